@@ -1,0 +1,17 @@
+"""Normalisation for JAX: pure functions, with the running statistics as explicit state.
+
+Flax modules over the same functions are in `jaxnorm.linen`, imported by its own name.
+"""
+
+from jaxnorm.moments import Moments as Moments
+from jaxnorm.moments import measure as measure
+from jaxnorm.moments import merge as merge
+from jaxnorm.moments import pool as pool
+from jaxnorm.moments import synchronize as synchronize
+from jaxnorm.normalization import normalize as normalize
+from jaxnorm.norms.batch import batch_norm as batch_norm
+from jaxnorm.running import Estimator as Estimator
+from jaxnorm.running import Statistics as Statistics
+from jaxnorm.running import ema as ema
+
+__version__ = "0.1.0"

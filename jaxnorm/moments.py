@@ -1,0 +1,197 @@
+"""Moments and their merge: the only place where statistics are combined.
+
+A mask, a shard, a microbatch or a group of channels is not a special case: each is a
+`Moments`, and `merge` makes one of several.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import (
+    Axis,
+    canonical_axes,
+    check_broadcasts,
+    complement,
+    expand,
+    take,
+)
+from jaxnorm.precision import accumulation_dtype, as_floating
+
+
+class Moments(NamedTuple):
+    """The first two moments of weighted samples; a commutative monoid under `merge`.
+
+    All three have one shape, that of the axes kept by `measure`, and one dtype, at
+    least float32.
+
+    Attributes:
+      count: the sum of the weights, or the number of samples; 0 is "nothing seen".
+      mean: Σw·x / Σw, and 0 where count is 0.
+      var: the biased variance Σw·(x−mean)² / Σw, and 0 where count is 0.
+    """
+
+    count: Float[Array, "*kept"]  # pyright: ignore[reportIncompatibleMethodOverride]
+    mean: Float[Array, "*kept"]
+    var: Float[Array, "*kept"]
+
+    @classmethod
+    def empty(
+        cls, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
+    ) -> "Moments":
+        """The moments of no samples, the identity of `merge`.
+
+        >>> Moments.empty((2,)).count
+        Array([0., 0.], dtype=float32)
+        """
+        return cls(*(jnp.zeros(shape, dtype) for _ in cls._fields))
+
+
+def as_weights(weights: ArrayLike, x: jax.Array) -> jax.Array:
+    """Weights in x's accumulation dtype and rank; errors for those that do not fit."""
+    weights = jnp.asarray(weights)
+    check_broadcasts(x.shape, weights=weights)
+    if jnp.issubdtype(weights.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"weights have dtype {weights.dtype}, but a boolean mask or non-negative "
+            "real weights are expected; give their real part."
+        )
+    missing = tuple(range(x.ndim - weights.ndim))
+    return jnp.expand_dims(weights, missing).astype(accumulation_dtype(x.dtype))
+
+
+def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Moments:
+    """The moments of `x` over `axes`.
+
+    With weights w (1 when not given) over the reduced axes,
+
+        n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
+
+    The variance takes a second pass over x: E[x²] − μ² would cancel, and lose every
+    digit once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983,
+    "Algorithms for computing the sample variance").
+
+    Args:
+      x: floating array of any rank.
+      axes: the axes to reduce, one or several; none means each element is a sample
+        of its own.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite.
+
+    Returns:
+      Moments of the shape of the axes kept, in at least float32.
+
+    Raises:
+      TypeError: x is not real floating, or weights are complex.
+      ValueError: an axis is out of range or repeated; weights do not broadcast.
+
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> measure(x, axes=0)
+    Moments(count=Array([2., 2.], dtype=float32), mean=Array([ 2., 20.], dtype=float32), var=Array([  1., 100.], dtype=float32))
+    >>> measure(x, axes=0, weights=jnp.array([[True], [False]])).mean
+    Array([ 1., 10.], dtype=float32)
+    """  # noqa: E501 (a doctest's output cannot be broken)
+    x = as_floating(x)
+    axes = canonical_axes(axes, x.ndim)
+    kept = complement(axes, x.ndim)
+    dtype = accumulation_dtype(x.dtype)
+
+    if weights is None:
+        x = x.astype(dtype)
+        count = jnp.full(take(x.shape, kept), math.prod(take(x.shape, axes)), dtype)
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(values, axes)
+
+    else:
+        w = as_weights(weights, x)
+        # Cleared here as well as in the sums: NaN in x² would leave 0·NaN in a gradient.
+        x = jnp.where(w > 0, x.astype(dtype), 0)
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(w > 0, w * values, 0), axes)
+
+        count = total(jnp.ones_like(x))
+
+    seen = jnp.where(count > 0, count, 1)
+    mean = total(x) / seen
+    var = total(jnp.square(x - expand(mean, kept, x.ndim))) / seen
+    return Moments(count, mean, var)
+
+
+def pool(moments: Moments, axes: Axis) -> Moments:
+    """Merges the moments that lie along array axes into those of all their samples.
+
+    With n = Σnᵢ (Chan et al. 1983, eq. 2.1, for any number of parts),
+
+        μ = Σ nᵢ·μᵢ / n,  σ² = Σ nᵢ·(σᵢ² + (μᵢ − μ)²) / n.
+
+    Args:
+      moments: Moments of one shape.
+      axes: the axes to merge, one or several.
+
+    >>> parts = measure(jnp.arange(6.0).reshape(2, 3), axes=1)
+    >>> pool(parts, axes=0).var, jnp.var(jnp.arange(6.0))
+    (Array(2.9166667, dtype=float32), Array(2.9166667, dtype=float32))
+    """
+    axes = canonical_axes(axes, moments.count.ndim)
+    count = jnp.sum(moments.count, axes, keepdims=True)
+    # A share is at most 1, so that no sum overflows where the mean itself does not.
+    share = moments.count / jnp.where(count > 0, count, 1)
+    mean = jnp.sum(share * moments.mean, axes, keepdims=True)
+    # The shares add up to 1 only up to rounding, which costs the mean |μ|·eps; one more
+    # step removes it.
+    mean = mean + jnp.sum(share * (moments.mean - mean), axes, keepdims=True)
+    spread = jnp.square(moments.mean - mean)
+    var = jnp.sum(share * (moments.var + spread), axes)
+    return Moments(jnp.squeeze(count, axes), jnp.squeeze(mean, axes), var)
+
+
+def merge(*moments: Moments) -> Moments:
+    """The moments of all samples together, from the moments of their parts.
+
+    Up to rounding it is associative and commutative, and `Moments.empty()` changes nothing.
+
+    >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
+    >>> float(merge(measure(x[:1], 0), measure(x[1:], 0)).var), float(jnp.var(x))
+    (9.5, 9.5)
+    """
+    if not moments:
+        raise ValueError(
+            "merge was given no Moments; give at least one, or start with Moments.empty()."
+        )
+    return pool(Moments(*map(jnp.stack, zip(*moments, strict=True))), axes=0)
+
+
+def synchronize(
+    moments: Moments,
+    axis_name: str | tuple[str, ...],
+    axis_index_groups: list[list[int]] | None = None,
+) -> Moments:
+    """The moments of the samples of all devices along a mapped axis, on each of them.
+
+    Devices may hold different counts, and none: it is a merge, not a mean of means.
+
+    Args:
+      moments: this device's Moments.
+      axis_name: the name, or names, given to vmap, pmap or the mesh of shard_map.
+      axis_index_groups: merge within these groups of indices only, as `lax.psum`.
+
+    >>> x = jnp.array([[1.0, 2.0], [3.0, 6.0]])  # two devices, two samples each
+    >>> local = lambda x: synchronize(measure(x, axes=0), "devices").mean
+    >>> jax.vmap(local, axis_name="devices")(x)
+    Array([3., 3.], dtype=float32)
+    """
+    # Each device fills its own slot among empty Moments, so that one sum is a gather.
+    # all_gather itself is either not known to be replicated under shard_map's check,
+    # or not differentiated rightly without it.
+    mine = jnp.stack(moments)
+    slots = jnp.zeros((lax.axis_size(axis_name), *mine.shape), mine.dtype)
+    slots = slots.at[lax.axis_index(axis_name)].set(mine)
+    slots = lax.psum(slots, axis_name, axis_index_groups=axis_index_groups)
+    return pool(Moments(*jnp.unstack(slots, axis=1)), axes=0)

@@ -1,0 +1,114 @@
+"""Normalise, scale and shift: the arithmetic that every norm shares."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxnorm.axes import (
+    Axis,
+    canonical_axes,
+    check_broadcasts,
+    check_features,
+    complement,
+    expand,
+    take,
+)
+from jaxnorm.moments import Moments, as_weights
+from jaxnorm.precision import accumulation_dtype, as_floating
+
+
+def check_operands(
+    x: jax.Array,
+    features: tuple[int, ...],
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    epsilon: float,
+    weights: ArrayLike | None,
+    dtype: DTypeLike | None,
+) -> None:
+    """Raises for what no norm can take, looking at shapes, dtypes and epsilon alone."""
+    check_features(take(x.shape, features), scale=scale, bias=bias)
+    check_broadcasts(x.shape, weights=weights)
+    if not epsilon >= 0:  # so that NaN is refused too
+        raise ValueError(
+            f"epsilon={epsilon}, but it is added to a variance under a root and must "
+            "be at least 0; 1e-5 is usual."
+        )
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"dtype={jnp.dtype(dtype)}, but the output of a norm is real; give a "
+            "floating dtype, or none for that of x."
+        )
+
+
+def normalize(
+    x: ArrayLike,
+    moments: Moments,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    reduced: Axis,
+    features: Axis,
+    epsilon: float,
+    weights: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+) -> jax.Array:
+    """Normalises `x` with given moments, then scales and shifts it.
+
+        y = (x − μ)·γ·(σ² + ε)^−½ + β
+
+    Args:
+      x: floating array of any rank.
+      moments: its moments over the axes `reduced`, or running ones in their place.
+      scale: γ, of the shape of the axes `features` of x; None is 1.
+      bias: β, likewise; None is 0.
+      reduced: the axes over which the moments were taken.
+      features: the axes over which scale and bias vary.
+      epsilon: ε ≥ 0. A variance of 0 gives β exactly, also with ε = 0.
+      weights: those the moments were taken with. What has weight 0 is normalised like
+        the rest; but where it is not finite, or nothing has any weight, the output is
+        β and does not depend on x.
+      dtype: the dtype of y; None is that of x.
+
+    Returns:
+      y, in the shape of x, computed in at least float32 and rounded once at the end.
+
+    Raises:
+      TypeError: x or dtype is not real floating.
+      ValueError: shapes or axes that do not fit, a negative epsilon.
+
+    >>> x = jnp.array([1.0, 3.0])
+    >>> moments = Moments(jnp.array(2.0), jnp.array(2.0), jnp.array(1.0))
+    >>> normalize(x, moments, reduced=0, features=(), epsilon=0.0)
+    Array([-1.,  1.], dtype=float32)
+    """
+    x = as_floating(x)
+    kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
+    features = canonical_axes(features, x.ndim)
+    check_features(take(x.shape, kept), **moments._asdict())
+    check_operands(x, features, scale, bias, epsilon, weights, dtype)
+    accumulated = accumulation_dtype(x.dtype)
+
+    def over(axes: tuple[int, ...], array: ArrayLike) -> jax.Array:
+        return expand(jnp.asarray(array).astype(accumulated), axes, x.ndim)
+
+    count, mean, var = (over(kept, each) for each in moments)
+    centred = x.astype(accumulated) - mean
+    if weights is not None:
+        usable = (as_weights(weights, x) > 0) | (jnp.isfinite(x) & (count > 0))
+        centred = jnp.where(usable, centred, 0)
+    # One factor of the size of the moments or features, so that x is multiplied once.
+    factor = _inverse_deviation(var, epsilon)
+    if scale is not None:
+        factor = factor * over(features, scale)
+    y = centred * factor
+    if bias is not None:
+        y = y + over(features, bias)
+    return y.astype(dtype or x.dtype)
+
+
+def _inverse_deviation(var: jax.Array, epsilon: float) -> jax.Array:
+    """(σ² + ε)^−½, and 0 where that is infinite, so that a constant feature gives β."""
+    positive = var + epsilon > 0
+    return jnp.where(positive, lax.rsqrt(jnp.where(positive, var + epsilon, 1)), 0)

@@ -1,0 +1,115 @@
+"""Batch normalisation (Ioffe & Szegedy 2015)."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm.moments import measure, synchronize
+from jaxnorm.normalization import check_operands, normalize
+from jaxnorm.precision import as_floating
+from jaxnorm.running import Estimator, check_statistics, ema
+
+
+def batch_norm(
+    x: ArrayLike,
+    statistics: Any,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    train: bool,
+    axis: Axis = -1,
+    epsilon: float = 1e-5,
+    estimator: Estimator = ema(0.99),
+    weights: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: list[list[int]] | None = None,
+    dtype: DTypeLike | None = None,
+) -> tuple[jax.Array, Any]:
+    """Normalises each feature by its moments over the batch and all positions.
+
+        y = γ·(x − μ)/√(σ² + ε) + β
+
+    In training μ and σ² are those of this batch, and update the running statistics; in
+    evaluation they are the running ones, which stay as they are.
+
+    Args:
+      x: floating array of any rank.
+      statistics: the state of the estimator, at first `estimator.init(features)`, where
+        `features` is the shape of the axes `axis` of x.
+      scale: γ, of the shape `features`; None is 1.
+      bias: β, likewise; None is 0.
+      train: whether to normalise with this batch, and update the statistics.
+      axis: the feature axis or axes, -1 for channels last, 1 for channels first. All
+        others are reduced.
+      epsilon: ε ≥ 0, added to the variance.
+      estimator: how the running statistics follow those of the batches.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 counts in no statistic; see `normalize` for its output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
+      axis_index_groups: groups of indices along axis_name that are one batch each.
+      dtype: the dtype of y; None is that of x.
+
+    Returns:
+      (y, statistics): y in the shape of x; the statistics in the structure given.
+
+    Raises:
+      TypeError: x is not real floating; train is not a bool; statistics are not those
+        of the estimator.
+      ValueError: an axis is out of range or repeated; scale, bias, statistics or weights
+        do not fit the features; epsilon is negative; training on a batch without
+        samples, or on an x of feature axes alone.
+
+    Source: Ioffe & Szegedy 2015, "Batch Normalization" (arXiv:1502.03167), algorithms 1
+    and 2. Its running variance is unbiased, m/(m−1)·σ²; `ema` keeps σ² itself.
+
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> average = ema(0.5)
+    >>> statistics = average.init((2,))
+    >>> y, statistics = batch_norm(
+    ...     x, statistics, train=True, epsilon=0.0, estimator=average
+    ... )
+    >>> y
+    Array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> statistics.mean
+    Array([ 1., 10.], dtype=float32)
+    """
+    x = as_floating(x)
+    features = canonical_axes(axis, x.ndim)
+    reduced = complement(features, x.ndim)
+    check_operands(x, features, scale, bias, epsilon, weights, dtype)
+    check_statistics(statistics, estimator, take(x.shape, features))
+    _check_mode(train)
+
+    if train:
+        check_samples(x.shape, reduced, mapped=axis_name is not None)
+        moments = measure(x, reduced, weights)
+        if axis_name is not None:
+            moments = synchronize(moments, axis_name, axis_index_groups)
+        statistics = estimator.update(statistics, moments)
+    else:
+        moments = estimator.read(statistics)
+    y = normalize(
+        x,
+        moments,
+        scale,
+        bias,
+        reduced=reduced,
+        features=features,
+        epsilon=epsilon,
+        weights=weights,
+        dtype=dtype,
+    )
+    return y, statistics
+
+
+def _check_mode(train: Any) -> None:
+    if not isinstance(train, bool | np.bool_):
+        raise TypeError(
+            f"train={train!r}, but True or False is expected: True to normalise with the "
+            "batch and update the statistics, False to use the running ones. Under "
+            "jax.jit, mark it static."
+        )

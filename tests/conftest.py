@@ -1,0 +1,46 @@
+"""Eight host devices, and JAX as strict as it gets, for every test."""
+
+import os
+
+# Before jax is imported: it reads this once.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+from tests import annotations
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Every annotation of jaxnorm is checked at run time.
+jaxtyping.install_import_hook("jaxnorm", f"{annotations.__name__}.check")
+
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def unchecked():
+    """No run-time check of annotations, which would answer before our own errors do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def lenient():
+    """JAX's usual promotion, for code that is not ours."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,243 @@
+"""What is batch norm's own: its statistics, and its laws."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jax.sharding import PartitionSpec
+
+from jaxnorm import Statistics, batch_norm, ema
+from tests import oracle
+
+SHAPE = (6, 3)
+batches = hnp.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32))
+START = ema(0.9).init((3,))
+
+train = jax.jit(functools.partial(batch_norm, train=True, estimator=ema(0.9)))
+evaluate = jax.jit(functools.partial(batch_norm, train=False, estimator=ema(0.9)))
+# Jitted apart, so that the deviation is the same: one without epsilon.
+standardize = jax.jit(functools.partial(batch_norm, train=True, epsilon=0.0))
+
+
+@given(batches)
+def test_the_same_inputs_give_bitwise_the_same_outputs(x):
+    before = x.copy()
+    first, again = (train(x, START) for _ in range(2))
+    chex.assert_trees_all_equal(first, again)
+    np.testing.assert_array_equal(x, before)
+    chex.assert_trees_all_equal(START, ema(0.9).init((3,)))
+
+
+def test_has_no_effects_under_any_flag():
+    x = jnp.ones(SHAPE)
+    for mode in (True, False):
+        jaxpr = jax.make_jaxpr(functools.partial(batch_norm, train=mode))(x, START)
+        assert not jaxpr.effects
+
+
+@given(batches, st.permutations(range(SHAPE[0])))
+def test_permuting_the_batch_permutes_the_output(x, order):
+    order = list(order)
+    y, statistics = train(x, START)
+    permuted, same = train(x[order], START)
+    spread = 1 + np.abs(x).max()  # a sum in another order rounds differently
+    np.testing.assert_allclose(permuted, y[np.array(order)], atol=1e-3, rtol=1e-3 * spread)
+    chex.assert_trees_all_close(statistics, same, rtol=1e-5, atol=1e-5 * spread)
+
+
+@given(
+    hnp.arrays(np.int8, SHAPE, elements=st.integers(-100, 100)),
+    st.sampled_from([0.125, 0.5, 2.0, 64.0]),
+    st.integers(-50, 50),
+)
+def test_is_invariant_to_an_increasing_affine_map(x, a, b):
+    """For ε → 0, whatever a > 0 and b; here on numbers that float32 holds exactly."""
+    x = x.astype(np.float32)
+    y, _ = standardize(x, START)
+    mapped, _ = standardize(a * x + b, START)
+    np.testing.assert_allclose(mapped, y, atol=3e-5)
+
+
+@given(batches)
+def test_jit_equals_eager_to_rounding(x):
+    eager = batch_norm(x, START, train=True, estimator=ema(0.9))
+    # x − μ cancels, and 1e-3 is about eps·|x|/√ε for the largest |x| drawn
+    chex.assert_trees_all_close(train(x, START), eager, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_training_updates_and_evaluation_reads(rng, weighted):
+    x = rng.normal(2, 3, (4, 5, 3)).astype(np.float32)
+    weights = (rng.uniform(size=(4, 5, 1)) < 0.6) if weighted else None
+    _, mean, var = oracle.moments(x, (0, 1), weights)
+    y, statistics = train(x, START, weights=weights)
+    chex.assert_trees_all_close(
+        statistics,
+        Statistics(0.1 * mean[0, 0], 0.9 + 0.1 * var[0, 0]),
+        rtol=1e-5,
+    )
+    y, unchanged = evaluate(x, statistics)
+    chex.assert_trees_all_equal(unchanged, statistics)
+    expected = oracle.normalize(
+        x, *map(np.asarray, statistics), np.ones(3), np.zeros(3), (2,), 1e-5
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_statistics_of_a_batch_without_weight_stay(rng):
+    statistics = Statistics(jnp.full(3, 5.0), jnp.full(3, 7.0))
+    nothing = jnp.zeros((6, 1), bool)
+    _, after = train(np.full(SHAPE, np.nan, np.float32), statistics, weights=nothing)
+    chex.assert_trees_all_equal(after, statistics)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_shards_return_the_statistics_of_the_whole_batch(rng, check):
+    """4 + 1 valid rows: a mean of means would weigh the one as much as the four."""
+    x = rng.normal(2, 3, (8, 3)).astype(np.float32)
+    weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], bool)[:, None]
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = PartitionSpec("devices"), PartitionSpec()
+    sharded = jax.jit(
+        jax.shard_map(
+            lambda x, w, s: batch_norm(x, s, train=True, weights=w, axis_name="devices"),
+            mesh=mesh,
+            in_specs=(split, split, whole),
+            out_specs=(split, whole),
+            check_vma=check,
+        )
+    )
+    expected = batch_norm(x, START, train=True, weights=weights)
+    chex.assert_trees_all_close(sharded(x, weights, START), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_groups_of_devices_are_batches_of_their_own(rng):
+    x = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    groups = [[0, 1], [2, 3]]
+    mapped = jax.pmap(
+        lambda x: batch_norm(
+            x, START, train=True, axis_name="devices", axis_index_groups=groups
+        ),
+        axis_name="devices",
+    )
+    y, statistics = mapped(x)
+    for group in groups:
+        together, expected = batch_norm(np.concatenate(x[group]), START, train=True)
+        np.testing.assert_allclose(np.concatenate(y[np.array(group)]), together, atol=1e-5)
+        for device in group:
+            got = jax.tree.map(lambda each, device=device: each[device], statistics)
+            chex.assert_trees_all_close(got, expected, rtol=1e-5)
+
+
+def test_a_sharded_batch_under_jit_is_one_batch(rng):
+    x = rng.normal(size=(16, 3)).astype(np.float32)
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    placed = jax.device_put(x, jax.NamedSharding(mesh, PartitionSpec("devices")))
+    chex.assert_trees_all_close(train(placed, START), train(x, START), rtol=1e-5, atol=1e-6)
+
+
+def test_lone_examples_are_a_batch_under_vmap(rng):
+    x = rng.normal(size=SHAPE).astype(np.float32)
+    mapped = jax.vmap(
+        lambda x: batch_norm(x, START, train=True, axis_name="batch"), axis_name="batch"
+    )
+    y, statistics = mapped(x)
+    expected, expected_statistics = batch_norm(x, START, train=True)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(statistics.mean[0], expected_statistics.mean, atol=1e-6)
+
+
+def test_a_scan_over_steps_carries_the_statistics(rng):
+    xs = rng.normal(2, 3, (4, *SHAPE)).astype(np.float32)
+    scanned, ys = jax.lax.scan(lambda s, x: batch_norm(x, s, train=True)[::-1], START, xs)
+    looped = START
+    for x, y in zip(xs, ys, strict=True):
+        expected, looped = batch_norm(x, looped, train=True)
+        np.testing.assert_allclose(y, expected, atol=1e-5)
+    chex.assert_trees_all_close(scanned, looped, rtol=1e-5)
+
+
+def test_a_step_is_traced_once():
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(x, statistics):
+        return batch_norm(x, statistics, train=True)[1]
+
+    statistics = START
+    for _ in range(3):
+        statistics = step(jnp.ones(SHAPE), statistics)
+
+
+def test_a_16_bit_input_may_be_given_a_wider_output(rng):
+    x = jnp.asarray(rng.normal(size=SHAPE), jnp.bfloat16)
+    wide, _ = batch_norm(x, START, train=True, dtype=jnp.float32)
+    narrow, _ = batch_norm(x, START, train=True)
+    assert wide.dtype == jnp.float32
+    np.testing.assert_array_equal(wide.astype(jnp.bfloat16), narrow)
+    assert (wide != narrow.astype(jnp.float32)).any()  # not rounded on the way
+
+
+X = jnp.ones(SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: batch_norm(X, START), TypeError, "train"),
+        (lambda: batch_norm(X, START, train=None), TypeError, "True or False is expected"),
+        (lambda: batch_norm(X, START, train=1), TypeError, "train=1"),
+        (
+            lambda: batch_norm(X, START, train=True, epsilon=-1e-5),
+            ValueError,
+            "epsilon=-1e-05",
+        ),
+        (
+            lambda: batch_norm(X, START, train=True, epsilon=np.nan),
+            ValueError,
+            "epsilon=nan",
+        ),
+        (lambda: batch_norm(X, START, train=True, dtype=int), TypeError, "floating"),
+        (lambda: batch_norm(X[:0], START, train=True), ValueError, "no sample"),
+        (lambda: batch_norm(X[0], START, train=True), ValueError, "give x a batch axis"),
+        (
+            lambda: batch_norm(X, ema(0.9).init((2,)), train=True),
+            ValueError,
+            r"init\(\(3,\)\)",
+        ),
+        (
+            lambda: batch_norm(X, tuple(START), train=True),
+            TypeError,
+            r"Statistics\(mean, var\)",
+        ),
+        (lambda: batch_norm(X, None, train=False), TypeError, r"estimator\.init"),
+        (
+            lambda: jax.jit(lambda t: batch_norm(X, START, train=t))(True),
+            TypeError,
+            "mark it static",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_bad_input_is_refused_with_the_mend(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_nothing_is_computed_before_an_error(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("computed before the inputs were checked")
+
+    monkeypatch.setattr("jaxnorm.norms.batch.measure", never)
+    with pytest.raises(ValueError, match="scale has shape"):
+        batch_norm(X, START, jnp.ones(99), train=True)
+
+
+def test_an_empty_batch_can_be_evaluated():
+    y, _ = batch_norm(X[:0], START, train=False)
+    assert y.shape == (0, 3)

@@ -1,0 +1,72 @@
+"""What the norms must compute, in float64 NumPy and straight from the equations.
+
+Never imports jaxnorm.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Oracle(NamedTuple):
+    """Outputs and gradients of a norm, for a cotangent g of its output."""
+
+    y: np.ndarray
+    dx: np.ndarray
+    dscale: np.ndarray
+    dbias: np.ndarray
+
+
+def along(vector, axes, ndim):
+    """A vector of the given axes, with size-1 axes between them."""
+    other = tuple(each for each in range(ndim) if each not in axes)
+    return np.expand_dims(np.asarray(vector, np.float64), other)
+
+
+def moments(x, reduced, weights=None):
+    """Σw, Σw·x/Σw and Σw·(x−μ)²/Σw, with the reduced axes kept at size 1."""
+    x = np.asarray(x, np.float64)
+    weights = 1.0 if weights is None else np.asarray(weights, np.float64)
+    w = np.broadcast_to(weights, x.shape)
+    x = np.where(w > 0, x, 0)
+    n = w.sum(reduced, keepdims=True)
+    seen = np.where(n > 0, n, 1)
+    mean = (w * x).sum(reduced, keepdims=True) / seen
+    var = (w * (x - mean) ** 2).sum(reduced, keepdims=True) / seen
+    return n, mean, var
+
+
+def normalize(x, mean, var, scale, bias, features, epsilon):
+    """γ·(x−μ)/√(σ²+ε) + β, with μ and σ² in the rank of x."""
+    x = np.asarray(x, np.float64)
+    normalized = (x - mean) / np.sqrt(var + epsilon)
+    gamma, beta = (along(each, features, x.ndim) for each in (scale, bias))
+    return gamma * normalized + beta
+
+
+def norm_by_own_moments(x, scale, bias, g, *, reduced, features, epsilon, weights):
+    """A norm whose moments are those of x; Ioffe & Szegedy 2015, section 3, weighted."""
+    x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
+    n, mean, var = moments(x, reduced, weights)
+    y = normalize(x, mean, var, scale, bias, features, epsilon)
+    w = np.broadcast_to(
+        1.0 if weights is None else np.asarray(weights, np.float64), x.shape
+    )
+    inverse = 1 / np.sqrt(var + epsilon)
+    normalized = (x - mean) * inverse
+    h = g * along(scale, features, x.ndim)
+    sums = h.sum(reduced, keepdims=True)
+    products = (h * normalized).sum(reduced, keepdims=True)
+    dx = inverse * (h - w / n * (sums + normalized * products))
+    others = tuple(each for each in range(x.ndim) if each not in features)
+    return Oracle(y, dx, (g * normalized).sum(others), g.sum(others))
+
+
+def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
+    """A norm by fixed moments, in the rank of x: an affine map."""
+    x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
+    y = normalize(x, mean, var, scale, bias, features, epsilon)
+    inverse = 1 / np.sqrt(var + epsilon)
+    others = tuple(each for each in range(x.ndim) if each not in features)
+    dx = g * along(scale, features, x.ndim) * inverse
+    return Oracle(y, dx, (g * (x - mean) * inverse).sum(others), g.sum(others))

@@ -1,0 +1,35 @@
+"""Every example in a docstring runs."""
+
+import doctest
+import importlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxnorm
+
+MODULES = [
+    module.name for module in pkgutil.walk_packages(jaxnorm.__path__, prefix="jaxnorm.")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.usefixtures("lenient")
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"jax": jax, "jnp": jnp})
+    assert failed == 0
+
+
+def test_every_public_name_has_an_example():
+    documented = (
+        vars(jaxnorm)[name]
+        for name in dir(jaxnorm)
+        if not name.startswith("_") and callable(vars(jaxnorm)[name])
+    )
+    types = {jaxnorm.Moments, jaxnorm.Statistics, jaxnorm.Estimator}
+    for public in documented:
+        assert public.__doc__
+        assert public in types or ">>> " in public.__doc__, public
