@@ -1,0 +1,152 @@
+"""Batch normalisation as a Linen module."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import canonicalize_dtype
+from flax.typing import Initializer
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxnorm.axes import canonical_axes, take
+from jaxnorm.mode import resolve_train
+from jaxnorm.norms.batch import batch_norm
+from jaxnorm.precision import as_floating
+from jaxnorm.running import Statistics, ema
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with running statistics, in place of `flax.linen.BatchNorm`.
+
+    Takes the arguments of its namesake with their defaults, and keeps the same
+    variables: `params/{scale,bias}` and `batch_stats/{mean,var}`, all of the shape of
+    the feature axes. Checkpoints go both ways. See `jaxnorm.batch_norm` for the
+    equation, the errors about shapes and dtypes, and the source.
+
+    Initialising makes the variables and updates nothing. Training updates `batch_stats`,
+    which must be mutable; evaluating only reads them, and they must be there.
+
+    Attributes:
+      use_running_average: the opposite of `train`, as in flax.
+      axis: the feature axis or axes; all others are reduced.
+      momentum: the weight of the old value in the running statistics, as in flax; in
+        torch it is 1 − momentum.
+      epsilon: added to the variance, ≥ 0.
+      dtype: the dtype of the output; None is that of the input and parameters together.
+      param_dtype: the dtype of scale and bias.
+      use_bias: whether there is a bias β.
+      use_scale: whether there is a scale γ.
+      bias_init: initialiser of the bias.
+      scale_init: initialiser of the scale.
+      axis_name: mapped axes whose batches are normalised as one. Not used while
+        initialising.
+      axis_index_groups: groups of indices along axis_name that are one batch each.
+      use_fast_variance: accepted and without effect. The variance is always the
+        two-pass one; flax's fast E[x²] − μ² cancels.
+      force_float32_reductions: False keeps the running statistics in param_dtype.
+        Reductions are in at least float32 either way.
+      train: whether to normalise with the batch and update the statistics. Here or in
+        the call; where several flags are given they must agree.
+
+    >>> model = BatchNorm(momentum=0.9)
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> variables = model.init(jax.random.key(0), x, train=False)
+    >>> y, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    >>> updates["batch_stats"]["mean"]
+    Array([0.2, 2. ], dtype=float32)
+    """
+
+    use_running_average: bool | None = None
+    axis: int | Sequence[int] = -1
+    momentum: float = 0.99
+    epsilon: float = 1e-5
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = nn.initializers.zeros
+    scale_init: Initializer = nn.initializers.ones
+    axis_name: str | tuple[str, ...] | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+    train: bool | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: ArrayLike,
+        use_running_average: bool | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        train: bool | None = None,
+    ) -> jax.Array:
+        """Normalises x, and in training updates the running statistics.
+
+        Args:
+          x: floating array of any rank.
+          use_running_average: the opposite of `train`, as in flax.
+          mask: booleans that broadcast against x; what is False counts in no statistic.
+          train: whether to normalise with the batch and update the statistics.
+
+        Raises:
+          ValueError: it is not said whether to train, or said twice in contradiction;
+            statistics are missing in evaluation, or immutable in training.
+        """
+        train = resolve_train(
+            **{
+                "train (constructor)": self.train,
+                "train (call)": train,
+                "use_running_average (constructor)": self.use_running_average,
+                "use_running_average (call)": use_running_average,
+            }
+        )
+        self._check_state(train)
+        x = as_floating(x)
+        features = take(x.shape, canonical_axes(self.axis, x.ndim))
+        kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features, kept_in)
+        var = self.variable("batch_stats", "var", jnp.ones, features, kept_in)
+        scale = bias = None
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, features, self.param_dtype)
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, features, self.param_dtype)
+
+        y, statistics = batch_norm(
+            x,
+            Statistics(mean.value, var.value),
+            scale,
+            bias,
+            # A lone example, initialised before it is mapped, has no batch as yet.
+            train=train and not (self.is_initializing() and x.ndim == len(features)),
+            axis=self.axis,
+            epsilon=self.epsilon,
+            estimator=ema(self.momentum),
+            weights=None if mask is None else jnp.asarray(mask, bool),
+            axis_name=None if self.is_initializing() else self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+        )
+        if train and not self.is_initializing():
+            mean.value, var.value = statistics
+        return y
+
+    def _check_state(self, train: bool) -> None:
+        if self.is_initializing():
+            return
+        where = "/".join(self.path) or type(self).__name__
+        if train and not self.is_mutable_collection("batch_stats"):
+            raise ValueError(
+                f"{where} is to train, but its statistics cannot be updated: the "
+                "collection 'batch_stats' is immutable; write "
+                "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
+                "updates it returns, or train=False."
+            )
+        if not train and not self.has_variable("batch_stats", "mean"):
+            raise ValueError(
+                f"{where} is to normalise with running statistics, but there are none; "
+                "pass them to apply as {'params': ..., 'batch_stats': ...}."
+            )

@@ -1,0 +1,29 @@
+"""Train or evaluate: one answer from all the flags a module was given."""
+
+
+def resolve_train(**flags: bool | None) -> bool:
+    """Whether to train, from flags that are None where they were not given.
+
+    A flag whose name has `use_running_average` in it means the opposite of the others.
+
+    Raises:
+      ValueError: none is given, or two contradict each other.
+
+    >>> resolve_train(train=None, use_running_average=False)
+    True
+    """
+    given = {name: flag for name, flag in flags.items() if flag is not None}
+    answers = {
+        bool(flag) != ("use_running_average" in name) for name, flag in given.items()
+    }
+    if len(answers) == 1:
+        return answers.pop()
+    mend = (
+        "write train=True to normalise with the batch and update the statistics, or "
+        "train=False to use the running ones, in the constructor or in the call. "
+        "(flax's use_running_average is the opposite of train.)"
+    )
+    if not given:
+        raise ValueError(f"it is not said whether to train; {mend}")
+    said = ", ".join(f"{name}={flag}" for name, flag in given.items())
+    raise ValueError(f"{said} contradict each other; {mend}")

@@ -1,0 +1,73 @@
+"""The house: imports point down only, and importing jaxnorm is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "jaxnorm"
+
+# A module may import from the lines below its own, and from its own line nothing.
+LAYERS = (
+    ("linen", "nnx"),
+    ("folding", "calibration", "diagnostics", "interop"),
+    ("norms", "weights"),
+    ("running", "normalization"),
+    ("moments",),
+    ("axes", "precision", "mode"),
+)
+DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
+
+
+def imports(path: Path) -> set[str]:
+    """The first name below jaxnorm of each import, "" for the package itself."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {
+            (f"{name}.").split(".")[1] for name in names if name.split(".")[0] == "jaxnorm"
+        }
+    return found
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imports(path):
+        same_folder = name == own and path.name == "__init__.py"
+        assert same_folder or DEPTH[name] > DEPTH[own], f"{own} imports {name}"
+
+
+def test_importing_jaxnorm_imports_no_framework():
+    heavy = ("flax", "optax", "chex", "matplotlib", "torch", "keras", "orbax")
+    program = f"import sys, jaxnorm; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_jaxnorm_starts_no_backend():
+    program = (
+        "import jaxnorm, jaxnorm.linen; from jax._src import xla_bridge; "
+        "print(xla_bridge.backends_are_initialized())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_experiments_use_the_public_api_only():
+    for path in (PACKAGE.parent / "experiments").rglob("*.py"):
+        assert imports(path) <= {"", "linen", "nnx"}, path
