@@ -1,0 +1,1 @@
+"""What normalisation does, shown: `python -m experiments` lists the experiments."""

@@ -1,0 +1,59 @@
+"""The networks of the sources, in Linen."""
+
+import math
+
+import flax.linen as nn
+import jax
+
+import jaxnorm.linen as jn
+from experiments.data import Dataset
+
+
+class ScaledDense(nn.Module):
+    """x ↦ x·V/√n for n inputs: the scaling lies inside the graph, V ~ N(0, 1).
+
+    So Adam, whose steps are of the size of its rate, moves W = V/√n by rate/√n: at .02
+    with 784 inputs by .0007.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = x.shape[-1]
+        v = self.param("v", nn.initializers.normal(1.0), (inputs, self.features))
+        return x @ (v / math.sqrt(inputs))
+
+
+class SeedNetwork(nn.Module):
+    """The network of the source article: dense layers, each normalised, relu between.
+
+    With `normalized=False` a bias stands in place of β, and there is no γ; all else is
+    the same. The last layer is normalised too, and gives the logits.
+
+    The input of the first relu is sown into the collection `intermediates`.
+    """
+
+    widths: tuple[int, ...] = (1000, 500, 250, 250, 250, 10)
+    normalized: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for layer, width in enumerate(self.widths):
+            x = nn.relu(x) if layer else x
+            x = ScaledDense(width)(x)
+            if self.normalized:
+                x = jn.BatchNorm(train=train, momentum=0.99, epsilon=1e-10)(x)
+            else:
+                x = x + self.param(f"bias_{layer}", nn.initializers.zeros, (width,))
+            if layer == 0:
+                self.sow("intermediates", "first", x)
+        return x
+
+
+def parameter_count(model: nn.Module, data: Dataset) -> int:
+    """How many parameters a model has on this data, without making them."""
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), data.train_images[:2], train=False)
+    )
+    return sum(math.prod(each.shape) for each in jax.tree.leaves(variables["params"]))

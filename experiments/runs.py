@@ -1,0 +1,202 @@
+"""A run: a folder, a fold over steps that can be interrupted, and its result."""
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from experiments.console import Interrupted, Refused, console
+
+PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes results comparable: settings, versions and the kind of device."""
+    return {
+        "settings": settings,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+class Run:
+    """A folder that holds one run: its identity, a checkpoint while it lasts, its result.
+
+    Opening it finds what stands in the way before anything is computed: a folder that
+    cannot be written to, or that holds a run with other settings or versions.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, restart: bool):
+        """Opens or makes the folder; `restart` throws away what is in it of a run."""
+        self.folder = folder
+        self.identity = identity(settings)
+        self._checkpoints = folder.absolute() / "checkpoint"
+        self._make_writable()
+        if restart:
+            (folder / "result.json").unlink(missing_ok=True)
+            (folder / "run.json").unlink(missing_ok=True)
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
+        self._claim()
+
+    def _make_writable(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise Refused(
+                f"{self.folder}: cannot be written to ({error.strerror}); choose another "
+                "folder with --out."
+            ) from error
+
+    def _claim(self) -> None:
+        path = self.folder / "run.json"
+        if not path.exists():
+            write_json(path, self.identity)
+            return
+        differences = _differences(_read_json(path), self.identity)
+        if differences:
+            raise Refused(
+                f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
+                "choose another folder with --out, or throw it away with --restart."
+            )
+
+    @property
+    def measurements(self) -> dict[str, Any] | None:
+        """What a finished run measured, as arrays; None while it is not finished."""
+        path = self.folder / "result.json"
+        if not path.exists():
+            return None
+        is_list = lambda each: isinstance(each, list)  # noqa: E731
+        return jax.tree.map(
+            lambda each: np.asarray(each, float),
+            _read_json(path)["measurements"],
+            is_leaf=is_list,
+        )
+
+    def finish(self, measurements: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
+        """Writes the result and drops the checkpoint."""
+        result = self.identity | {"measurements": measurements, "verdicts": verdicts}
+        write_json(self.folder / "result.json", result)
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def fold(
+        self,
+        advance: Callable[[Any, int], Any],
+        state: Any,
+        total: int,
+        heading: str,
+        line: Callable[[Any, int], str],
+    ) -> Any:
+        """Advances the state `total` times, from the last checkpoint if there is one.
+
+        Args:
+          advance: `advance(state, step) -> state`, a pure function, so that resuming
+            gives what one uninterrupted run gives, bit for bit.
+          state: a pytree of arrays, whose shapes and dtypes stay.
+          total: the number of steps.
+          heading: shown above the lines.
+          line: `line(state, step) -> str`, shown after each step.
+        """
+        options = ocp.CheckpointManagerOptions(max_to_keep=1)
+        with (
+            ocp.CheckpointManager(self._checkpoints, options=options) as manager,
+            _progress() as progress,
+        ):
+            latest = manager.latest_step()
+            first = 0 if latest is None else latest + 1
+            if latest is not None:
+                state = self._restore(manager, latest, state)
+                progress.console.print(f"resuming after {first} of {total} steps")
+            progress.console.print(heading)
+            task = progress.add_task("training", total=total, completed=first)
+            done = first
+            try:
+                for step in range(first, total):
+                    state = jax.block_until_ready(advance(state, step))
+                    manager.save(step, args=ocp.args.StandardSave(state))
+                    done = step + 1
+                    progress.console.print(line(state, step))
+                    progress.advance(task)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"interrupted after {done} of {total} steps; the same command resumes."
+                ) from None
+        return state
+
+    def _restore(self, manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except (OSError, ValueError, KeyError) as error:
+            raise Refused(
+                f"{self._checkpoints}: cannot be read ({str(error).splitlines()[0]}); "
+                "start again with --restart."
+            ) from error
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes all of it or nothing: an interrupt leaves no half a file."""
+    new = path.with_suffix(".new")
+    new.write_text(
+        json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n",
+        encoding="utf-8",
+    )
+    new.replace(path)
+
+
+def _as_list(array: Any) -> Any:
+    """Nested lists, with None for NaN: JSON has no NaN."""
+    values = np.asarray(array).astype(object)
+    values[np.isnan(array)] = None
+    return values.tolist()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{path}: is not a record of a run ({error}); remove it, or choose another "
+            "folder with --out."
+        ) from error
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*old, *new])
+        return [
+            each
+            for name in names
+            for each in _differences(
+                old.get(name), new.get(name), f"{where} {name}".strip()
+            )
+        ]
+    return [] if old == new else [f"{where}: {old} there, {new} now"]

@@ -1,0 +1,257 @@
+"""The network of the source article with and without batch normalisation: the main job.
+
+Rows 12, 13 and 64–68 of the claims. Seven layer sizes, 784 to 10, trained on digits by
+Adam; the arms are the same but for the norm, start at the same weights and see the same
+batches. What the source in fact measured, accuracy by the statistics of the test batch
+(its flag for testing is never used), stands beside accuracy by running statistics.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich.box
+from rich.table import Table
+
+from experiments import options, plotting
+from experiments.console import console, exit_status
+from experiments.models import SeedNetwork, parameter_count
+from experiments.results import Verdict, above_zero, mean_sd, on_every_seed, show
+from experiments.training import Arm, History, accuracy, compare
+
+NAME = "seed_network"
+RATE = 0.02
+DECAY_AFTER = 0.15  # of the epochs
+PERCENTILES = (15, 50, 85)
+
+
+def learning_rate(epoch: Any, epochs: int) -> Any:
+    """The rate of an epoch, counted from 0: constant, then falling linearly towards 0."""
+    start = round(DECAY_AFTER * epochs)
+    return RATE * jnp.minimum(1.0, (epochs - epoch) / (epochs - start))
+
+
+def _schedule(epochs: int, steps: int) -> optax.Schedule:
+    return lambda step: learning_rate(jnp.asarray(step) // steps, epochs)
+
+
+def observe_plain(model, variables, images, labels) -> dict[str, jax.Array]:
+    """Accuracy, and the percentiles of the input of the first relu."""
+    logits, sown = model.apply(variables, images, train=False, mutable=["intermediates"])
+    return {"accuracy": accuracy(logits, labels), "input": _percentiles(sown)}
+
+
+def observe_normalized(model, variables, images, labels) -> dict[str, jax.Array]:
+    """Accuracy by running and by the test batch's statistics; percentiles by the latter."""
+    running = model.apply(variables, images, train=False)
+    batch, sown = model.apply(
+        variables, images, train=True, mutable=["intermediates", "batch_stats"]
+    )
+    return {
+        "running": accuracy(running, labels),
+        "batch": accuracy(batch, labels),
+        "input": _percentiles(sown),
+    }
+
+
+def _percentiles(sown: Any) -> jax.Array:
+    (first,) = sown["intermediates"]["first"]
+    return jnp.percentile(first, jnp.array(PERCENTILES, jnp.float32))
+
+
+def make_arms(classes: int, epochs: int, steps: int) -> dict[str, Arm]:
+    """The two arms, alike but for the norm; an epoch has that many steps."""
+    widths = (*SeedNetwork.widths[:-1], classes)
+    optimizer = optax.adam(_schedule(epochs, steps))
+    return {
+        "plain": Arm(SeedNetwork(widths, normalized=False), optimizer, observe_plain),
+        "batch_norm": Arm(SeedNetwork(widths), optimizer, observe_normalized),
+    }
+
+
+def accuracies(history: History) -> dict[str, np.ndarray]:
+    """Test accuracy in percent, (seeds, epochs): plain, and BN by either statistics."""
+    curves = {
+        "plain": history["plain"]["accuracy"],
+        "BN, running": history["batch_norm"]["running"],
+        "BN, batch": history["batch_norm"]["batch"],
+    }
+    return {name: 100 * np.asarray(values, float) for name, values in curves.items()}
+
+
+HEADING = """\
+                    loss         test accuracy, %
+ seed   epoch   plain      BN   plain  running  batch  rate"""
+
+
+def line(history: History, seed: int, epoch: int) -> str:
+    """What an epoch gave, below the heading."""
+    plain, norm = (history[arm] for arm in ("plain", "batch_norm"))
+    seeds, epochs = plain["loss"].shape
+    loss = " ".join(f"{arm['loss'][seed, epoch]:7.4f}" for arm in (plain, norm))
+    measured = [values[seed, epoch] for values in accuracies(history).values()]
+    return (
+        f"{f'{seed + 1}/{seeds}':>5} {f'{epoch + 1}/{epochs}':>7} {loss}"
+        f" {measured[0]:7.1f} {measured[1]:8.1f} {measured[2]:6.1f}"
+        f"  {float(learning_rate(epoch, epochs)):.6f}"
+    )
+
+
+def verdicts(history: History) -> list[Verdict]:
+    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    plain, running, batch = accuracies(history).values()
+    epochs = plain.shape[1]
+    late = slice(epochs - max(1, epochs // 4), None)
+    deviation = {arm: history[arm]["loss_sd"][:, late].mean(1) for arm in history}
+    early = batch[:, 0] - plain[:, 0]
+    gap = np.abs(running[:, -1] - batch[:, -1])
+    unsteadiness = deviation["plain"] / deviation["batch_norm"]
+    return [
+        on_every_seed(
+            "after epoch 1, BN with batch statistics is at least 3 points above plain",
+            (12, 68),
+            early,
+            early >= 3,
+            "points",
+        ),
+        above_zero(
+            f"after epoch {epochs}, BN with running statistics is above plain",
+            (13, 68),
+            running[:, -1] - plain[:, -1],
+            "points",
+        ),
+        on_every_seed(
+            f"after epoch {epochs}, running and batch statistics agree within 1.5 points",
+            (58, 67),
+            gap,
+            gap <= 1.5,
+            "points apart",
+        ),
+        on_every_seed(
+            "late in training, the loss varies more from batch to batch without BN",
+            (13,),
+            unsteadiness,
+            unsteadiness > 1,
+            "times BN's deviation",
+        ),
+    ]
+
+
+def table(history: History) -> Table:
+    """Test accuracy after some epochs, mean ± sd over seeds, and epochs to 90 %."""
+    curves = accuracies(history)
+    seeds, epochs = curves["plain"].shape
+    shown = [epoch for epoch in (1, 2, 5, 20, 100) if epoch < epochs] + [epochs]
+    drawn = Table(
+        "after epoch",
+        *map(str, shown),
+        "90 % after",
+        title=f"test accuracy in %, mean ± sd over {seeds} seed{'s' * (seeds > 1)}",
+        title_justify="left",
+        box=rich.box.SIMPLE,
+    )
+    for name, values in curves.items():
+        reached = values >= 90
+        first = np.where(reached.any(1), reached.argmax(1) + 1.0, np.inf)
+        cells = [mean_sd(values[:, epoch - 1]) for epoch in shown]
+        drawn.add_row(name, *cells, _epochs_to(first))
+    return drawn
+
+
+def _epochs_to(first: np.ndarray) -> str:
+    reached = np.isfinite(first)
+    if not reached.any():
+        return "not reached"
+    missing = "" if reached.all() else f" ({reached.sum()}/{len(first)} seeds)"
+    return mean_sd(first[reached]) + missing
+
+
+def draw(history: History, path: Path) -> None:
+    """Loss, test accuracy, the input of the first relu, and the learning rate."""
+    seeds, epochs = history["plain"]["loss"].shape
+    epoch = np.arange(1, epochs + 1)
+    with plotting.figure(path, rows=2, columns=2) as axes:
+        (loss, test), (inputs, rate) = axes
+        for arm, label in (("plain", "plain"), ("batch_norm", "batch norm")):
+            plotting.over_seeds(loss, epoch, history[arm]["loss"], arm=arm, label=label)
+            low, middle, high = np.moveaxis(history[arm]["input"].mean(0), -1, 0)
+            colour = plotting.COLOURS[arm]
+            inputs.plot(epoch, middle, color=colour, label=f"{label}, median")
+            inputs.plot(epoch, low, "--", epoch, high, "--", color=colour, lw=1.2)
+        loss.set(title="Training loss", ylabel="cross-entropy, nats", yscale="log")
+        colours = ("plain", "batch_norm", "batch statistics")
+        for (name, values), arm in zip(accuracies(history).items(), colours, strict=True):
+            plotting.over_seeds(test, epoch, values, arm=arm, label=name)
+        test.axhline(90, color="grey", lw=1, ls=":")
+        lowest = min(values.min() for values in accuracies(history).values())
+        test.set(title="Test accuracy", ylabel="%", ylim=(max(60, lowest - 2), 100))
+        inputs.set(title="Input of the first relu, 15th to 85th percentile")
+        inputs.set(ylabel="value on the test data")
+        inputs.margins(y=0.3)  # room for the legend
+        rates = [float(learning_rate(each, epochs)) for each in range(epochs)]
+        rate.step(epoch, rates, where="mid", color="black")
+        rate.set(title="Learning rate", ylabel="Adam's rate", ylim=(0, None))
+        for each in (loss, test, inputs):
+            each.legend()
+        for each in axes.flat:
+            each.set_xlabel(f"epoch (mean and range of {seeds} seed{'s' * (seeds > 1)})")
+            each.xaxis.get_major_locator().set_params(integer=True)
+
+
+def parser() -> options.Parser:
+    """The options of this experiment."""
+    made = options.parser(NAME, __doc__ or "", epochs=20, batch_size=120)
+    made.add_argument(
+        "--full",
+        dest="epochs",
+        action="store_const",
+        const=100,
+        help="the source's 100 epochs, as --epochs 100",
+    )
+    return made
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Trains, or goes on training, or shows what is finished: table, verdicts, figure."""
+    chosen = parser().parse_args(arguments)
+    dataset = options.open_data(chosen)
+    run = options.open_run(NAME, chosen, dataset)
+    steps = len(dataset.train_labels) // chosen.batch_size
+    arms = make_arms(dataset.classes, chosen.epochs, steps)
+    parameters = parameter_count(arms["batch_norm"].model, dataset)
+    console.print(
+        f"{dataset.name}: {dataset.train_images.shape} to train, "
+        f"{dataset.test_images.shape} to test, {dataset.classes} classes\n"
+        f"{parameters:,} parameters with batch norm"
+    )
+    history = run.measurements
+    if history is None:
+        history = compare(
+            run,
+            arms,
+            dataset,
+            seeds=chosen.seeds,
+            epochs=chosen.epochs,
+            batch_size=chosen.batch_size,
+            heading=HEADING,
+            line=line,
+        )
+        run.finish(history, [each.as_dict() for each in verdicts(history)])
+    else:
+        console.print("this run is finished already; --restart trains again")
+    draw(history, run.folder / "figure.png")
+    show(table(history), verdicts(history), run.folder)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
+    return exit_status(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.console import Interrupted, Refused
+from experiments.runs import Run
+
+pytestmark = pytest.mark.usefixtures("lenient")
+SETTINGS = {"seeds": 2}
+
+
+def advance(state, step):
+    return {"value": jnp.sin(state["value"] * 1.7 + step)}
+
+
+def fold(run, advance=advance):
+    start = {"value": jnp.linspace(0, 1, 5)}
+    return run.fold(advance, start, 6, "heading", lambda state, step: f"step {step}")
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4])
+def test_an_interrupted_fold_goes_on_bit_for_bit(tmp_path, stop):
+    whole = fold(Run(tmp_path / "whole", SETTINGS, restart=False))
+    steps = []
+
+    def interrupted(state, step):
+        steps.append(step)
+        if len(steps) == stop + 1:
+            raise KeyboardInterrupt
+        return advance(state, step)
+
+    with pytest.raises(Interrupted, match=f"interrupted after {stop} of 6 steps"):
+        fold(Run(tmp_path / "parts", SETTINGS, restart=False), interrupted)
+    resumed = fold(Run(tmp_path / "parts", SETTINGS, restart=False), interrupted)
+    np.testing.assert_array_equal(resumed["value"], whole["value"])
+    assert steps == [*range(stop + 1), *range(stop, 6)]
+
+
+def test_restart_throws_away_what_was_done(tmp_path):
+    fold(Run(tmp_path, SETTINGS, restart=False))
+    steps = []
+
+    def counted(state, step):
+        steps.append(step)
+        return advance(state, step)
+
+    fold(Run(tmp_path, {"seeds": 3}, restart=True), counted)
+    assert steps == list(range(6))
+
+
+def test_a_result_is_kept_exactly_and_the_checkpoint_dropped(tmp_path):
+    run = Run(tmp_path, SETTINGS, restart=False)
+    fold(run)
+    assert run.measurements is None
+    measured = {"arm": {"loss": np.array([[0.1, np.nan]], np.float32)}}
+    run.finish(measured, [{"claim": "c", "passed": True}])
+    again = Run(tmp_path, SETTINGS, restart=False)
+    np.testing.assert_array_equal(
+        again.measurements["arm"]["loss"], measured["arm"]["loss"]
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "run.json"]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert set(result) == {"settings", "versions", "device", "measurements", "verdicts"}
+    assert result["device"] == jax.devices()[0].device_kind
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    Run(tmp_path, SETTINGS, restart=False)
+    with pytest.raises(Refused, match=r"settings seeds: 2 there, 3 now.*--restart"):
+        Run(tmp_path, {"seeds": 3}, restart=False)
+
+
+def test_a_folder_with_another_version_is_refused(tmp_path):
+    Run(tmp_path, SETTINGS, restart=False)
+    recorded = json.loads((tmp_path / "run.json").read_text())
+    recorded["versions"]["jax"] = "0.0.1"
+    (tmp_path / "run.json").write_text(json.dumps(recorded))
+    with pytest.raises(Refused, match=r"versions jax: 0\.0\.1 there"):
+        Run(tmp_path, SETTINGS, restart=False)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="cannot be written to"):
+        Run(tmp_path / "file" / "below", SETTINGS, restart=False)
+
+
+def test_a_spoiled_record_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(Refused, match="is not a record of a run"):
+        Run(tmp_path, SETTINGS, restart=False)
+
+
+def test_a_spoiled_checkpoint_is_refused(tmp_path):
+    def stop(state, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return advance(state, step)
+
+    with pytest.raises(Interrupted):
+        fold(Run(tmp_path, SETTINGS, restart=False), stop)
+    for path in (tmp_path / "checkpoint").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(Refused, match="start again with --restart"):
+        fold(Run(tmp_path, SETTINGS, restart=False))

@@ -1,0 +1,163 @@
+"""The main job, and rows 64 to 66 of the claims."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import __main__ as listing
+from experiments import data, seed_network, training
+from experiments.models import ScaledDense, SeedNetwork, parameter_count
+
+pytestmark = pytest.mark.usefixtures("lenient")
+SMALL = ["--data", "digits", "--seeds", "2", "--epochs", "2", "--batch-size", "400"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def test_row_64_the_network_has_1541020_trainable_parameters():
+    images = np.zeros((2, 784), np.float32)
+    mnist = data.Dataset("none", (28, 28), images, np.arange(2), images, np.arange(2))
+    assert SeedNetwork.widths == (1000, 500, 250, 250, 250, 10)
+    assert parameter_count(SeedNetwork(), mnist) == 1_541_020
+
+
+def test_row_65_adam_at_02_moves_the_first_weights_by_0007():
+    layer, x = ScaledDense(5), jnp.ones((3, 784))
+    params = layer.init(jax.random.key(0), x)["params"]
+    assert float(params["v"].std()) == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(
+        layer.apply({"params": params}, x), x @ params["v"] / 28, rtol=1e-4, atol=1e-4
+    )
+    gradient = jax.grad(lambda p: jnp.sum(layer.apply({"params": p}, x)))(params)
+    adam = optax.adam(seed_network.RATE)
+    update, _ = adam.update(gradient, adam.init(params))
+    np.testing.assert_allclose(jnp.abs(update["v"]) / 28, 0.000714, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0, 0.02), (15, 0.02), (16, 0.019765), (58, 0.009882), (99, 0.000235), (100, 0)],
+)
+def test_row_66_the_learning_rate_of_the_source(epoch, rate):
+    assert float(seed_network.learning_rate(epoch, 100)) == pytest.approx(rate, abs=5e-7)
+
+
+def test_the_decay_starts_after_15_percent_of_any_number_of_epochs():
+    rates = [float(seed_network.learning_rate(epoch, 20)) for epoch in range(20)]
+    assert rates[:4] == pytest.approx([0.02] * 4)
+    assert rates[4] < 0.02
+    assert rates[-1] == pytest.approx(0.02 / 17, rel=1e-5)
+
+
+def test_arms_start_at_the_same_weights(digits):
+    arms = seed_network.make_arms(digits.classes, epochs=2, steps=3)
+    plain, norm = (
+        training.start(arm, digits, jax.random.key(0)).params for arm in arms.values()
+    )
+    for layer in range(6):
+        name = f"ScaledDense_{layer}"
+        chex.assert_trees_all_equal(plain[name], norm[name])
+    assert set(plain) - set(norm) == {f"bias_{layer}" for layer in range(6)}
+    assert set(norm) - set(plain) == {f"BatchNorm_{layer}" for layer in range(6)}
+
+
+def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, monkeypatch, capsys):
+    """One run to the end; one stopped half way through a seed, resumed: the same bits."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert seed_network.main([*SMALL, "--out", str(whole)]) == 0
+    shown = capsys.readouterr().out
+    assert "digits: (1437, 64) to train, (360, 64) to test, 10 classes" in shown
+    assert "821,020 parameters" in shown
+    assert shown.count("points") >= 2
+    assert str(whole / "figure.png") in shown.replace("\n", "")
+    assert (whole / "figure.png").stat().st_size > 10_000
+
+    result = json.loads((whole / "result.json").read_text())
+    assert result["settings"]["data"]["train"] == [1437, 64]
+    accuracy = np.array(result["measurements"]["batch_norm"]["batch"])
+    assert accuracy.shape == (2, 2)
+    assert (accuracy[:, -1] > 0.8).all()  # chance is .1
+    assert [verdict["passed"] for verdict in result["verdicts"]].count(None) == 0
+
+    line = seed_network.line
+
+    def interrupt(history, seed, epoch):
+        if (seed, epoch) == (1, 0):
+            raise KeyboardInterrupt
+        return line(history, seed, epoch)
+
+    monkeypatch.setattr(seed_network, "line", interrupt)
+    assert seed_network.main([*SMALL, "--out", str(parts)]) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+    assert not (parts / "result.json").exists()
+    monkeypatch.setattr(seed_network, "line", line)
+    assert seed_network.main([*SMALL, "--out", str(parts)]) == 0
+    assert "resuming after 3 of 4 steps" in capsys.readouterr().out
+    assert (parts / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+
+    assert seed_network.main([*SMALL, "--out", str(whole)]) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_process_resumes_to_the_same_bits(tmp_path):
+    """Ctrl-C as a user presses it, on the packaged digits of MNIST."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command = [sys.executable, "-u", "-m", "experiments.seed_network", "--seeds", "1"]
+    command += ["--epochs", "4", "--out"]
+    subprocess.run([*command, whole], check=True)
+
+    process = subprocess.Popen(
+        [*command, parts], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "2/4" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    assert "the same command resumes" in process.stdout.read()
+    assert process.wait() == 130
+    subprocess.run([*command, parts], check=True)
+    assert (parts / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data-dir", "nowhere"], "there is no such file"),
+        (["--batch-size", "1"], "one has no variance"),
+        (["--batch-size", "5000"], "1437 of the training data"),
+    ],
+)
+def test_bad_options_give_one_line_and_status_2(arguments, message, tmp_path, capsys):
+    base = [] if "--data-dir" in arguments else ["--data", "digits"]
+    assert seed_network.main([*base, *arguments, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_unwritable_folder_is_found_before_training(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(seed_network, "compare", None)  # would fail if it were called
+    assert seed_network.main([*SMALL, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_the_experiments_are_listed_with_a_line_each(capsys):
+    assert listing.main([]) == 0
+    assert "seed_network" in (listed := capsys.readouterr().out)
+    assert "with and without batch normalisation" in listed
+    assert listing.main(["unknown"]) == 2
+    assert "there is seed_network" in capsys.readouterr().err
