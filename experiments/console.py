@@ -26,4 +26,7 @@ def exit_status(run: Callable[[], None]) -> int:
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 130
+    except KeyboardInterrupt:
+        print("interrupted; nothing was lost, the same command goes on.", file=sys.stderr)
+        return 130
     return 0

@@ -47,9 +47,10 @@ class Run:
         self.identity = identity(settings)
         self._checkpoints = folder.absolute() / "checkpoint"
         self._make_writable()
+        self._result, self._record = folder / "result.json", folder / "run.json"
         if restart:
-            (folder / "result.json").unlink(missing_ok=True)
-            (folder / "run.json").unlink(missing_ok=True)
+            self._result.unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
             shutil.rmtree(self._checkpoints, ignore_errors=True)
         self._claim()
 
@@ -65,11 +66,15 @@ class Run:
             ) from error
 
     def _claim(self) -> None:
-        path = self.folder / "run.json"
-        if not path.exists():
-            write_json(path, self.identity)
+        """Refuses a folder in which another run is finished or on its way."""
+        known = next((each for each in (self._result, self._record) if each.exists()), None)
+        if known is None:
+            write_json(self._record, self.identity)
             return
-        differences = _differences(_read_json(path), self.identity)
+        found = _read_json(known)
+        differences = _differences(
+            {name: found.get(name) for name in self.identity}, self.identity
+        )
         if differences:
             raise Refused(
                 f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
@@ -79,20 +84,13 @@ class Run:
     @property
     def measurements(self) -> dict[str, Any] | None:
         """What a finished run measured, as arrays; None while it is not finished."""
-        path = self.folder / "result.json"
-        if not path.exists():
-            return None
-        is_list = lambda each: isinstance(each, list)  # noqa: E731
-        return jax.tree.map(
-            lambda each: np.asarray(each, float),
-            _read_json(path)["measurements"],
-            is_leaf=is_list,
-        )
+        return read_measurements(self._result) if self._result.exists() else None
 
     def finish(self, measurements: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
-        """Writes the result and drops the checkpoint."""
+        """Writes the result, and drops what was there to resume."""
         result = self.identity | {"measurements": measurements, "verdicts": verdicts}
-        write_json(self.folder / "result.json", result)
+        write_json(self._result, result)
+        self._record.unlink(missing_ok=True)
         shutil.rmtree(self._checkpoints, ignore_errors=True)
 
     def fold(
@@ -170,6 +168,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         encoding="utf-8",
     )
     new.replace(path)
+
+
+def read_measurements(path: Path) -> dict[str, Any]:
+    """What `Run.finish` was given, from the file it wrote."""
+    return jax.tree.map(
+        lambda values: np.asarray(values, float),
+        _read_json(path)["measurements"],
+        is_leaf=lambda each: isinstance(each, list),
+    )
 
 
 def _as_list(array: Any) -> Any:

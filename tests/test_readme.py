@@ -1,14 +1,13 @@
 """The README: its blocks run, its numbers are measured, its commands are one line each."""
 
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments import seed_network
 from experiments.results import mean_sd
+from experiments.runs import read_measurements
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,12 +40,7 @@ def test_links_lead_somewhere():
 
 @pytest.fixture
 def history():
-    path = ROOT / "docs" / "seed_network" / "result.json"
-    measured = json.loads(path.read_text(encoding="utf-8"))["measurements"]
-    return {
-        arm: {name: np.asarray(values, float) for name, values in each.items()}
-        for arm, each in measured.items()
-    }
+    return read_measurements(ROOT / "docs" / "seed_network" / "result.json")
 
 
 def test_the_table_is_that_of_the_committed_result(history):

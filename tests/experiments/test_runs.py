@@ -61,7 +61,7 @@ def test_a_result_is_kept_exactly_and_the_checkpoint_dropped(tmp_path):
     np.testing.assert_array_equal(
         again.measurements["arm"]["loss"], measured["arm"]["loss"]
     )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result) == {"settings", "versions", "device", "measurements", "verdicts"}
     assert result["device"] == jax.devices()[0].device_kind
@@ -70,6 +70,13 @@ def test_a_result_is_kept_exactly_and_the_checkpoint_dropped(tmp_path):
 def test_a_folder_with_another_run_is_refused(tmp_path):
     Run(tmp_path, SETTINGS, restart=False)
     with pytest.raises(Refused, match=r"settings seeds: 2 there, 3 now.*--restart"):
+        Run(tmp_path, {"seeds": 3}, restart=False)
+
+
+def test_a_folder_with_another_result_is_refused(tmp_path):
+    run = Run(tmp_path, SETTINGS, restart=False)
+    run.finish({}, [])
+    with pytest.raises(Refused, match="settings seeds: 2 there, 3 now"):
         Run(tmp_path, {"seeds": 3}, restart=False)
 
 
