@@ -8,8 +8,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Shaped
 
 Axis = int | Sequence[int]
 
@@ -61,7 +61,9 @@ def take(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[each] for each in axes)
 
 
-def expand(array: jax.Array, axes: tuple[int, ...], ndim: int) -> jax.Array:
+def expand(
+    array: Shaped[Array, "..."], axes: tuple[int, ...], ndim: int
+) -> Shaped[Array, "..."]:
     """`array`, whose axes are the `axes` of a larger one, with size-1 axes between.
 
     The result has rank `ndim` and broadcasts against the larger array.

@@ -7,7 +7,6 @@ A mask, a shard, a microbatch or a group of channels is not a special case: each
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
@@ -52,7 +51,7 @@ class Moments(NamedTuple):
         return cls(*(jnp.zeros(shape, dtype) for _ in cls._fields))
 
 
-def as_weights(weights: ArrayLike, x: jax.Array) -> jax.Array:
+def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Weights in x's accumulation dtype and rank; errors for those that do not fit."""
     weights = jnp.asarray(weights)
     check_broadcasts(x.shape, weights=weights)
@@ -105,7 +104,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
         x = x.astype(dtype)
         count = jnp.full(take(x.shape, kept), math.prod(take(x.shape, axes)), dtype)
 
-        def total(values: jax.Array) -> jax.Array:
+        def total(values: Float[Array, "..."]) -> Float[Array, "..."]:
             return jnp.sum(values, axes)
 
     else:
@@ -113,7 +112,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
         # Cleared here as well as in the sums: NaN in x² would leave 0·NaN in a gradient.
         x = jnp.where(w > 0, x.astype(dtype), 0)
 
-        def total(values: jax.Array) -> jax.Array:
+        def total(values: Float[Array, "..."]) -> Float[Array, "..."]:
             return jnp.sum(jnp.where(w > 0, w * values, 0), axes)
 
         count = total(jnp.ones_like(x))

@@ -1,9 +1,9 @@
 """Normalise, scale and shift: the arithmetic that every norm shares."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 from jaxnorm.axes import (
     Axis,
@@ -19,7 +19,7 @@ from jaxnorm.precision import accumulation_dtype, as_floating
 
 
 def check_operands(
-    x: jax.Array,
+    x: Float[Array, "..."],
     features: tuple[int, ...],
     scale: ArrayLike | None,
     bias: ArrayLike | None,
@@ -53,7 +53,7 @@ def normalize(
     epsilon: float,
     weights: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
-) -> jax.Array:
+) -> Float[Array, "..."]:
     """Normalises `x` with given moments, then scales and shifts it.
 
         y = (x − μ)·γ·(σ² + ε)^−½ + β
@@ -90,7 +90,7 @@ def normalize(
     check_operands(x, features, scale, bias, epsilon, weights, dtype)
     accumulated = accumulation_dtype(x.dtype)
 
-    def over(axes: tuple[int, ...], array: ArrayLike) -> jax.Array:
+    def over(axes: tuple[int, ...], array: ArrayLike) -> Float[Array, "..."]:
         return expand(jnp.asarray(array).astype(accumulated), axes, x.ndim)
 
     count, mean, var = (over(kept, each) for each in moments)
@@ -108,7 +108,9 @@ def normalize(
     return y.astype(dtype or x.dtype)
 
 
-def _inverse_deviation(var: jax.Array, epsilon: float) -> jax.Array:
+def _inverse_deviation(
+    var: Float[Array, "*shape"], epsilon: float
+) -> Float[Array, "*shape"]:
     """(σ² + ε)^−½, and 0 where that is infinite, so that a constant feature gives β."""
     positive = var + epsilon > 0
     return jnp.where(positive, lax.rsqrt(jnp.where(positive, var + epsilon, 1)), 0)

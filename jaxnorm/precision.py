@@ -2,10 +2,10 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 
 def accumulation_dtype(*dtypes: DTypeLike) -> np.dtype:
@@ -18,7 +18,7 @@ def accumulation_dtype(*dtypes: DTypeLike) -> np.dtype:
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
-def as_floating(x: ArrayLike) -> jax.Array:
+def as_floating(x: ArrayLike) -> Float[Array, "..."]:
     """`x` as an array, refused with a TypeError unless its dtype is a real floating one.
 
     Integers are not converted silently: a normalised integer is not an integer, and

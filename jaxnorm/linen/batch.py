@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Initializer
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 from jaxnorm.axes import canonical_axes, take
 from jaxnorm.mode import resolve_train
@@ -82,7 +82,7 @@ class BatchNorm(nn.Module):
         *,
         mask: ArrayLike | None = None,
         train: bool | None = None,
-    ) -> jax.Array:
+    ) -> Float[Array, "..."]:
         """Normalises x, and in training updates the running statistics.
 
         Args:

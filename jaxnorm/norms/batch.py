@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
 from jaxnorm.moments import measure, synchronize
@@ -27,7 +27,7 @@ def batch_norm(
     axis_name: str | tuple[str, ...] | None = None,
     axis_index_groups: list[list[int]] | None = None,
     dtype: DTypeLike | None = None,
-) -> tuple[jax.Array, Any]:
+) -> tuple[Float[Array, "..."], Any]:
     """Normalises each feature by its moments over the batch and all positions.
 
         y = γ·(x − μ)/√(σ² + ε) + β
