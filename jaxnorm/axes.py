@@ -17,14 +17,21 @@ Axis = int | Sequence[int]
 def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """`axis` as sorted, non-negative axes of an array of rank `ndim`.
 
-    Raises a ValueError for an axis out of range or given twice.
+    Raises a ValueError for an axis out of range or given twice, a TypeError for one that
+    is no integer.
 
     >>> canonical_axes((-1, 1), ndim=4)
     (1, 3)
     """
-    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    try:
+        given = [operator.index(each) for each in _as_sequence(axis)]
+    except TypeError:
+        raise TypeError(
+            f"axis={axis!r}, but an integer, or a tuple of integers, is expected; -1 is "
+            "the last axis."
+        ) from None
     axes = []
-    for each in map(operator.index, given):
+    for each in given:
         if not -ndim <= each < ndim:
             raise ValueError(
                 f"axis {each} is out of range for an array of rank {ndim}; "
@@ -41,6 +48,10 @@ def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
             "name each axis once."
         )
     return tuple(sorted(axes))
+
+
+def _as_sequence(axis: Axis) -> Sequence[int]:
+    return axis if isinstance(axis, Sequence) else (axis,)
 
 
 def complement(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ through it without another line.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,8 +27,9 @@ class Norm:
       name: for the test's id.
       apply: `apply(x, scale, bias, *, axis, features, weights, axis_name) -> y`, where
         features is the shape of the feature axes, for state of that shape.
-      oracle: `oracle(x, scale, bias, g, *, axis, weights) -> Oracle`.
-      couples: whether the samples along an axis of vmap may be normalised together.
+      oracle: `oracle(x, scale, bias, g, *, features, weights) -> Oracle`, where features
+        are the feature axes.
+      couples: whether samples are normalised together, also along an axis of vmap.
     """
 
     name: str
@@ -51,70 +53,52 @@ def _running(features: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * np.cos(place), 1.5 + np.sin(place)
 
 
-def _batch_train(x, scale, bias, *, axis, features, weights=None, axis_name=None):
-    y, _ = jaxnorm.batch_norm(
-        x,
-        jaxnorm.ema(0.9).init(features),
-        scale,
-        bias,
-        train=True,
-        axis=axis,
-        epsilon=EPSILON,
-        weights=weights,
-        axis_name=axis_name,
+def _batch_norm(x, scale, bias, *, features, **options):
+    """The output of batch norm; its statistics have tests of their own."""
+    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    statistics = jaxnorm.Statistics(
+        *(jnp.asarray(each, wide) for each in _running(features))
     )
-    return y
+    return jaxnorm.batch_norm(x, statistics, scale, bias, epsilon=EPSILON, **options)[0]
 
 
-def _batch_train_oracle(x, scale, bias, g, *, axis, weights=None):
-    features = _features(x.shape, axis)
+def _own_moments(x, scale, bias, g, *, features, weights, over):
+    reduced = over(x.shape, features)
     return oracle.norm_by_own_moments(
         x,
         scale,
         bias,
         g,
-        reduced=_others(x.shape, features),
+        reduced=reduced,
         features=features,
         epsilon=EPSILON,
         weights=weights,
     )
 
 
-def _batch_eval(x, scale, bias, *, axis, features, weights=None, axis_name=None):
-    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-    y, _ = jaxnorm.batch_norm(
-        x,
-        jaxnorm.Statistics(*(jnp.asarray(each, wide) for each in _running(features))),
-        scale,
-        bias,
-        train=False,
-        axis=axis,
-        epsilon=EPSILON,
-        weights=weights,
-        axis_name=axis_name,
+def _running_moments(x, scale, bias, g, *, features, weights):
+    mean, var = (
+        oracle.along(each, features, x.ndim)
+        for each in _running(tuple(x.shape[each] for each in features))
     )
-    return y
-
-
-def _batch_eval_oracle(x, scale, bias, g, *, axis, weights=None):
-    features = _features(x.shape, axis)
-    mean, var = _running(tuple(x.shape[each] for each in features))
-    ndim = len(x.shape)
     return oracle.norm_by_given_moments(
-        x,
-        scale,
-        bias,
-        g,
-        mean=oracle.along(mean, features, ndim),
-        var=oracle.along(var, features, ndim),
-        features=features,
-        epsilon=EPSILON,
+        x, scale, bias, g, mean=mean, var=var, features=features, epsilon=EPSILON
     )
 
 
 NORMS = (
-    Norm("batch_norm-train", _batch_train, _batch_train_oracle, couples=True),
-    Norm("batch_norm-eval", _batch_eval, _batch_eval_oracle, couples=False),
+    Norm(
+        "batch_norm-train",
+        partial(_batch_norm, train=True),
+        partial(_own_moments, over=_others),
+        couples=True,
+    ),
+    Norm(
+        "batch_norm-eval",
+        partial(_batch_norm, train=False),
+        _running_moments,
+        couples=False,
+    ),
 )
 
 LAYOUTS = (
@@ -186,7 +170,7 @@ class Case:
         weights = self.weights()
         arrays = (np.asarray(each).astype(np.float64) for each in self.arrays())
         weights = None if weights is None else np.asarray(weights)
-        return self.norm.oracle(*arrays, axis=self.axis, weights=weights)
+        return self.norm.oracle(*arrays, features=self.features, weights=weights)
 
 
 def cases(dtypes=("float32", "bfloat16", "float16", "float64"), weightings=WEIGHTINGS):

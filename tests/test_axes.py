@@ -30,9 +30,10 @@ def test_an_axis_out_of_range_names_the_range(axis):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_axis_that_is_no_integer_is_refused():
-    with pytest.raises(TypeError, match="integer"):
-        canonical_axes(1.5, 2)
+@pytest.mark.parametrize("axis", [1.5, None, "last", (0, 1.0)])
+def test_an_axis_that_is_no_integer_is_refused(axis):
+    with pytest.raises(TypeError, match="a tuple of integers, is expected"):
+        canonical_axes(axis, 2)
 
 
 def test_expand_puts_an_array_back_where_it_came_from(rng):
