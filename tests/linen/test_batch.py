@@ -201,6 +201,33 @@ def test_integers_are_refused():
         jn.BatchNorm(train=True).init(KEY, jnp.ones((4, 3), int))
 
 
+def outputs(x, **call):
+    """Outputs and new statistics in training, ours and those of flax."""
+    variables = jn.BatchNorm().init(KEY, x, train=False)
+    return [
+        module(use_running_average=False).apply(
+            variables, x, mutable=["batch_stats"], **call
+        )
+        for module in (jn.BatchNorm, nn.BatchNorm)
+    ]
+
+
+def test_large_means_do_not_cancel_where_flax_fails():
+    x = 1e4 + jax.random.normal(KEY, (4096, 64))
+    (ours, _), (theirs, _) = outputs(x)
+    np.testing.assert_allclose(ours.std(0), 1, rtol=1e-4)
+    assert theirs.std(0).max() > 300
+
+
+def test_a_mask_of_nothing_updates_nothing_where_flax_fails():
+    (ours, updates), (theirs, spoilt) = outputs(X, mask=jnp.zeros((6, 1, 1), bool))
+    np.testing.assert_array_equal(ours, jnp.zeros_like(X))  # the bias
+    expected = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+    chex.assert_trees_all_equal(updates["batch_stats"], expected)
+    assert jnp.isnan(theirs).all()
+    assert jnp.isnan(spoilt["batch_stats"]["mean"]).all()
+
+
 def test_padding_of_nan_leaves_gradients_finite_where_flax_fails():
     mask = jnp.arange(6)[:, None, None] < 4
     x = jnp.where(mask, X, jnp.nan)
