@@ -118,18 +118,17 @@ def check_samples(
         )
 
 
-def check_broadcasts(shape: tuple[int, ...], **arrays: Any) -> None:
-    """Raises a ValueError unless each named array (or None) broadcasts to `shape`."""
-    for name, array in arrays.items():
-        if array is None:
-            continue
-        try:
-            fits = jnp.broadcast_shapes(jnp.shape(array), shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{name} has shape {jnp.shape(array)}, which does not broadcast to "
-                f"the shape {shape} of x; add axes of size 1, as in {name}[..., None] "
-                "for one value a position."
-            )
+def check_weights(shape: tuple[int, ...], weights: Any) -> None:
+    """Raises a ValueError unless the weights (or None) broadcast to `shape`."""
+    if weights is None:
+        return
+    try:
+        fits = jnp.broadcast_shapes(jnp.shape(weights), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the weights (or mask) have shape {jnp.shape(weights)}, which does not "
+            f"broadcast to the shape {shape} of x; add axes of size 1, as in "
+            "weights[..., None] for one value a position."
+        )

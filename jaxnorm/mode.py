@@ -1,5 +1,20 @@
 """Train or evaluate: one answer from all the flags a module was given."""
 
+from typing import Any
+
+import numpy as np
+
+
+def check_train(**flags: Any) -> None:
+    """Raises a TypeError unless each flag is True or False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(
+                f"{name}={flag!r}, but True or False is expected: train=True to normalise "
+                "with the batch and update the statistics, train=False to use the running "
+                "ones. Under jax.jit, mark it static."
+            )
+
 
 def resolve_train(**flags: bool | None) -> bool:
     """Whether to train, from flags that are None where they were not given.
@@ -7,12 +22,14 @@ def resolve_train(**flags: bool | None) -> bool:
     A flag whose name has `use_running_average` in it means the opposite of the others.
 
     Raises:
+      TypeError: one is no bool.
       ValueError: none is given, or two contradict each other.
 
     >>> resolve_train(train=None, use_running_average=False)
     True
     """
     given = {name: flag for name, flag in flags.items() if flag is not None}
+    check_train(**given)
     answers = {
         bool(flag) != ("use_running_average" in name) for name, flag in given.items()
     }

@@ -5,7 +5,8 @@ A mask, a shard, a microbatch or a group of channels is not a special case: each
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxnorm.axes import (
     Axis,
     canonical_axes,
-    check_broadcasts,
+    check_weights,
     complement,
     expand,
     take,
@@ -54,7 +55,7 @@ class Moments(NamedTuple):
 def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Weights in x's accumulation dtype and rank; errors for those that do not fit."""
     weights = jnp.asarray(weights)
-    check_broadcasts(x.shape, weights=weights)
+    check_weights(x.shape, weights)
     if jnp.issubdtype(weights.dtype, jnp.complexfloating):
         raise TypeError(
             f"weights have dtype {weights.dtype}, but a boolean mask or non-negative "
@@ -71,16 +72,18 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
 
         n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
 
-    The variance takes a second pass over x: E[x²] − μ² would cancel, and lose every
+    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every
     digit once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983,
-    "Algorithms for computing the sample variance").
+    "Algorithms for computing the sample variance"). The mean is corrected by that of
+    x − μ, so that a constant is its own mean, to the last bit, and its variance is 0.
 
     Args:
       x: floating array of any rank.
       axes: the axes to reduce, one or several; none means each element is a sample
         of its own.
       weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite.
+        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
+        negative weight counts as 0.
 
     Returns:
       Moments of the shape of the axes kept, in at least float32.
@@ -119,6 +122,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
 
     seen = jnp.where(count > 0, count, 1)
     mean = total(x) / seen
+    mean = mean + total(x - expand(mean, kept, x.ndim)) / seen
     var = total(jnp.square(x - expand(mean, kept, x.ndim))) / seen
     return Moments(count, mean, var)
 
@@ -164,13 +168,34 @@ def merge(*moments: Moments) -> Moments:
         raise ValueError(
             "merge was given no Moments; give at least one, or start with Moments.empty()."
         )
-    return pool(Moments(*map(jnp.stack, zip(*moments, strict=True))), axes=0)
+    shapes = [each.count.shape for each in moments]
+    try:
+        shape = jnp.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            f"merge was given Moments of the shapes {shapes}; they must be of the same "
+            "features, as measured over the same axes."
+        ) from None
+    dtype = accumulation_dtype(*(each.count.dtype for each in moments))
+    alike = (
+        [jnp.broadcast_to(leaf, shape).astype(dtype) for leaf in each] for each in moments
+    )
+    return pool(Moments(*map(jnp.stack, zip(*alike, strict=True))), axes=0)
+
+
+def check_groups(axis_name: Any, axis_index_groups: Any) -> None:
+    """Raises a ValueError for groups of indices along no axis."""
+    if axis_index_groups is not None and axis_name is None:
+        raise ValueError(
+            f"axis_index_groups={axis_index_groups}, but there is no axis whose indices "
+            "they group; name it with axis_name=."
+        )
 
 
 def synchronize(
     moments: Moments,
     axis_name: str | tuple[str, ...],
-    axis_index_groups: list[list[int]] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> Moments:
     """The moments of the samples of all devices along a mapped axis, on each of them.
 
@@ -179,7 +204,8 @@ def synchronize(
     Args:
       moments: this device's Moments.
       axis_name: the name, or names, given to vmap, pmap or the mesh of shard_map.
-      axis_index_groups: merge within these groups of indices only, as `lax.psum`.
+      axis_index_groups: merge within these groups of indices only. JAX has them under
+        pmap, and under shard_map with check_vma=False.
 
     >>> x = jnp.array([[1.0, 2.0], [3.0, 6.0]])  # two devices, two samples each
     >>> local = lambda x: synchronize(measure(x, axes=0), "devices").mean

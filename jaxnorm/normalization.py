@@ -1,5 +1,7 @@
 """Normalise, scale and shift: the arithmetic that every norm shares."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
@@ -8,14 +10,14 @@ from jaxtyping import Array, Float
 from jaxnorm.axes import (
     Axis,
     canonical_axes,
-    check_broadcasts,
     check_features,
+    check_weights,
     complement,
     expand,
     take,
 )
 from jaxnorm.moments import Moments, as_weights
-from jaxnorm.precision import accumulation_dtype, as_floating
+from jaxnorm.precision import accumulation_dtype, as_floating, check_number, widen
 
 
 def check_operands(
@@ -25,20 +27,20 @@ def check_operands(
     bias: ArrayLike | None,
     epsilon: float,
     weights: ArrayLike | None,
-    dtype: DTypeLike | None,
 ) -> None:
     """Raises for what no norm can take, looking at shapes, dtypes and epsilon alone."""
     check_features(take(x.shape, features), scale=scale, bias=bias)
-    check_broadcasts(x.shape, weights=weights)
+    for name, parameter in (("scale", scale), ("bias", bias)):
+        if parameter is not None and jnp.iscomplexobj(parameter):
+            raise TypeError(
+                f"{name} is complex, but the output of a norm is real; give its real part."
+            )
+    check_weights(x.shape, weights)
+    check_number(epsilon=epsilon)
     if not epsilon >= 0:  # so that NaN is refused too
         raise ValueError(
             f"epsilon={epsilon}, but it is added to a variance under a root and must "
             "be at least 0; 1e-5 is usual."
-        )
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"dtype={jnp.dtype(dtype)}, but the output of a norm is real; give a "
-            "floating dtype, or none for that of x."
         )
 
 
@@ -84,10 +86,12 @@ def normalize(
     Array([-1.,  1.], dtype=float32)
     """
     x = as_floating(x)
+    dtype = dtype or x.dtype
+    x = widen(x, dtype)
     kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
     features = canonical_axes(features, x.ndim)
-    check_features(take(x.shape, kept), **moments._asdict())
-    check_operands(x, features, scale, bias, epsilon, weights, dtype)
+    _check_moments(moments, take(x.shape, kept))
+    check_operands(x, features, scale, bias, epsilon, weights)
     accumulated = accumulation_dtype(x.dtype)
 
     def over(axes: tuple[int, ...], array: ArrayLike) -> Float[Array, "..."]:
@@ -105,12 +109,25 @@ def normalize(
     y = centred * factor
     if bias is not None:
         y = y + over(features, bias)
-    return y.astype(dtype or x.dtype)
+    return y.astype(dtype)
 
 
 def _inverse_deviation(
     var: Float[Array, "*shape"], epsilon: float
 ) -> Float[Array, "*shape"]:
     """(σ² + ε)^−½, and 0 where that is infinite, so that a constant feature gives β."""
-    positive = var + epsilon > 0
-    return jnp.where(positive, lax.rsqrt(jnp.where(positive, var + epsilon, 1)), 0)
+    zero = var + epsilon == 0
+    return jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, var + epsilon)))
+
+
+def _check_moments(moments: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(moments, Moments):
+        raise TypeError(
+            f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "
+            "expected, as from measure(x, reduced) or an estimator's read(state)."
+        )
+    if jnp.shape(moments.mean) != shape:
+        raise ValueError(
+            f"moments have shape {jnp.shape(moments.mean)}, but what is not reduced of x "
+            f"has shape {shape}; measure x over the same axes as are given in reduced=."
+        )

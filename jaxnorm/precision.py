@@ -1,7 +1,10 @@
 """In which dtype statistics are accumulated, and which inputs have one."""
 
 import functools
+import numbers
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
@@ -16,6 +19,16 @@ def accumulation_dtype(*dtypes: DTypeLike) -> np.dtype:
     """
     # numpy's promotion, for jax's refuses to mix dtypes when it is set to be strict.
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
+
+
+def check_number(**named: Any) -> None:
+    """Raises a TypeError unless each is a real number, known before tracing."""
+    for name, value in named.items():
+        if not isinstance(value, numbers.Real):
+            raise TypeError(
+                f"{name}={value!r}, but a real number is expected; an array, or what "
+                "jax.jit traces, cannot be checked, so give a Python float."
+            )
 
 
 def as_floating(x: ArrayLike) -> Float[Array, "..."]:
@@ -36,3 +49,18 @@ def as_floating(x: ArrayLike) -> Float[Array, "..."]:
             "convert it first, as in x.astype(jnp.float32)."
         )
     return x
+
+
+def widen(x: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
+    """`x` as it is to be accumulated for an output of this dtype, in x's own if that does.
+
+    Only a float64 output changes x: float32 statistics would not be fine enough for it.
+    Raises a TypeError if the dtype is not real floating.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"dtype={jnp.dtype(dtype)}, but the output of a norm is real; give a "
+            "floating dtype, or none for that of x."
+        )
+    finest = accumulation_dtype(x.dtype, jax.dtypes.canonicalize_dtype(dtype))
+    return x if finest == accumulation_dtype(x.dtype) else x.astype(finest)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnorm.moments import Moments
-from jaxnorm.precision import accumulation_dtype
+from jaxnorm.precision import accumulation_dtype, check_number
 
 
 class Statistics(NamedTuple):
@@ -35,7 +35,7 @@ class Estimator(NamedTuple):
       update: `update(state, moments) -> state`, with one more batch seen. A count of
         0 changes nothing.
       read: `read(state) -> Moments`, to normalise with in evaluation. Its count is
-        infinite: it stands for the population, not for a sample of it.
+        infinite: it stands for the population, not for a sample that could be merged.
     """
 
     init: Callable[..., Any]
@@ -66,10 +66,11 @@ def ema(decay: float) -> Estimator:
     >>> estimator.update(state, batch)
     Statistics(mean=Array([0.1], dtype=float32), var=Array([0.9], dtype=float32))
     """
+    check_number(decay=decay)
     if not 0 <= decay <= 1:  # so that NaN is refused too
         raise ValueError(
             f"decay={decay}, but it is the weight of the old value and must lie in "
-            "[0, 1]; torch's momentum m is a decay of 1 − m."
+            "[0, 1]; flax and keras call it momentum, torch's momentum is 1 − decay."
         )
 
     def init(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Statistics:
@@ -94,24 +95,42 @@ def ema(decay: float) -> Estimator:
     return Estimator(init, update, read)
 
 
-def check_statistics(statistics: Any, estimator: Estimator, shape: tuple[int, ...]) -> None:
-    """Raises unless `statistics` is a state of `estimator` for features of this shape.
+def as_statistics(statistics: Any, estimator: Estimator, shape: tuple[int, ...]) -> Any:
+    """`statistics` as arrays, if they are a state of `estimator` for these features.
 
-    A TypeError if it has another structure, a ValueError if it has another shape.
+    Raises a TypeError if they have another structure or kind of dtype, or the estimator
+    is none; a ValueError if they have another shape.
     """
+    if not isinstance(estimator, Estimator):
+        raise TypeError(
+            f"estimator={estimator!r}, but an Estimator is expected; for a moving average "
+            "write ema(decay), as in ema(0.99)."
+        )
     expected = jax.eval_shape(lambda: estimator.init(shape))
     mend = f"start with estimator.init({shape}), and pass on what the last call returned."
     if jax.tree.structure(statistics) != jax.tree.structure(expected):
         raise TypeError(
             f"statistics is {_describe(statistics)}, but this estimator keeps "
-            f"{_describe(expected)}; {mend}"
+            f"{_describe(expected)}, with an array in each field; {mend}"
         )
+    statistics = jax.tree.map(jnp.asarray, statistics)
     given = jax.tree.map(jnp.shape, statistics)
     if given != jax.tree.map(jnp.shape, expected):
         raise ValueError(
             f"statistics has the shapes {given}, but the features of x have shape "
             f"{shape}; {mend}"
         )
+    dtypes = jax.tree.map(lambda each: each.dtype.name, statistics)
+    if jax.tree.map(_is_floating, statistics) != jax.tree.map(_is_floating, expected):
+        raise TypeError(
+            f"statistics has the dtypes {dtypes}, but would lose what it learns in these; "
+            f"{mend}"
+        )
+    return statistics
+
+
+def _is_floating(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _describe(tree: Any) -> str:

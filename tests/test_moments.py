@@ -103,6 +103,40 @@ def test_statistics_are_at_least_float32(dtype):
     np.testing.assert_array_equal(moments.count, np.full(2, 300))
 
 
+@pytest.mark.parametrize("constant", [0.1, 7.7, 100.3, 1000.3, 1e6 + 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_constant_has_itself_as_mean_and_no_variance(constant, weighted):
+    """Σx/n alone is off by an ulp, and normalising it would give ±1 as ε → 0."""
+    for n in (2, 3, 7, 8, 59, 100, 120, 1000):
+        x = np.full((n, 1), constant, np.float32)
+        w = np.where(np.arange(n) % 3, 0.7, 1.1).astype(np.float32)[:, None]
+        _, mean, var = measured(x, weights=w if weighted else None)
+        assert (mean[0], var[0]) == (x[0, 0], 0)
+
+
+def test_merge_begins_with_nothing_and_refuses_other_shapes(rng):
+    moments = measure(rng.normal(size=(4, 3)).astype(np.float32), 0)
+    assert_same(merge(Moments.empty(), moments), moments)
+    assert_same(merge(Moments.empty(dtype=jnp.bfloat16), moments), moments)
+    with pytest.raises(ValueError, match=r"\[\(3,\), \(2,\)\]; they must be of the same"):
+        merge(moments, Moments.empty((2,)))
+
+
+def test_the_mean_of_a_merge_is_corrected():
+    """Seven shares of 1/7 do not add up to 1 in float32."""
+    parts = [Moments(jnp.ones(1), jnp.full(1, 1e6 + 0.3), jnp.zeros(1))] * 7
+    assert merge(*parts).mean[0] == parts[0].mean[0]
+    assert merge(*parts).var[0] == 0
+
+
+def test_weights_that_differ_by_feature_give_counts_that_do(rng):
+    x = rng.normal(size=(6, 3)).astype(np.float32)
+    w = rng.uniform(size=(6, 3)) < 0.6
+    expected = Moments(*(each[0] for each in oracle.moments(x, (0,), w)))
+    assert len(set(expected.count)) > 1
+    assert_same(measured(x, weights=w), expected)
+
+
 def test_pool_merges_channels_into_groups(rng):
     x = rng.normal(size=(2, 7, 4)).astype(np.float32)
     channels = measure(x, axes=1)

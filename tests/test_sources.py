@@ -116,8 +116,9 @@ def test_row_41_the_three_by_three_example():
     columns = [[1.224745, 0, -1.224745], [0.707107, 0.707107, -1.414214], [0, 0, 0]]
     np.testing.assert_allclose(normalize_batch(x).T, columns, atol=1e-6)
     np.testing.assert_allclose(normalize_batch(x, axis=0), columns, atol=1e-6)
-    without_epsilon = normalize_batch(x, epsilon=0.0)
-    np.testing.assert_array_equal(without_epsilon[:, 2], np.zeros(3))
+    for constant in (2.0, 0.1, 100.3):  # the mean of the last two is rounded
+        without_epsilon = normalize_batch(jnp.full((7, 1), constant), epsilon=0.0)
+        np.testing.assert_array_equal(without_epsilon, np.zeros((7, 1)))
 
 
 def test_row_42_equal_inputs_of_one_feature_normalise_equally():

@@ -127,7 +127,7 @@ class BatchNorm(nn.Module):
             estimator=ema(self.momentum),
             weights=None if mask is None else jnp.asarray(mask, bool),
             axis_name=None if self.is_initializing() else self.axis_name,
-            axis_index_groups=self.axis_index_groups,
+            axis_index_groups=None if self.is_initializing() else self.axis_index_groups,
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
         )
         if train and not self.is_initializing():

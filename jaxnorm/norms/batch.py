@@ -1,16 +1,17 @@
 """Batch normalisation (Ioffe & Szegedy 2015)."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
-from jaxnorm.moments import measure, synchronize
+from jaxnorm.mode import check_train
+from jaxnorm.moments import check_groups, measure, synchronize
 from jaxnorm.normalization import check_operands, normalize
-from jaxnorm.precision import as_floating
-from jaxnorm.running import Estimator, check_statistics, ema
+from jaxnorm.precision import as_floating, widen
+from jaxnorm.running import Estimator, as_statistics, ema
 
 
 def batch_norm(
@@ -25,7 +26,7 @@ def batch_norm(
     estimator: Estimator = ema(0.99),
     weights: ArrayLike | None = None,
     axis_name: str | tuple[str, ...] | None = None,
-    axis_index_groups: list[list[int]] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
     dtype: DTypeLike | None = None,
 ) -> tuple[Float[Array, "..."], Any]:
     """Normalises each feature by its moments over the batch and all positions.
@@ -49,7 +50,8 @@ def batch_norm(
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 counts in no statistic; see `normalize` for its output.
       axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
-      axis_index_groups: groups of indices along axis_name that are one batch each.
+      axis_index_groups: groups of indices along axis_name that are one batch each, where
+        JAX has them: under pmap, and under shard_map with check_vma=False.
       dtype: the dtype of y; None is that of x.
 
     Returns:
@@ -78,11 +80,14 @@ def batch_norm(
     Array([ 1., 10.], dtype=float32)
     """
     x = as_floating(x)
+    dtype = dtype or x.dtype
+    x = widen(x, dtype)
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
-    check_operands(x, features, scale, bias, epsilon, weights, dtype)
-    check_statistics(statistics, estimator, take(x.shape, features))
-    _check_mode(train)
+    check_train(train=train)
+    check_operands(x, features, scale, bias, epsilon, weights)
+    check_groups(axis_name, axis_index_groups)
+    statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
     if train:
         check_samples(x.shape, reduced, mapped=axis_name is not None)
@@ -104,12 +109,3 @@ def batch_norm(
         dtype=dtype,
     )
     return y, statistics
-
-
-def _check_mode(train: Any) -> None:
-    if not isinstance(train, bool | np.bool_):
-        raise TypeError(
-            f"train={train!r}, but True or False is expected: True to normalise with the "
-            "batch and update the statistics, False to use the running ones. Under "
-            "jax.jit, mark it static."
-        )

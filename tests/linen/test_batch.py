@@ -115,7 +115,9 @@ def test_a_checkpoint_of_flax_loads_and_gives_the_same_outputs():
         rtol=1e-6,
         atol=1e-6,
     )
-    chex.assert_trees_all_equal(serialization.from_bytes(trained, saved), loaded)
+    ours = jn.BatchNorm().init(KEY, X, train=False)
+    back = serialization.from_bytes(trained, serialization.to_bytes(ours))
+    chex.assert_trees_all_equal(back, nn.BatchNorm().init(KEY, X, use_running_average=True))
 
 
 def test_parameters_in_a_model_have_the_names_of_flax():
@@ -151,6 +153,26 @@ def test_initialising_needs_no_mapped_axis():
     )
     np.testing.assert_allclose(y, expected, atol=1e-5)
     chex.assert_trees_all_close(updates, same, rtol=1e-5)
+
+
+def test_initialising_on_a_batch_needs_no_mapped_axis_nor_its_groups():
+    module = jn.BatchNorm(train=True, axis_name="batch", axis_index_groups=[[0, 1], [2, 3]])
+    variables = module.init(KEY, X[0])
+    y = jax.pmap(
+        lambda x: module.apply(variables, x, mutable=["batch_stats"])[0], axis_name="batch"
+    )(X[:4])
+    expected, _ = jn.BatchNorm(train=True).apply(
+        variables, jnp.concatenate(X[:2]), mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(jnp.concatenate(y[:2]), expected, atol=1e-5)
+
+
+def test_a_mask_protects_the_outputs_of_evaluation_too():
+    mask = jnp.arange(6)[:, None, None] < 4
+    variables = jn.BatchNorm().init(KEY, X, train=False)
+    poisoned = jnp.where(mask, X, jnp.nan)
+    y = jn.BatchNorm(train=False).apply(variables, poisoned, mask=mask)
+    assert jnp.isfinite(y).all()
 
 
 def test_train_may_be_said_at_construction_or_call_and_more_than_once():
@@ -194,6 +216,14 @@ def test_evaluating_without_statistics_says_what_to_pass(mutable):
     variables = jn.BatchNorm().init(KEY, X, train=False)
     with pytest.raises(ValueError, match=r"'batch_stats': \.\.\."):
         jn.BatchNorm(train=False).apply({"params": variables["params"]}, X, mutable=mutable)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("call", [{"train": "no"}, {"use_running_average": 1}])
+def test_a_flag_that_is_no_bool_is_refused(call):
+    variables = jn.BatchNorm().init(KEY, X, train=False)
+    with pytest.raises(TypeError, match="True or False is expected"):
+        jn.BatchNorm().apply(variables, X, **call)
 
 
 def test_integers_are_refused():
