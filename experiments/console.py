@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 class Refused(Exception):
@@ -27,6 +27,6 @@ def exit_status(run: Callable[[], None]) -> int:
         print(error, file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("interrupted; nothing was lost, the same command goes on.", file=sys.stderr)
+        print("interrupted; the same command goes on.", file=sys.stderr)
         return 130
     return 0

@@ -50,10 +50,9 @@ def parser(name: str, description: str, *, epochs: int, batch_size: int) -> Pars
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def open_data(options: argparse.Namespace) -> data.Dataset:

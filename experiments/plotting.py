@@ -39,8 +39,8 @@ def figure(path: Path, rows: int, columns: int) -> Iterator[Any]:
         drawn.savefig(path, dpi=110)
 
 
-def over_seeds(axes: Axes, x: Any, values: Any, *, arm: str, label: str, style: str = "-"):
+def over_seeds(axes: Axes, x: Any, values: Any, *, arm: str, label: str):
     """The mean of (seeds, points) as a line, and its range over seeds as a band."""
     values = np.asarray(values, float)
-    axes.plot(x, values.mean(0), style, color=COLOURS[arm], label=label)
+    axes.plot(x, values.mean(0), color=COLOURS[arm], label=label)
     axes.fill_between(x, values.min(0), values.max(0), color=COLOURS[arm], alpha=0.2, lw=0)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 
 from experiments.console import console
+from experiments.runs import Run
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,23 @@ class Verdict:
         return asdict(self) | {"rows": list(self.rows)}
 
 
+SIGNIFICANCE = 0.05
+
+
 def on_every_seed(
     claim: str, rows: tuple[int, ...], values: ArrayLike, holds: ArrayLike, unit: str
 ) -> Verdict:
-    """Passes if the claim holds on every seed; one-sided sign test."""
+    """Passes if the claim holds on every seed, of which there are enough; sign test."""
     values, holds = np.asarray(values, float), np.asarray(holds, bool)
+    if not np.isfinite(values).all():
+        return _undefined(claim, rows, values, unit)
     p = scipy.stats.binomtest(int(holds.sum()), len(holds), 0.5, "greater").pvalue
     evidence = (
         f"{holds.sum()}/{len(holds)} seeds, {values.min():.2f} to {values.max():.2f} "
         f"{unit}, sign test p = {p:.3f}"
     )
+    if holds.all() and p > SIGNIFICANCE:
+        return Verdict(claim, rows, None, f"{evidence}; it needs five seeds to tell")
     return Verdict(claim, rows, bool(holds.all()), evidence)
 
 
@@ -55,6 +62,8 @@ def above_zero(
 ) -> Verdict:
     """Passes if the 95 % paired-t interval of the mean difference lies above 0."""
     differences = np.asarray(differences, float)
+    if not np.isfinite(differences).all():
+        return _undefined(claim, rows, differences, unit)
     mean = differences.mean()
     if len(differences) < 2:
         evidence = f"{mean:+.2f} {unit}; an interval needs two seeds"
@@ -62,25 +71,30 @@ def above_zero(
     if np.ptp(differences) == 0:  # no spread: the interval is a point
         low = high = mean
     else:
-        low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+        low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval(
+            1 - SIGNIFICANCE
+        )
     evidence = f"{mean:+.2f} {unit}, 95 % interval {low:+.2f} to {high:+.2f}"
     return Verdict(claim, rows, bool(low > 0), evidence)
 
 
-def mean_sd(values: ArrayLike, digits: int = 1) -> str:
-    """The mean ± the sample standard deviation, over those values that are finite."""
+def _undefined(claim: str, rows: tuple[int, ...], values: np.ndarray, unit: str) -> Verdict:
+    defined = int(np.isfinite(values).sum())
+    evidence = f"only {defined}/{len(values)} seeds give a finite number of {unit}"
+    return Verdict(claim, rows, None, evidence)
+
+
+def mean_sd(values: ArrayLike) -> str:
+    """The mean ± the sample standard deviation, which one value does not have."""
     values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return "never"
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}"
 
 
-def show(table: Table, verdicts: Sequence[Verdict], folder: Path) -> None:
+def show(table: Table, verdicts: Sequence[Verdict], run: Run) -> None:
     """What an experiment ends with: its table, its verdicts and where the figure is."""
     console.print(table)
     for each in verdicts:
         rows = ", ".join(map(str, each.rows))
         console.print(f"{each.word}  {each.claim} (rows {rows})\n      {each.evidence}")
-    console.print(f"figure: {folder / 'figure.png'}\nnumbers: {folder / 'result.json'}")
+    console.print(f"figure: {run.figure}\nnumbers: {run.result}")

@@ -35,24 +35,23 @@ def identity(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Run:
-    """A folder that holds one run: its identity, a checkpoint while it lasts, its result.
+    """A folder that holds one run: what it needs to go on in `.run`, then its result.
 
     Opening it finds what stands in the way before anything is computed: a folder that
-    cannot be written to, or that holds a run with other settings or versions.
+    cannot be written to, or that holds a run with other settings or versions, or files
+    that are of no run; these are never touched.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, restart: bool):
-        """Opens or makes the folder; `restart` throws away what is in it of a run."""
+        """Opens or makes the folder; `restart` throws away the run that is in it."""
         self.folder = folder
         self.identity = identity(settings)
-        self._checkpoints = folder.absolute() / "checkpoint"
+        self.figure = folder / "figure.png"
+        self.result = folder / "result.json"
+        self._record = folder / ".run" / "record.json"
+        self._checkpoints = folder.absolute() / ".run" / "checkpoint"
         self._make_writable()
-        self._result, self._record = folder / "result.json", folder / "run.json"
-        if restart:
-            self._result.unlink(missing_ok=True)
-            self._record.unlink(missing_ok=True)
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
-        self._claim()
+        self._claim(restart)
 
     def _make_writable(self) -> None:
         try:
@@ -65,33 +64,40 @@ class Run:
                 "folder with --out."
             ) from error
 
-    def _claim(self) -> None:
-        """Refuses a folder in which another run is finished or on its way."""
-        known = next((each for each in (self._result, self._record) if each.exists()), None)
-        if known is None:
+    def _claim(self, restart: bool) -> None:
+        """Refuses a folder that is not free, nor that of this run."""
+        known = next((each for each in (self.result, self._record) if each.exists()), None)
+        if known is not None:
+            found = _read_record(known)
+            differences = _differences(found, self.identity)
+            if differences and not restart:
+                raise Refused(
+                    f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
+                    "choose another folder with --out, or throw it away with --restart."
+                )
+        for each in (self.figure, self._record.parent):
+            if known is None and each.exists():
+                raise Refused(
+                    f"{each}: is there already, and of no run; move it away, or choose "
+                    "another folder with --out."
+                )
+        if restart:
+            self.result.unlink(missing_ok=True)
+            shutil.rmtree(self._record.parent, ignore_errors=True)
+        if restart or known is None:
+            self._checkpoints.mkdir(parents=True)
             write_json(self._record, self.identity)
-            return
-        found = _read_json(known)
-        differences = _differences(
-            {name: found.get(name) for name in self.identity}, self.identity
-        )
-        if differences:
-            raise Refused(
-                f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
-                "choose another folder with --out, or throw it away with --restart."
-            )
 
     @property
     def measurements(self) -> dict[str, Any] | None:
         """What a finished run measured, as arrays; None while it is not finished."""
-        return read_measurements(self._result) if self._result.exists() else None
+        return read_measurements(self.result) if self.result.exists() else None
 
     def finish(self, measurements: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
         """Writes the result, and drops what was there to resume."""
         result = self.identity | {"measurements": measurements, "verdicts": verdicts}
-        write_json(self._result, result)
-        self._record.unlink(missing_ok=True)
-        shutil.rmtree(self._checkpoints, ignore_errors=True)
+        write_json(self.result, result)
+        shutil.rmtree(self._record.parent, ignore_errors=True)
 
     def fold(
         self,
@@ -111,7 +117,10 @@ class Run:
           heading: shown above the lines.
           line: `line(state, step) -> str`, shown after each step.
         """
-        options = ocp.CheckpointManagerOptions(max_to_keep=1)
+        # Saved before the next step begins: what fails or is stopped then is known where.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False
+        )
         with (
             ocp.CheckpointManager(self._checkpoints, options=options) as manager,
             _progress() as progress,
@@ -127,7 +136,7 @@ class Run:
             try:
                 for step in range(first, total):
                     state = jax.block_until_ready(advance(state, step))
-                    manager.save(step, args=ocp.args.StandardSave(state))
+                    self._save(manager, step, state)
                     done = step + 1
                     progress.console.print(line(state, step))
                     progress.advance(task)
@@ -137,15 +146,28 @@ class Run:
                 ) from None
         return state
 
+    def _save(self, manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+        try:
+            manager.save(step, args=ocp.args.StandardSave(state))
+        except Exception as error:  # orbax and what it stands on raise many kinds
+            raise Refused(
+                f"{self._checkpoints}: cannot be written ({_first_line(error)}); make "
+                "room, and the same command resumes."
+            ) from error
+
     def _restore(self, manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             return manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
             raise Refused(
-                f"{self._checkpoints}: cannot be read ({str(error).splitlines()[0]}); "
-                "start again with --restart."
+                f"{self._checkpoints}: cannot be read ({_first_line(error)}); start again "
+                "with --restart."
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _progress() -> Progress:
@@ -188,12 +210,22 @@ def _as_list(array: Any) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise Refused(f"{path}: is not JSON ({error}); move it away.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The identity in a record or a result."""
+    content = _read_json(path)
+    names = ("settings", "versions", "device")
+    if not all(name in content for name in names):
         raise Refused(
-            f"{path}: is not a record of a run ({error}); remove it, or choose another "
-            "folder with --out."
-        ) from error
+            f"{path}: is no record of a run; move it away, or choose another folder with "
+            "--out."
+        )
+    return {name: content[name] for name in names}
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

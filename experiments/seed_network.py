@@ -36,7 +36,8 @@ def learning_rate(epoch: Any, epochs: int) -> Any:
     return RATE * jnp.minimum(1.0, (epochs - epoch) / (epochs - start))
 
 
-def _schedule(epochs: int, steps: int) -> optax.Schedule:
+def schedule(epochs: int, steps: int) -> optax.Schedule:
+    """The learning rate of a step, where an epoch has that many steps."""
     return lambda step: learning_rate(jnp.asarray(step) // steps, epochs)
 
 
@@ -67,7 +68,7 @@ def _percentiles(sown: Any) -> jax.Array:
 def make_arms(classes: int, epochs: int, steps: int) -> dict[str, Arm]:
     """The two arms, alike but for the norm; an epoch has that many steps."""
     widths = (*SeedNetwork.widths[:-1], classes)
-    optimizer = optax.adam(_schedule(epochs, steps))
+    optimizer = optax.adam(schedule(epochs, steps))
     return {
         "plain": Arm(SeedNetwork(widths, normalized=False), optimizer, observe_plain),
         "batch_norm": Arm(SeedNetwork(widths), optimizer, observe_normalized),
@@ -110,7 +111,8 @@ def verdicts(history: History) -> list[Verdict]:
     deviation = {arm: history[arm]["loss_sd"][:, late].mean(1) for arm in history}
     early = batch[:, 0] - plain[:, 0]
     gap = np.abs(running[:, -1] - batch[:, -1])
-    unsteadiness = deviation["plain"] / deviation["batch_norm"]
+    with np.errstate(divide="ignore", invalid="ignore"):  # one batch an epoch: 0/0
+        unsteadiness = deviation["plain"] / deviation["batch_norm"]
     return [
         on_every_seed(
             "after epoch 1, BN with batch statistics is at least 3 points above plain",
@@ -183,6 +185,7 @@ def draw(history: History, path: Path) -> None:
             colour = plotting.COLOURS[arm]
             inputs.plot(epoch, middle, color=colour, label=f"{label}, median")
             inputs.plot(epoch, low, "--", epoch, high, "--", color=colour, lw=1.2)
+        inputs.plot([], "--", color="grey", lw=1.2, label="15th, 85th percentile")
         loss.set(title="Training loss", ylabel="cross-entropy, nats", yscale="log")
         colours = ("plain", "batch_norm", "batch statistics")
         for (name, values), arm in zip(accuracies(history).items(), colours, strict=True):
@@ -190,9 +193,10 @@ def draw(history: History, path: Path) -> None:
         test.axhline(90, color="grey", lw=1, ls=":")
         lowest = min(values.min() for values in accuracies(history).values())
         test.set(title="Test accuracy", ylabel="%", ylim=(max(60, lowest - 2), 100))
-        inputs.set(title="Input of the first relu, 15th to 85th percentile")
+        inputs.set(title="Input of the first relu")
         inputs.set(ylabel="value on the test data")
-        inputs.margins(y=0.3)  # room for the legend
+        bottom, top = inputs.get_ylim()
+        inputs.set_ylim(bottom, top + 0.6 * (top - bottom))  # room for the legend
         rates = [float(learning_rate(each, epochs)) for each in range(epochs)]
         rate.step(epoch, rates, where="mid", color="black")
         rate.set(title="Learning rate", ylabel="Adam's rate", ylim=(0, None))
@@ -244,8 +248,8 @@ def run(arguments: Sequence[str]) -> None:
         run.finish(history, [each.as_dict() for each in verdicts(history)])
     else:
         console.print("this run is finished already; --restart trains again")
-    draw(history, run.folder / "figure.png")
-    show(table(history), verdicts(history), run.folder)
+    draw(history, run.figure)
+    show(table(history), verdicts(history), run)
 
 
 def main(arguments: Sequence[str]) -> int:

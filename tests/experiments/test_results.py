@@ -15,6 +15,22 @@ def test_on_every_seed_is_a_sign_test():
     assert "4/5 seeds" in failed.evidence
 
 
+def test_on_every_seed_needs_five_seeds_to_pass_and_one_to_fail():
+    four = on_every_seed("c", (1,), np.ones(4), np.ones(4, bool), "points")
+    assert four.word == "OPEN"
+    assert on_every_seed("c", (1,), np.ones(1), np.zeros(1, bool), "points").word == "FAIL"
+
+
+def test_what_is_not_finite_is_open():
+    undefined = np.array([1.0, np.nan, 2.0, 3.0, 4.0])
+    for verdict in (
+        on_every_seed("c", (1,), undefined, undefined > 0, "points"),
+        above_zero("c", (1,), undefined, "points"),
+    ):
+        assert verdict.word == "OPEN"
+        assert "only 4/5 seeds give a finite number" in verdict.evidence
+
+
 @pytest.mark.parametrize(
     ("differences", "passed"),
     [
@@ -24,7 +40,6 @@ def test_on_every_seed_is_a_sign_test():
         ([1.0, 1.0], True),
         ([0.0, 0.0], False),
         ([1.0], None),
-        ([1.0, np.nan], False),  # an arm that diverged shows nothing
     ],
 )
 def test_above_zero_is_a_paired_interval(differences, passed):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +83,10 @@ def test_a_folder_with_another_result_is_refused(tmp_path):
 
 def test_a_folder_with_another_version_is_refused(tmp_path):
     Run(tmp_path, SETTINGS, restart=False)
-    recorded = json.loads((tmp_path / "run.json").read_text())
+    record = tmp_path / ".run" / "record.json"
+    recorded = json.loads(record.read_text())
     recorded["versions"]["jax"] = "0.0.1"
-    (tmp_path / "run.json").write_text(json.dumps(recorded))
+    record.write_text(json.dumps(recorded))
     with pytest.raises(Refused, match=r"versions jax: 0\.0\.1 there"):
         Run(tmp_path, SETTINGS, restart=False)
 
@@ -95,22 +97,71 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
         Run(tmp_path / "file" / "below", SETTINGS, restart=False)
 
 
-def test_a_spoiled_record_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(Refused, match="is not a record of a run"):
-        Run(tmp_path, SETTINGS, restart=False)
+@pytest.mark.parametrize("content", ["{", "[]", "3", "null", "{}", '{"settings": 1}'])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_result_that_is_of_no_run_is_refused_and_kept(tmp_path, content, restart):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(Refused, match="move it away"):
+        Run(tmp_path, SETTINGS, restart=restart)
+    assert (tmp_path / "result.json").read_text() == content
 
 
-def test_a_spoiled_checkpoint_is_refused(tmp_path):
-    def stop(state, step):
-        if step == 2:
-            raise KeyboardInterrupt
-        return advance(state, step)
+@pytest.mark.parametrize("name", ["figure.png", ".run/thesis.txt"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_files_that_are_of_no_run_are_refused_and_kept(tmp_path, name, restart):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
+    with pytest.raises(Refused, match="of no run"):
+        Run(tmp_path, SETTINGS, restart=restart)
+    assert path.read_text() == "precious"
 
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "thesis.txt").write_text("precious")
+    for restart in (False, True):
+        run = Run(tmp_path, SETTINGS, restart=restart)
+        fold(run)
+        run.finish({}, [])
+    assert (tmp_path / "checkpoint" / "thesis.txt").read_text() == "precious"
+
+
+def stop_at_2(state, step):
+    if step == 2:
+        raise KeyboardInterrupt
+    return advance(state, step)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's
+def test_a_spoiled_checkpoint_is_refused_if_it_cannot_be_read(tmp_path):
+    """Each of its files emptied alone: read all the same, or refused in one line."""
     with pytest.raises(Interrupted):
-        fold(Run(tmp_path, SETTINGS, restart=False), stop)
-    for path in (tmp_path / "checkpoint").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    with pytest.raises(Refused, match="start again with --restart"):
+        fold(Run(tmp_path / "good", SETTINGS, restart=False), stop_at_2)
+    whole = fold(Run(tmp_path / "whole", SETTINGS, restart=False))
+    checkpoint = tmp_path / "good" / ".run" / "checkpoint"
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    refusals = []
+    for number, path in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "good", copy)
+        (copy / path.relative_to(tmp_path / "good")).write_bytes(b"")
+        try:
+            resumed = fold(Run(copy, SETTINGS, restart=False))
+        except Refused as error:
+            refusals.append(str(error))
+        else:
+            np.testing.assert_array_equal(resumed["value"], whole["value"])
+    assert len(refusals) >= 3
+    for message in refusals:
+        assert "start again with --restart" in message
+        assert "\n" not in message
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+    with pytest.raises(Refused, match="No space left on device"):
         fold(Run(tmp_path, SETTINGS, restart=False))

@@ -6,15 +6,18 @@ import subprocess
 import sys
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import jaxnorm.linen as jn
 from experiments import __main__ as listing
 from experiments import data, seed_network, training
 from experiments.models import ScaledDense, SeedNetwork, parameter_count
+from experiments.runs import read_measurements
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SMALL = ["--data", "digits", "--seeds", "2", "--epochs", "2", "--batch-size", "400"]
@@ -53,6 +56,65 @@ def test_row_66_the_learning_rate_of_the_source(epoch, rate):
     assert float(seed_network.learning_rate(epoch, 100)) == pytest.approx(rate, abs=5e-7)
 
 
+def test_row_66_the_batches_epochs_average_and_epsilon_of_the_source():
+    options = seed_network.parser().parse_args([])
+    assert (options.seeds, options.epochs, options.batch_size) == (5, 20, 120)
+    assert seed_network.parser().parse_args(["--full"]).epochs == 100
+    image = jnp.ones((4, 784))
+    norms = []
+
+    def record(call, arguments, keywords, context):
+        if isinstance(context.module, jn.BatchNorm) and context.method_name == "__call__":
+            norms.append((context.module.momentum, context.module.epsilon))
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(record):
+        SeedNetwork().init(jax.random.key(0), image, train=False)
+    assert norms == [(0.99, 1e-10)] * 6  # on every layer, the last too
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 0.02), (16 * 33 - 1, 0.02), (16 * 33, 0.019765), (99 * 33, 0.000235)],
+)
+def test_row_66_the_schedule_counts_the_steps_of_an_epoch(step, rate):
+    scheduled = seed_network.schedule(epochs=100, steps=33)(step)
+    assert float(scheduled) == pytest.approx(rate, abs=5e-7)
+
+
+def measured(early=3.0, final=1.0, gap=1.5, unsteadiness=1.5, seeds=5, epochs=20):
+    """A history that is flat but for what the claims look at, in points."""
+    plain = np.full((seeds, epochs), 0.80)
+    running, batch = plain.copy(), plain.copy()
+    batch[:, 0] += early / 100
+    running[:, -1] += final / 100 + np.linspace(0, 1e-4, seeds)
+    batch[:, -1] = running[:, -1] - gap / 100
+    loss = np.ones((seeds, epochs))
+    return {
+        "plain": {"accuracy": plain, "loss": loss, "loss_sd": unsteadiness * loss},
+        "batch_norm": {"running": running, "batch": batch, "loss": loss, "loss_sd": loss},
+    }
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        (measured(early=3.01, gap=1.49), ["PASS", "PASS", "PASS", "PASS"]),
+        (measured(early=2.99), ["FAIL", "PASS", "PASS", "PASS"]),
+        (measured(final=-0.1), ["PASS", "FAIL", "PASS", "PASS"]),
+        (measured(gap=1.51), ["PASS", "PASS", "FAIL", "PASS"]),
+        (measured(gap=-1.51), ["PASS", "PASS", "FAIL", "PASS"]),
+        (measured(unsteadiness=0.99), ["PASS", "PASS", "PASS", "FAIL"]),
+        (measured(seeds=1), ["OPEN", "OPEN", "OPEN", "OPEN"]),
+        (measured(unsteadiness=np.nan), ["PASS", "PASS", "PASS", "OPEN"]),
+    ],
+)
+def test_the_thresholds_of_the_claims(history, words):
+    history["batch_norm"]["batch"][:, 0] += 1e-9  # the threshold itself is not a float
+    history["batch_norm"]["batch"][:, -1] += 1e-9
+    assert [each.word for each in seed_network.verdicts(history)] == words
+
+
 def test_the_decay_starts_after_15_percent_of_any_number_of_epochs():
     rates = [float(seed_network.learning_rate(epoch, 20)) for epoch in range(20)]
     assert rates[:4] == pytest.approx([0.02] * 4)
@@ -88,7 +150,10 @@ def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, monkeypat
     accuracy = np.array(result["measurements"]["batch_norm"]["batch"])
     assert accuracy.shape == (2, 2)
     assert (accuracy[:, -1] > 0.8).all()  # chance is .1
-    assert [verdict["passed"] for verdict in result["verdicts"]].count(None) == 0
+    assert result["verdicts"] == [
+        each.as_dict()
+        for each in seed_network.verdicts(read_measurements(whole / "result.json"))
+    ]
 
     line = seed_network.line
 
