@@ -130,7 +130,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
 def pool(moments: Moments, axes: Axis) -> Moments:
     """Merges the moments that lie along array axes into those of all their samples.
 
-    With n = Σnᵢ (Chan et al. 1983, eq. 2.1, for any number of parts),
+    With n = Σnᵢ (the pairwise update of Chan et al. 1983, for any number of parts),
 
         μ = Σ nᵢ·μᵢ / n,  σ² = Σ nᵢ·(σᵢ² + (μᵢ − μ)²) / n.
 
@@ -159,6 +159,7 @@ def merge(*moments: Moments) -> Moments:
     """The moments of all samples together, from the moments of their parts.
 
     Up to rounding it is associative and commutative, and `Moments.empty()` changes nothing.
+    All have one shape, but for those of shape (), which stand for every feature.
 
     >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
     >>> float(merge(measure(x[:1], 0), measure(x[1:], 0)).var), float(jnp.var(x))
@@ -169,13 +170,13 @@ def merge(*moments: Moments) -> Moments:
             "merge was given no Moments; give at least one, or start with Moments.empty()."
         )
     shapes = [each.count.shape for each in moments]
-    try:
-        shape = jnp.broadcast_shapes(*shapes)
-    except ValueError:
+    featured = {shape for shape in shapes if shape}
+    if len(featured) > 1:
         raise ValueError(
             f"merge was given Moments of the shapes {shapes}; they must be of the same "
-            "features, as measured over the same axes."
-        ) from None
+            "features, as measured over the same axes, or of none."
+        )
+    shape = featured.pop() if featured else ()
     dtype = accumulation_dtype(*(each.count.dtype for each in moments))
     alike = (
         [jnp.broadcast_to(leaf, shape).astype(dtype) for leaf in each] for each in moments

@@ -86,7 +86,7 @@ def normalize(
     Array([-1.,  1.], dtype=float32)
     """
     x = as_floating(x)
-    dtype = dtype or x.dtype
+    dtype = x.dtype if dtype is None else dtype
     x = widen(x, dtype)
     kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
     features = canonical_axes(features, x.ndim)

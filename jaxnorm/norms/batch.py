@@ -80,7 +80,7 @@ def batch_norm(
     Array([ 1., 10.], dtype=float32)
     """
     x = as_floating(x)
-    dtype = dtype or x.dtype
+    dtype = x.dtype if dtype is None else dtype
     x = widen(x, dtype)
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
