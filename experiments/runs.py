@@ -65,28 +65,34 @@ class Run:
             ) from error
 
     def _claim(self, restart: bool) -> None:
-        """Refuses a folder that is not free, nor that of this run."""
+        """Makes the folder this run's, or finds that it is."""
         known = next((each for each in (self.result, self._record) if each.exists()), None)
-        if known is not None:
-            found = _read_record(known)
-            differences = _differences(found, self.identity)
-            if differences and not restart:
-                raise Refused(
-                    f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
-                    "choose another folder with --out, or throw it away with --restart."
-                )
-        for each in (self.figure, self._record.parent):
-            if known is None and each.exists():
-                raise Refused(
-                    f"{each}: is there already, and of no run; move it away, or choose "
-                    "another folder with --out."
-                )
+        if known is None:
+            self._refuse_what_is_of_no_run()
+        else:
+            self._refuse_another_run(known, restart)
         if restart:
             self.result.unlink(missing_ok=True)
             shutil.rmtree(self._record.parent, ignore_errors=True)
         if restart or known is None:
             self._checkpoints.mkdir(parents=True)
             write_json(self._record, self.identity)
+
+    def _refuse_what_is_of_no_run(self) -> None:
+        for each in (self.figure, self._record.parent):
+            if each.exists():
+                raise Refused(
+                    f"{each}: is there already, and of no run; move it away, or choose "
+                    "another folder with --out."
+                )
+
+    def _refuse_another_run(self, known: Path, restart: bool) -> None:
+        differences = _differences(_read_record(known), self.identity)
+        if differences and not restart:
+            raise Refused(
+                f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
+                "choose another folder with --out, or throw it away with --restart."
+            )
 
     @property
     def measurements(self) -> dict[str, Any] | None:

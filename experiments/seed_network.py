@@ -202,8 +202,12 @@ def draw(history: History, path: Path) -> None:
         rate.set(title="Learning rate", ylabel="Adam's rate", ylim=(0, None))
         for each in (loss, test, inputs):
             each.legend()
+        over = f"of {seeds} seed{'s' * (seeds > 1)}"
+        for each in (loss, test):
+            each.set_xlabel(f"epoch (mean and range {over})")
+        inputs.set_xlabel(f"epoch (mean {over})")
+        rate.set_xlabel("epoch")
         for each in axes.flat:
-            each.set_xlabel(f"epoch (mean and range of {seeds} seed{'s' * (seeds > 1)})")
             each.xaxis.get_major_locator().set_params(integer=True)
 
 

@@ -116,8 +116,9 @@ def _inverse_deviation(
     var: Float[Array, "*shape"], epsilon: float
 ) -> Float[Array, "*shape"]:
     """(σ² + ε)^−½, and 0 where that is infinite, so that a constant feature gives β."""
-    zero = var + epsilon == 0
-    return jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, var + epsilon)))
+    shifted = var + epsilon
+    zero = shifted == 0
+    return jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, shifted)))
 
 
 def _check_moments(moments: Any, shape: tuple[int, ...]) -> None:
@@ -126,8 +127,10 @@ def _check_moments(moments: Any, shape: tuple[int, ...]) -> None:
             f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "
             "expected, as from measure(x, reduced) or an estimator's read(state)."
         )
-    if jnp.shape(moments.mean) != shape:
+    shapes = [jnp.shape(each) for each in moments]
+    if any(each != shape for each in shapes):
         raise ValueError(
-            f"moments have shape {jnp.shape(moments.mean)}, but what is not reduced of x "
-            f"has shape {shape}; measure x over the same axes as are given in reduced=."
+            f"count, mean and var of the moments have the shapes {shapes}, but what is not "
+            f"reduced of x has shape {shape}; measure x over the same axes as are given "
+            "in reduced=."
         )

@@ -120,8 +120,8 @@ def as_statistics(statistics: Any, estimator: Estimator, shape: tuple[int, ...])
             f"statistics has the shapes {given}, but the features of x have shape "
             f"{shape}; {mend}"
         )
-    dtypes = jax.tree.map(lambda each: each.dtype.name, statistics)
     if jax.tree.map(_is_floating, statistics) != jax.tree.map(_is_floating, expected):
+        dtypes = jax.tree.map(lambda each: each.dtype.name, statistics)
         raise TypeError(
             f"statistics has the dtypes {dtypes}, but would lose what it learns in these; "
             f"{mend}"

@@ -43,8 +43,8 @@ class BatchNorm(nn.Module):
       axis_name: mapped axes whose batches are normalised as one. Not used while
         initialising.
       axis_index_groups: groups of indices along axis_name that are one batch each.
-      use_fast_variance: accepted and without effect. The variance is always the
-        two-pass one; flax's fast E[x²] − μ² cancels.
+      use_fast_variance: accepted and without effect. The variance is always that of
+        x − μ; flax's fast E[x²] − μ² cancels.
       force_float32_reductions: False keeps the running statistics in param_dtype.
         Reductions are in at least float32 either way.
       train: whether to normalise with the batch and update the statistics. Here or in
@@ -92,6 +92,7 @@ class BatchNorm(nn.Module):
           train: whether to normalise with the batch and update the statistics.
 
         Raises:
+          TypeError: x is not real floating, or a flag is no bool.
           ValueError: it is not said whether to train, or said twice in contradiction;
             statistics are missing in evaluation, or immutable in training.
         """
@@ -104,6 +105,7 @@ class BatchNorm(nn.Module):
             }
         )
         self._check_state(train)
+        initializing = self.is_initializing()
         x = as_floating(x)
         features = take(x.shape, canonical_axes(self.axis, x.ndim))
         kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
@@ -121,16 +123,16 @@ class BatchNorm(nn.Module):
             scale,
             bias,
             # A lone example, initialised before it is mapped, has no batch as yet.
-            train=train and not (self.is_initializing() and x.ndim == len(features)),
+            train=train and not (initializing and x.ndim == len(features)),
             axis=self.axis,
             epsilon=self.epsilon,
             estimator=ema(self.momentum),
             weights=None if mask is None else jnp.asarray(mask, bool),
-            axis_name=None if self.is_initializing() else self.axis_name,
-            axis_index_groups=None if self.is_initializing() else self.axis_index_groups,
+            axis_name=None if initializing else self.axis_name,
+            axis_index_groups=None if initializing else self.axis_index_groups,
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
         )
-        if train and not self.is_initializing():
+        if train and not initializing:
             mean.value, var.value = statistics
         return y
 

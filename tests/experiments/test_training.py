@@ -13,6 +13,7 @@ from experiments.training import Arm, compare
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SAMPLES, BATCH, SEEDS, EPOCHS = 10, 3, 2, 2
+USED = SAMPLES // BATCH * BATCH  # of an epoch; one sample is left over
 
 
 class Recorder(nn.Module):
@@ -20,7 +21,7 @@ class Recorder(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        seen = self.variable("batch_stats", "seen", jnp.zeros, (EPOCHS * 9,))
+        seen = self.variable("batch_stats", "seen", jnp.zeros, (EPOCHS * USED,))
         if train and not self.is_initializing():
             seen.value = jnp.concatenate([seen.value[BATCH:], x[:, 0]])
         return nn.Dense(3)(x)
@@ -35,7 +36,7 @@ def observe(model, variables, images, labels):
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
-    """Two arms of different rates; of the second only the first epoch is alike."""
+    """Two arms that differ in their rate alone; the first never moves."""
     images = np.arange(1.0, SAMPLES + 1, dtype=np.float32)[:, None]
     labels = np.arange(SAMPLES, dtype=np.int32) % 3
     data = Dataset("numbers", (1, 1), images, labels, images, labels)
@@ -71,7 +72,7 @@ def test_every_seed_and_epoch_has_an_order_of_its_own(history):
 
 def test_an_epoch_uses_each_sample_once_at_most(history):
     for order in orders(history, "still").reshape(SEEDS * EPOCHS, -1):
-        assert len(order) == SAMPLES // BATCH * BATCH
+        assert len(order) == USED
         assert len(set(order)) == len(order)
         assert set(order) <= set(range(1, SAMPLES + 1))
 
