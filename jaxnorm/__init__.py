@@ -3,8 +3,8 @@
 Flax modules over the same functions are in `jaxnorm.linen`, imported by its own name.
 """
 
+from jaxnorm.measurement import measure as measure
 from jaxnorm.moments import Moments as Moments
-from jaxnorm.moments import measure as measure
 from jaxnorm.moments import merge as merge
 from jaxnorm.moments import pool as pool
 from jaxnorm.moments import synchronize as synchronize

@@ -4,24 +4,19 @@ A mask, a shard, a microbatch or a group of channels is not a special case: each
 `Moments`, and `merge` makes one of several.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import (
     Axis,
     canonical_axes,
-    check_weights,
-    complement,
-    expand,
-    take,
 )
-from jaxnorm.precision import accumulation_dtype, as_floating
+from jaxnorm.precision import accumulation_dtype
 
 
 class Moments(NamedTuple):
@@ -52,81 +47,6 @@ class Moments(NamedTuple):
         return cls(*(jnp.zeros(shape, dtype) for _ in cls._fields))
 
 
-def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Weights in x's accumulation dtype and rank; errors for those that do not fit."""
-    weights = jnp.asarray(weights)
-    check_weights(x.shape, weights)
-    if jnp.issubdtype(weights.dtype, jnp.complexfloating):
-        raise TypeError(
-            f"weights have dtype {weights.dtype}, but a boolean mask or non-negative "
-            "real weights are expected; give their real part."
-        )
-    missing = tuple(range(x.ndim - weights.ndim))
-    return jnp.expand_dims(weights, missing).astype(accumulation_dtype(x.dtype))
-
-
-def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Moments:
-    """The moments of `x` over `axes`.
-
-    With weights w (1 when not given) over the reduced axes,
-
-        n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
-
-    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every
-    digit once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983,
-    "Algorithms for computing the sample variance"). The mean is corrected by that of
-    x − μ, so that a constant is its own mean, to the last bit, and its variance is 0.
-
-    Args:
-      x: floating array of any rank.
-      axes: the axes to reduce, one or several; none means each element is a sample
-        of its own.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
-        negative weight counts as 0.
-
-    Returns:
-      Moments of the shape of the axes kept, in at least float32.
-
-    Raises:
-      TypeError: x is not real floating, or weights are complex.
-      ValueError: an axis is out of range or repeated; weights do not broadcast.
-
-    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
-    >>> measure(x, axes=0)
-    Moments(count=Array([2., 2.], dtype=float32), mean=Array([ 2., 20.], dtype=float32), var=Array([  1., 100.], dtype=float32))
-    >>> measure(x, axes=0, weights=jnp.array([[True], [False]])).mean
-    Array([ 1., 10.], dtype=float32)
-    """  # noqa: E501 (a doctest's output cannot be broken)
-    x = as_floating(x)
-    axes = canonical_axes(axes, x.ndim)
-    kept = complement(axes, x.ndim)
-    dtype = accumulation_dtype(x.dtype)
-
-    if weights is None:
-        x = x.astype(dtype)
-        count = jnp.full(take(x.shape, kept), math.prod(take(x.shape, axes)), dtype)
-
-        def total(values: Float[Array, "..."]) -> Float[Array, "..."]:
-            return jnp.sum(values, axes)
-
-    else:
-        w = as_weights(weights, x)
-        # Cleared here as well as in the sums: NaN in x² would leave 0·NaN in a gradient.
-        x = jnp.where(w > 0, x.astype(dtype), 0)
-
-        def total(values: Float[Array, "..."]) -> Float[Array, "..."]:
-            return jnp.sum(jnp.where(w > 0, w * values, 0), axes)
-
-        count = total(jnp.ones_like(x))
-
-    seen = jnp.where(count > 0, count, 1)
-    mean = total(x) / seen
-    mean = mean + total(x - expand(mean, kept, x.ndim)) / seen
-    var = total(jnp.square(x - expand(mean, kept, x.ndim))) / seen
-    return Moments(count, mean, var)
-
-
 def pool(moments: Moments, axes: Axis) -> Moments:
     """Merges the moments that lie along array axes into those of all their samples.
 
@@ -138,6 +58,7 @@ def pool(moments: Moments, axes: Axis) -> Moments:
       moments: Moments of one shape.
       axes: the axes to merge, one or several.
 
+    >>> from jaxnorm import measure
     >>> parts = measure(jnp.arange(6.0).reshape(2, 3), axes=1)
     >>> pool(parts, axes=0).var, jnp.var(jnp.arange(6.0))
     (Array(2.9166667, dtype=float32), Array(2.9166667, dtype=float32))
@@ -161,6 +82,7 @@ def merge(*moments: Moments) -> Moments:
     Up to rounding it is associative and commutative, and `Moments.empty()` changes nothing.
     All have one shape, but for those of shape (), which stand for every feature.
 
+    >>> from jaxnorm import measure
     >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
     >>> float(merge(measure(x[:1], 0), measure(x[1:], 0)).var), float(jnp.var(x))
     (9.5, 9.5)
@@ -209,6 +131,7 @@ def synchronize(
         pmap, and under shard_map with check_vma=False.
 
     >>> x = jnp.array([[1.0, 2.0], [3.0, 6.0]])  # two devices, two samples each
+    >>> from jaxnorm import measure
     >>> local = lambda x: synchronize(measure(x, axes=0), "devices").mean
     >>> jax.vmap(local, axis_name="devices")(x)
     Array([3., 3.], dtype=float32)

@@ -1,9 +1,13 @@
-"""Normalise, scale and shift: the arithmetic that every norm shares."""
+"""Normalise, scale and shift: the arithmetic that every norm shares, and its derivative."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
@@ -16,7 +20,8 @@ from jaxnorm.axes import (
     expand,
     take,
 )
-from jaxnorm.moments import Moments, as_weights
+from jaxnorm.masking import as_weights, clear, weighted
+from jaxnorm.moments import Moments
 from jaxnorm.precision import accumulation_dtype, as_floating, check_number, widen
 
 
@@ -92,33 +97,114 @@ def normalize(
     features = canonical_axes(features, x.ndim)
     _check_moments(moments, take(x.shape, kept))
     check_operands(x, features, scale, bias, epsilon, weights)
-    accumulated = accumulation_dtype(x.dtype)
 
-    def over(axes: tuple[int, ...], array: ArrayLike) -> Float[Array, "..."]:
-        return expand(jnp.asarray(array).astype(accumulated), axes, x.ndim)
+    def over(axes: tuple[int, ...], array: ArrayLike) -> Array:
+        wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
+        return expand(wide, axes, x.ndim)
 
-    count, mean, var = (over(kept, each) for each in moments)
-    centred = x.astype(accumulated) - mean
-    if weights is not None:
-        usable = (as_weights(weights, x) > 0) | (jnp.isfinite(x) & (count > 0))
-        centred = jnp.where(usable, centred, 0)
+    return _normalize(
+        x,
+        Moments(*(over(kept, each) for each in moments)),
+        over((), 1) if scale is None else over(features, scale),
+        over((), 0) if bias is None else over(features, bias),
+        None if weights is None else weighted(as_weights(weights, x)),
+        float(epsilon),
+        jnp.dtype(dtype),
+    )
+
+
+# What JAX passes to a rule: an array, a tracer, or one of NumPy's arrays for a constant.
+Operand = Any
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _normalize(
+    x: Operand,
+    moments: Moments,
+    scale: Operand,
+    bias: Operand,
+    used: Operand | None,
+    epsilon: float,
+    dtype: np.dtype,
+) -> Array:
+    """(x − μ)·γr + β, all in the rank of x, and all but x in its accumulation dtype."""
+    centred = jnp.asarray(x, moments.mean.dtype) - moments.mean
     # One factor of the size of the moments or features, so that x is multiplied once.
-    factor = _inverse_deviation(var, epsilon)
-    if scale is not None:
-        factor = factor * over(features, scale)
-    y = centred * factor
-    if bias is not None:
-        y = y + over(features, bias)
-    return y.astype(dtype)
+    gain = scale * _inverse_deviation(moments.var, epsilon)
+    return (clear(centred, _usable(x, moments, used)) * gain + bias).astype(dtype)
 
 
-def _inverse_deviation(
-    var: Float[Array, "*shape"], epsilon: float
-) -> Float[Array, "*shape"]:
-    """(σ² + ε)^−½, and 0 where that is infinite, so that a constant feature gives β."""
+def _normalize_jvp(
+    epsilon: float, dtype: np.dtype, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    x, moments, scale, _, used = primals
+    y = _normalize(*primals, epsilon, dtype)
+    dx, dmoments, dscale, dbias, _ = tangents
+    differentials = (
+        None if isinstance(each, SymbolicZero) else each
+        for each in (dx, dmoments.mean, dmoments.var, dscale, dbias)
+    )
+    dy = _differential(x, moments, scale, used, *differentials, epsilon)
+    return y, jnp.broadcast_to(dy, y.shape).astype(dtype)
+
+
+_normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
+
+
+# What a checkpoint is given is all that is kept of it: x, and no copy in float32.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=9)
+def _differential(
+    x: Operand,
+    moments: Moments,
+    scale: Operand,
+    used: Operand | None,
+    dx: Operand | None,
+    dmean: Operand | None,
+    dvar: Operand | None,
+    dscale: Operand | None,
+    dbias: Operand | None,
+    epsilon: float,
+) -> Array:
+    """The differential of y, linear in those given; None is 0.
+
+    dy = γr·(dx − dμ) + (x − μ)·d(γr) + dβ,  d(γr) = r·dγ + γ·dr,  dr = −½r³·dσ²
+    """
+    _, mean, var = moments
+    usable = _usable(x, moments, used)
+    x = clear(jnp.asarray(x, mean.dtype), usable)
+    inverse = _inverse_deviation(var, epsilon)
+    gain = scale * inverse
+    dy = dgain = jnp.zeros_like(mean)
+    if dx is not None:
+        dy = dy + gain * jnp.asarray(dx, mean.dtype)
+    if dmean is not None:
+        dy = dy - gain * dmean
+    if dscale is not None:
+        dgain = dgain + inverse * dscale
+    if dvar is not None:
+        dgain = dgain - scale * inverse * inverse * inverse / 2 * dvar
+    if not (dscale is None and dvar is None):
+        # Not (x − μ)·d(γr), for the transpose of this is Σg·x − μ·Σg, which on a CPU reads
+        # x and g once and writes nothing. Its error is that of μ itself, |μ|·eps.
+        dy = dy + x * dgain - mean * dgain
+    dy = clear(dy, usable)
+    return dy if dbias is None else dy + dbias
+
+
+def _usable(x: Operand, moments: Moments, used: Operand | None) -> Array | None:
+    """Where x is normalised, the rest giving β; None is everywhere."""
+    if used is None:
+        return None
+    return used | (jnp.isfinite(x) & (moments.count > 0))
+
+
+def _inverse_deviation(var: Array, epsilon: float) -> Array:
+    """The factor (σ² + ε)^−½: 0 for a constant even if ε is, NaN if σ² overflowed."""
     shifted = var + epsilon
-    zero = shifted == 0
-    return jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, shifted)))
+    # A factor of 0 would give β for every x, where a large deviation is meant.
+    shifted = jnp.where(jnp.isinf(shifted), jnp.nan, shifted)
+    # The root comes last: XLA takes it once a feature, and what follows once an element.
+    return lax.rsqrt(jnp.where(shifted == 0, jnp.inf, shifted))
 
 
 def _check_moments(moments: Any, shape: tuple[int, ...]) -> None:

@@ -37,7 +37,8 @@ def as_floating(x: ArrayLike) -> Float[Array, "..."]:
     Integers are not converted silently: a normalised integer is not an integer, and
     which float it should become is the caller's choice.
     """
-    x = jnp.asarray(x)
+    if not isinstance(x, jax.Array):  # which asarray would copy, to be kept once more
+        x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(
             f"x has dtype {x.dtype}, but a real floating dtype is expected; "

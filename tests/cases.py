@@ -108,6 +108,9 @@ LAYOUTS = (
     ((6, 2, 4), (0, -1)),
 )
 
+# For tests that compile much: features between other axes, and features of two axes.
+TWO_LAYOUTS = LAYOUTS[2:]
+
 WEIGHTINGS = ("none", "mask", "float")
 
 
@@ -173,12 +176,16 @@ class Case:
         return self.norm.oracle(*arrays, features=self.features, weights=weights)
 
 
-def cases(dtypes=("float32", "bfloat16", "float16", "float64"), weightings=WEIGHTINGS):
-    """The rows of the table with these dtypes and weights."""
+def cases(
+    dtypes=("float32", "bfloat16", "float16", "float64"),
+    weightings=WEIGHTINGS,
+    layouts=LAYOUTS,
+):
+    """The rows of the table with these dtypes, weights and layouts."""
     return [
         Case(norm, shape, axis, dtype, weighting)
         for norm in NORMS
-        for shape, axis in LAYOUTS
+        for shape, axis in layouts
         for dtype in dtypes
         for weighting in weightings
     ]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from tests.cases import cases
+from jaxnorm import measure
+from tests.cases import TWO_LAYOUTS, cases
 
 
 @pytest.mark.parametrize("case", cases(["float32", "float64"]), ids=str)
@@ -24,11 +25,31 @@ def test_equal_the_oracle(case):
             np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("case", cases(["float64"]), ids=str)
+@pytest.mark.parametrize("case", cases(["float64"], layouts=TWO_LAYOUTS), ids=str)
 def test_equal_finite_differences(case):
     with jax.enable_x64(True):
         x, scale, bias, _ = case.arrays()
-        check_grads(jax.jit(case.apply), (x, scale, bias), order=1, modes=("fwd", "rev"))
+        check_grads(jax.jit(case.apply), (x, scale, bias), order=2, modes=("fwd", "rev"))
+
+
+@pytest.mark.parametrize("axes", [0, (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_those_of_moments_equal_finite_differences(rng, axes, weighted):
+    """Of the count too, and with respect to the weights."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(1, 2, (5, 3, 4)))
+        weights = jnp.asarray(rng.uniform(0.5, 2, (5, 1, 4))) if weighted else None
+        arguments = (x, weights) if weighted else (x,)
+        moments = jax.jit(lambda x, weights=None: measure(x, axes, weights))
+        check_grads(moments, arguments, order=2, modes=("fwd", "rev"))
+
+
+def test_what_has_no_weight_has_no_derivative_by_its_weight(rng):
+    x = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32).at[1].set(jnp.nan)
+    weights = jnp.asarray([[1.0], [0.0], [2.0], [0.5]])
+    gradient = jax.grad(lambda w: sum(jnp.sum(each) for each in measure(x, 0, w)))(weights)
+    assert jnp.isfinite(gradient).all()
+    assert gradient[1] == 0
 
 
 @pytest.mark.parametrize("case", cases(["float32"], ["mask", "float"]), ids=str)

@@ -15,7 +15,8 @@ LAYERS = (
     ("folding", "calibration", "diagnostics", "interop"),
     ("norms", "weights"),
     ("running", "normalization"),
-    ("moments",),
+    ("measurement",),
+    ("moments", "masking"),
     ("axes", "precision", "mode"),
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

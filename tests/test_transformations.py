@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from tests.cases import cases
+from tests.cases import TWO_LAYOUTS, cases
 
 CASES = cases(["float32"])
+FEW_CASES = cases(["float32"], layouts=TWO_LAYOUTS)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
@@ -44,20 +45,132 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(case):
     close(jnp.vdot(forward, g), paired, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_checkpoint_changes_no_gradient(case):
+def scalar(case, g):
+    """A loss that is not linear in the output, of x alone and of all three."""
+    _, scale, bias, _ = case.arrays()
+
+    def loss(x, scale=scale, bias=bias):
+        return jnp.sum(g * jnp.sin(case.apply(x, scale, bias)))
+
+    return loss
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_all_ways_to_a_first_derivative_agree(case):
+    x, *_, g = case.arrays()
+    loss, dx = scalar(case, g), jnp.cos(x)
+
+    @jax.jit
+    def ways(x):
+        linear = jax.linearize(loss, x)[1]
+        gradient = jax.grad(loss)(x)
+        return (
+            (jax.jvp(loss, (x,), (dx,))[1], linear(dx), jnp.vdot(gradient, dx)),
+            (
+                jax.jacrev(loss)(x),
+                jax.jacfwd(loss)(x),
+                jax.linear_transpose(linear, x)(1.0)[0],
+            ),
+            (gradient, jax.grad(jax.checkpoint(loss))(x), jax.grad(jax.jit(loss))(x)),
+        )
+
+    for alike in ways(x):
+        for each in alike[1:]:
+            close(each, alike[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_all_ways_to_a_second_derivative_agree(case):
+    x, *_, g = case.arrays()
+    loss, dx = scalar(case, g), jnp.cos(x)
+
+    @jax.jit
+    def ways(x):
+        hessian = jnp.tensordot(jax.hessian(loss)(x), dx, x.ndim)
+        pushed = jax.jvp(jax.grad(loss), (x,), (dx,))[1]
+        pulled = jax.grad(lambda x: jnp.vdot(jax.grad(loss)(x), dx))(x)
+        reversed_ = jax.grad(lambda x: jax.jvp(loss, (x,), (dx,))[1])(x)
+        return hessian, pushed, pulled, reversed_
+
+    first, *others = ways(x)
+    for each in others:
+        close(each, first, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_vmap_commutes_with_derivatives(case):
+    """Vmap of grad, of jvp and of a Hessian's product, and the derivative of a vmap."""
+    x, _, _, g = case.arrays()
+    loss = scalar(case, g)
+    xs = jnp.stack([x, 3 * x + 1])
+    dxs = jnp.cos(xs)
+
+    def derivatives(x, dx):
+        return (
+            jax.grad(loss)(x),
+            jax.jvp(loss, (x,), (dx,))[1],
+            jax.jvp(jax.grad(loss), (x,), (dx,))[1],
+        )
+
+    def mapped_loss(xs):
+        return jnp.sum(jax.vmap(loss)(xs))
+
+    @jax.jit
+    def outside(xs, dxs):
+        gradient = jax.grad(mapped_loss)
+        pushed = jax.jvp(jax.vmap(loss), (xs,), (dxs,))[1]
+        return gradient(xs), pushed, jax.jvp(gradient, (xs,), (dxs,))[1]
+
+    inside = jax.jit(jax.vmap(derivatives))(xs, dxs)
+    one = jax.jit(derivatives)
+    looped = jax.tree.map(lambda *each: jnp.stack(each), *map(one, xs, dxs))
+    for each in (inside, outside(xs, dxs)):
+        jax.tree.map(functools.partial(close, rtol=1e-3, atol=1e-3), each, looped)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_arrays_may_be_donated(case):
+    x, scale, bias, _ = case.arrays()
+    expected = case.apply(x, scale, bias)
+    donated = jax.jit(case.apply, donate_argnums=0)(x + 0, scale, bias)
+    close(donated, expected)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_a_scan_over_layers_has_the_gradient_of_a_loop(case):
+    x, scale, bias, g = case.arrays()
+    scales, biases = jnp.stack([scale, 2 * scale]), jnp.stack([bias, -bias])
+
+    def scanned(x, scales, biases):
+        layer = jax.checkpoint(lambda x, p: (jnp.sin(case.apply(x, *p)), None))
+        return jnp.vdot(g, jax.lax.scan(layer, x, (scales, biases))[0])
+
+    def looped(x, scales, biases):
+        for parameters in zip(scales, biases, strict=True):
+            x = jnp.sin(case.apply(x, *parameters))
+        return jnp.vdot(g, x)
+
+    @jax.jit
+    def both(*arguments):
+        return [jax.grad(f, argnums=(0, 1, 2))(*arguments) for f in (scanned, looped)]
+
+    scan, loop = both(x, scales, biases)
+    jax.tree.map(functools.partial(close, rtol=1e-4, atol=1e-4), scan, loop)
+
+
+@pytest.mark.parametrize(
+    "case", cases(["float32", "bfloat16"], layouts=TWO_LAYOUTS), ids=str
+)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_lowers_for_devices_that_are_not_here(case, platform):
     x, scale, bias, g = case.arrays()
 
-    @jax.jit
-    def gradients(apply_twice):
-        return jax.vjp(case.apply, x, scale, bias)[1](g * apply_twice)
+    def both(x, scale, bias, g):
+        y, vjp = jax.vjp(case.apply, x, scale, bias)
+        return y, vjp(g)
 
-    @jax.jit
-    def rematerialised(apply_twice):
-        return jax.vjp(jax.checkpoint(case.apply), x, scale, bias)[1](g * apply_twice)
-
-    one = jnp.float32(1)
-    jax.tree.map(close, rematerialised(one), gradients(one))
+    lowered = jax.jit(both).trace(x, scale, bias, g).lower(lowering_platforms=(platform,))
+    assert "stablehlo.reduce" in lowered.as_text() or not case.norm.couples
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -99,7 +212,7 @@ COUPLED = [case for case in cases(["float32"], ["float"]) if case.norm.couples]
 @pytest.mark.parametrize("case", COUPLED, ids=str)
 @pytest.mark.parametrize("way", ["vmap", "pmap", "shard_map", "shard_map-unchecked"])
 def test_a_mapped_axis_equals_the_whole_batch(case, way):
-    """With unequal counts and an empty shard, forward and backward."""
+    """With unequal counts and an empty shard, in forward and in reverse mode."""
     number = 4
     cut, case, weights = shards(case, number)
     x, scale, bias, g = case.arrays()
@@ -138,6 +251,10 @@ def test_a_mapped_axis_equals_the_whole_batch(case, way):
     wrap = (lambda f: f) if way == "pmap" else jax.jit
 
     def run(f):
-        return wrap(lambda *a: (f(*a), jax.vjp(f, *a)[1](g)))(x, scale, bias)
+        def ways(*arrays):
+            tangents = tuple(map(jnp.cos, arrays))
+            return jax.jvp(f, arrays, tangents), jax.vjp(f, *arrays)[1](g)
+
+        return wrap(ways)(x, scale, bias)
 
     jax.tree.map(close, run(sharded), run(whole))

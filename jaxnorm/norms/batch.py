@@ -7,8 +7,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm.measurement import measure
 from jaxnorm.mode import check_train
-from jaxnorm.moments import check_groups, measure, synchronize
+from jaxnorm.moments import check_groups, synchronize
 from jaxnorm.normalization import check_operands, normalize
 from jaxnorm.precision import as_floating, widen
 from jaxnorm.running import Estimator, as_statistics, ema

@@ -1,0 +1,51 @@
+"""Weights and masks: what counts, and how what does not is kept out."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Shaped
+
+from jaxnorm.axes import check_weights
+from jaxnorm.precision import accumulation_dtype
+
+
+def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Shaped[Array, "..."]:
+    """Weights in x's rank; numbers in x's accumulation dtype, a mask as it is.
+
+    Errors for those that do not fit. What fits is not copied, which derivatives would keep.
+    """
+    if not isinstance(weights, jax.Array):
+        weights = jnp.asarray(weights)
+    check_weights(x.shape, weights)
+    if jnp.issubdtype(weights.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"weights have dtype {weights.dtype}, but a boolean mask or non-negative "
+            "real weights are expected; give their real part."
+        )
+    if weights.ndim < x.ndim:
+        weights = jnp.expand_dims(weights, tuple(range(x.ndim - weights.ndim)))
+    if weights.dtype == bool:
+        return weights  # which has no derivative, and none is computed
+    return weights.astype(accumulation_dtype(x.dtype))
+
+
+def weighted(weights: Shaped[Array, "..."]) -> Bool[Array, "..."]:
+    """Where weights count at all: a mask itself, and positive numbers.
+
+    >>> weighted(jnp.array([0.5, 0.0, -1.0]))
+    Array([ True, False, False], dtype=bool)
+    """
+    return weights if weights.dtype == bool else weights > 0
+
+
+def clear(
+    values: Float[Array, "..."], used: Bool[Array, "..."] | None
+) -> Float[Array, "..."]:
+    """`values` where they are used, None being everywhere, and 0 elsewhere.
+
+    A product with a weight of 0 would not do: 0·NaN is NaN, and so is its derivative.
+
+    >>> clear(jnp.array([1.0, jnp.nan]), jnp.array([True, False]))
+    Array([1., 0.], dtype=float32)
+    """
+    return values if used is None else jnp.where(used, values, 0)

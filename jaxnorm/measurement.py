@@ -1,0 +1,163 @@
+"""Measuring: the moments of an array, and their derivative."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from jaxnorm.axes import Axis, canonical_axes, take
+from jaxnorm.masking import as_weights, clear, weighted
+from jaxnorm.moments import Moments
+from jaxnorm.precision import accumulation_dtype, as_floating
+
+
+def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Moments:
+    """The moments of `x` over `axes`.
+
+    With weights w (1 when not given) over the reduced axes,
+
+        n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
+
+    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every
+    digit once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983,
+    "Algorithms for computing the sample variance"). A constant is its own mean, to the
+    last bit, and its variance is 0. For a derivative, only x and its moments are kept.
+
+    Args:
+      x: floating array of any rank.
+      axes: the axes to reduce, one or several; none means each element is a sample
+        of its own.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
+        negative weight counts as 0.
+
+    Returns:
+      Moments of the shape of the axes kept, in at least float32.
+
+    Raises:
+      TypeError: x is not real floating, or weights are complex.
+      ValueError: an axis is out of range or repeated; weights do not broadcast.
+
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> measure(x, axes=0)
+    Moments(count=Array([2., 2.], dtype=float32), mean=Array([ 2., 20.], dtype=float32), var=Array([  1., 100.], dtype=float32))
+    >>> measure(x, axes=0, weights=jnp.array([[True], [False]])).mean
+    Array([ 1., 10.], dtype=float32)
+    """  # noqa: E501 (a doctest's output cannot be broken)
+    x = as_floating(x)
+    axes = canonical_axes(axes, x.ndim)
+    if weights is not None:
+        weights = as_weights(weights, x)
+    return Moments(*(jnp.squeeze(each, axes) for each in _measure(x, weights, axes)))
+
+
+# What JAX passes to a rule: an array, a tracer, or one of NumPy's arrays for a constant.
+Operand = Any
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _measure(x: Operand, weights: Operand | None, axes: tuple[int, ...]) -> Moments:
+    """The moments, with the reduced axes kept at size 1."""
+    if weights is None:
+        return _measure_equal(jnp.asarray(x, accumulation_dtype(x.dtype)), axes)
+    used, x, w = _used(x, weights)
+    count = _total(jnp.broadcast_to(w, x.shape), axes)
+    # A share is at most 1, so that no sum overflows where the mean itself does not.
+    share = w / _seen(count)
+    mean = _total(share * x, axes)
+    # That is off by some ulps, even for a constant; its correction is not.
+    mean = mean + _total(clear(w * (x - mean), used), axes) / _seen(count)
+    var = _total(clear(share * jnp.square(x - mean), used), axes)
+    return Moments(count, mean, var)
+
+
+def _measure_equal(x: Array, axes: tuple[int, ...]) -> Moments:
+    """The moments of samples of equal weight, in two passes over x."""
+    n = math.prod(take(x.shape, axes))
+    if not n:
+        kept = [1 if i in axes else size for i, size in enumerate(x.shape)]
+        return Moments.empty(tuple(kept), x.dtype)
+    first = x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
+    total = _total(x, axes)
+    summed = jnp.isfinite(total)  # the sum of a large constant is not
+    # Of its own: x − mean, which others use too, XLA would write to memory on a CPU.
+    opposite = jnp.where(summed, total / -n, -first)
+    var = _total(jnp.square(x + opposite), axes) / n
+
+    # Σx/n is off by some ulps for a constant, and all deviations are that of the first.
+    float_ = jnp.finfo(x.dtype)
+    off = jnp.abs(opposite + first)
+    rounding = 8 * float_.eps * jnp.abs(first)
+    alike = jnp.abs(jnp.sqrt(var) - off) <= off / 1024 + math.sqrt(float_.tiny)
+    constant = (off <= rounding) & alike
+    return Moments(
+        count=jnp.full_like(total, n),
+        # A division, which XLA does once for each feature: a choice of quotients it would
+        # make again for each element of x.
+        mean=jnp.where(constant, first, total) / jnp.where(constant, 1, n),
+        var=jnp.where(constant, 0, var),
+    )
+
+
+def _measure_jvp(
+    axes: tuple[int, ...], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Moments, Moments]:
+    moments = _measure(*primals, axes)
+    differentials = (None if isinstance(t, SymbolicZero) else t for t in tangents)
+    return moments, _differential(*primals, moments, *differentials, axes)
+
+
+_measure.defjvp(_measure_jvp, symbolic_zeros=True)
+
+
+# What a checkpoint is given is all that is kept of it: x, and no copy in float32.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=5)
+def _differential(
+    x: Operand,
+    weights: Operand | None,
+    moments: Moments,
+    dx: Operand | None,
+    dw: Operand | None,
+    axes: tuple[int, ...],
+) -> Moments:
+    """The differential of the moments, linear in dx and dw.
+
+    dn = Σdw,  dμ = Σ(w·dx + dw·(x − μ))/n,  dσ² = Σ(2w·dx·(x − μ) + dw·((x − μ)² − σ²))/n
+    """
+    count, mean, var = moments
+    used, x, w = _used(x, weights)
+    centred = x - mean
+    dcount = dmean = dvar = jnp.zeros_like(mean)
+    if dx is not None:
+        dx = w * clear(jnp.asarray(dx, mean.dtype), used)
+        dmean += _total(dx, axes)
+        dvar += 2 * _total(dx * centred, axes)
+    if dw is not None:
+        dw = clear(jnp.broadcast_to(dw, x.shape), used)
+        dcount += _total(dw, axes)
+        dmean += _total(dw * centred, axes)
+        dvar += _total(dw * (jnp.square(centred) - var), axes)
+    return Moments(dcount, dmean / _seen(count), dvar / _seen(count))
+
+
+def _used(x: Operand, weights: Operand | None) -> tuple[Array | None, Array, Array]:
+    """Where x has weight, or None for everywhere; x, 0 elsewhere; the weights."""
+    x = jnp.asarray(x, accumulation_dtype(x.dtype))
+    if weights is None:
+        return None, x, jnp.ones((1,) * x.ndim, x.dtype)
+    weights = jnp.asarray(weights)
+    used = weighted(weights)
+    return used, clear(x, used), clear(weights.astype(x.dtype), used)
+
+
+def _seen(count: Array) -> Array:
+    return jnp.where(count > 0, count, 1)
+
+
+def _total(values: Array, axes: tuple[int, ...]) -> Array:
+    return jnp.sum(values, axes, keepdims=True)

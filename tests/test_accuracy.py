@@ -1,0 +1,183 @@
+"""How exact the norms are, on data that single precision finds hard."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnorm import batch_norm, ema, measure
+from tests import oracle
+from tests.cases import EPSILON, NORMS, WEIGHTINGS, Case
+
+ULP = 2.0**-23
+MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
+LAYOUTS = (((4096, 8), -1), ((8, 5, 16, 16), 1))
+CASES = [
+    Case(norm, shape, axis, "float32", weighting)
+    for norm in NORMS
+    if norm.couples
+    for shape, axis in LAYOUTS
+    for weighting in WEIGHTINGS
+]
+
+
+def runs(case, draw):
+    """Arrays, what the norm makes of them and what it should, at each of the means."""
+
+    @jax.jit
+    def run(x, scale, bias, g):
+        y, vjp = jax.vjp(case.apply, x, scale, bias)
+        return y, *vjp(g)
+
+    normal, scale, bias, g = case.arrays()
+    weights = case.weights()
+    weights = None if weights is None else np.asarray(weights)
+    for mean in MEANS:
+        x = ((np.asarray(normal) - 1) / 2 + mean).astype(np.float32)  # N(mean, 1)
+        arrays = (x, scale, bias, draw(g))
+        double = (np.asarray(each, np.float64) for each in arrays)
+        expected = case.norm.oracle(*double, features=case.features, weights=weights)
+        yield mean, arrays, run(*arrays), expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_output_is_backward_stable(case):
+    """Off by some ulps of x over its deviation, as x itself is, and some of y."""
+    for mean, _, (y, *_), expected in runs(case, lambda g: g):
+        error = np.abs(y - expected.y) / np.maximum(1, np.abs(expected.y))
+        assert error.max() <= 4 * ULP * (1 + mean)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("draw", [lambda g: g, lambda g: 1 + g], ids=["noise", "offset"])
+def test_gradients_are_backward_stable(case, draw):
+    """Relative to the largest that such cotangents can give."""
+    others = tuple(i for i in range(len(case.shape)) if i not in case.features)
+    for mean, (_, scale, _, g), (_, *gradients), expected in runs(case, draw):
+        largest = np.abs(scale).max() * np.abs(g).max()
+        summed = np.abs(g).sum(others).max()
+        for got, want, size in zip(
+            gradients, expected[1:], (largest, summed, summed), strict=True
+        ):
+            assert np.abs(got - want).max() <= 4 * ULP * (1 + mean) * size
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("mean", [100, 1e4])
+def test_statistics_of_16_bits_are_those_of_float32(rng, dtype, mean, weighting):
+    case = Case(NORMS[0], (4096, 4), -1, dtype, weighting)
+    x = jnp.asarray(rng.normal(mean, mean / 50, case.shape), dtype)
+    moments = jax.jit(lambda x: measure(x, 0, case.weights()))(x)
+    weights = case.weights()
+    expected = oracle.moments(x, (0,), None if weights is None else np.asarray(weights))
+    for got, want in zip(moments, expected, strict=True):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, want[0], rtol=4 * ULP * 50)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_features_of_wildly_different_scale_do_not_disturb_each_other(rng, weighted):
+    sizes = np.float32(10.0) ** np.arange(-14, 15, 4)
+    x = (rng.normal(1, 1, (512, len(sizes))) * sizes).astype(np.float32)
+    weights = rng.uniform(size=(512, 1)) < 0.7 if weighted else None
+    _, mean, var = oracle.moments(x, (0,), weights)
+    moments = measure(x, 0, weights)
+    assert (np.abs(moments.mean - mean[0]) <= 4 * ULP * sizes).all()
+    np.testing.assert_allclose(moments.var, var[0], rtol=16 * ULP)
+    y, _ = train(x, epsilon=0.0, weights=weights)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var), atol=64 * ULP)
+
+
+def train(x, *, epsilon=1e-5, weights=None):
+    """The output, and as statistics the moments of the batch themselves."""
+    this = ema(0.0)
+    return batch_norm(
+        x,
+        this.init(x.shape[-1:]),
+        train=True,
+        epsilon=epsilon,
+        estimator=this,
+        weights=weights,
+    )
+
+
+CONSTANTS = (0.0, -0.1, 7.7, 1e6 + 0.3, 3e38, -3.4e38, 1e-30, 1e-40)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
+@pytest.mark.parametrize("n", [1, 2, 7, 59, 1000, 4096])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_constant_feature_gives_its_bias(n, epsilon, weighted):
+    """As large or small as can be: Σx overflows, or Σx/n is off by some ulps."""
+    x = np.tile(np.float32(CONSTANTS), (n, 1))
+    weights = np.where(np.arange(n) % 3, 0.7, 1.1).astype(np.float32)[:, None]
+    y, statistics = train(x, epsilon=epsilon, weights=weights if weighted else None)
+    np.testing.assert_array_equal(y, np.zeros_like(x))
+    np.testing.assert_allclose(statistics.mean, x[0], rtol=ULP, atol=1e-38)
+    np.testing.assert_array_equal(statistics.var, np.zeros_like(x[0]))
+
+
+def test_an_almost_constant_feature_is_none(rng):
+    """At |μ|/σ = 10⁵ a deviation is some ulps, and still told from rounding."""
+    x = (1e5 + rng.normal(size=(4096, 16))).astype(np.float32)
+    y, statistics = train(x)
+    np.testing.assert_allclose(statistics.var, x.astype(np.float64).var(0), rtol=1e-2)
+    np.testing.assert_allclose(y.std(0), 1, rtol=1e-2)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_large_values_do_not_overflow_where_their_variance_does_not(rng, weighted):
+    x = (1e15 * rng.normal(size=(64, 4))).astype(np.float32)
+    weights = np.ones((64, 1), np.float32) if weighted else None
+    y, statistics = train(x, weights=weights)
+    _, mean, var = oracle.moments(x, (0,))
+    np.testing.assert_allclose(statistics.var, var[0], rtol=1e-5)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var), atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_variance_that_overflows_is_seen(rng, weighted):
+    """An infinite variance would give the bias for every x, and hide what happened."""
+    x = (1e30 * rng.normal(size=(64, 4))).astype(np.float32)
+    weights = np.ones((64, 1), np.float32) if weighted else None
+    y, statistics = train(x, weights=weights)
+    assert jnp.isnan(y).all()
+    assert not jnp.isfinite(statistics.var).any()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_seen_in_its_feature_and_in_no_other(rng, poison):
+    x = rng.normal(size=(64, 3)).astype(np.float32)
+    clean, _ = train(x)
+    for row in (0, 5):
+        spoilt = x.copy()
+        spoilt[row, 1] = poison
+        y, statistics = train(spoilt)
+        assert not np.isfinite(statistics.mean[1])
+        assert np.isnan(y[:, 1]).all()
+        np.testing.assert_array_equal(y[:, [0, 2]], clean[:, [0, 2]])
+
+
+def test_one_sample_of_each_feature_gives_the_bias(rng):
+    x = rng.normal(size=(1, 5)).astype(np.float32)
+    y, statistics = train(x, epsilon=0.0)
+    np.testing.assert_array_equal(y, np.zeros_like(x))
+    np.testing.assert_array_equal(statistics.mean, x[0])
+
+
+@pytest.mark.parametrize("case", [Case(NORMS[0], (64, 3), -1, "float64", w)
+                                  for w in WEIGHTINGS], ids=str)  # fmt: skip
+def test_float64_stays_float64(case):
+    with jax.enable_x64(True):
+        x, scale, bias, _ = case.arrays()
+        weights = case.weights()
+        x = 1e10 + x
+        expected = case.norm.oracle(
+            *(np.asarray(each) for each in (x, scale, bias, x)),
+            features=case.features,
+            weights=None if weights is None else np.asarray(weights),
+        )
+        y = jax.jit(case.apply)(x, scale, bias)
+        assert EPSILON > 1e-10  # or the deviation of x, of 2, would not rule
+        np.testing.assert_allclose(y, expected.y, atol=8 * np.finfo(float).eps * 1e10)
