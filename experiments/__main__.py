@@ -5,12 +5,15 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("seed_network",)
+NAMES = ("seed_network", "benchmarks", "benchmarks.accuracy")
 
 
 def summary(name: str) -> str:
     """The first line of an experiment's docstring, read without importing it."""
-    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    module = Path(__file__).parent.joinpath(*name.split("."))
+    package = module / "__init__.py"
+    path = package if package.exists() else module.with_suffix(".py")
+    source = path.read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
@@ -19,7 +22,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m experiments NAME [--help] [options]\n")
         for name in NAMES:
-            print(f"  {name:<14} {summary(name)}")
+            print(f"  {name:<20} {summary(name)}")
         return 0
     name, *options = arguments
     if name not in NAMES:

@@ -4,6 +4,14 @@ import sys
 from collections.abc import Callable
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -14,6 +22,19 @@ class Refused(Exception):
 
 class Interrupted(Exception):
     """The user stopped the run; the message says how to go on."""
+
+
+def progress_bar() -> Progress:
+    """For steps whose number is known."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 def exit_status(run: Callable[[], None]) -> int:

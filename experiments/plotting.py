@@ -11,11 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe & Ito's palette; an arm has one colour in every figure.
+# Okabe & Ito's palette; an arm, or a library, has one colour in every figure.
 COLOURS = {
     "plain": "#d55e00",
     "batch_norm": "#0072b2",
     "batch statistics": "#009e73",
+    "jaxnorm": "#0072b2",
+    "flax": "#000000",
+    "flax, two passes": "#d55e00",
+    "haiku": "#e69f00",
+    "equinox": "#cc79a7",
+    "keras": "#56b4e9",
+    "torch": "#009e73",
 }
 
 STYLE: Any = {
@@ -30,10 +37,10 @@ STYLE: Any = {
 
 
 @contextmanager
-def figure(path: Path, rows: int, columns: int) -> Iterator[Any]:
-    """Axes to draw into; the figure is written to `path` at the end."""
+def figure(path: Path, rows: int, columns: int, *, height: float = 3.2) -> Iterator[Any]:
+    """Axes to draw into, each row so high; the figure is written to `path` at the end."""
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
+        drawn = Figure(figsize=(4.6 * columns, height * rows), layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn.subplots(rows, columns, squeeze=False)
         drawn.savefig(path, dpi=110)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
-from rich.table import Table
+from rich.console import RenderableType
 
 from experiments.console import console
 from experiments.runs import Run
@@ -19,7 +19,7 @@ class Verdict:
 
     Attributes:
       claim: what is claimed, with its threshold.
-      rows: the rows of the table of claims that it belongs to.
+      rows: the rows of the table of claims that it belongs to, if to any.
       passed: True, False, or None where the run is too small to tell.
       evidence: the numbers.
     """
@@ -91,10 +91,12 @@ def mean_sd(values: ArrayLike) -> str:
     return f"{values.mean():.1f}{spread}"
 
 
-def show(table: Table, verdicts: Sequence[Verdict], run: Run) -> None:
+def show(table: RenderableType, verdicts: Sequence[Verdict], run: Run) -> None:
     """What an experiment ends with: its table, its verdicts and where the figure is."""
     console.print(table)
     for each in verdicts:
-        rows = ", ".join(map(str, each.rows))
-        console.print(f"{each.word}  {each.claim} (rows {rows})\n      {each.evidence}")
+        rows = f" (rows {', '.join(map(str, each.rows))})" if each.rows else ""
+        console.print(f"{each.word}  {each.claim}{rows}\n      {each.evidence}")
+    for note in run.notes:
+        console.print(note)
     console.print(f"figure: {run.figure}\nnumbers: {run.result}")

@@ -11,16 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from experiments.console import Interrupted, Refused, console
+from experiments.console import Interrupted, Refused, console, progress_bar
 
 PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -49,6 +41,7 @@ class Run:
         self.figure = folder / "figure.png"
         self.result = folder / "result.json"
         self._record = folder / ".run" / "record.json"
+        self._notes = folder / ".run" / "notes.json"
         self._checkpoints = folder.absolute() / ".run" / "checkpoint"
         self._make_writable()
         self._claim(restart)
@@ -99,9 +92,25 @@ class Run:
         """What a finished run measured, as arrays; None while it is not finished."""
         return read_measurements(self.result) if self.result.exists() else None
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know, in the order it was noted."""
+        path = self.result if self.result.exists() else self._notes
+        return _read_json(path).get("notes", []) if path.exists() else []
+
+    def note(self, text: str) -> None:
+        """Says and keeps a note, once; a run that is stopped and resumed still has it."""
+        if text not in self.notes:
+            console.print(text)
+            write_json(self._notes, {"notes": [*self.notes, text]})
+
     def finish(self, measurements: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
         """Writes the result, and drops what was there to resume."""
-        result = self.identity | {"measurements": measurements, "verdicts": verdicts}
+        result = self.identity | {
+            "notes": self.notes,
+            "measurements": measurements,
+            "verdicts": verdicts,
+        }
         write_json(self.result, result)
         shutil.rmtree(self._record.parent, ignore_errors=True)
 
@@ -112,6 +121,8 @@ class Run:
         total: int,
         heading: str,
         line: Callable[[Any, int], str],
+        *,
+        word: str = "training",
     ) -> Any:
         """Advances the state `total` times, from the last checkpoint if there is one.
 
@@ -122,6 +133,7 @@ class Run:
           total: the number of steps.
           heading: shown above the lines.
           line: `line(state, step) -> str`, shown after each step.
+          word: what is being done, beside the progress bar.
         """
         # Saved before the next step begins: what fails or is stopped then is known where.
         options = ocp.CheckpointManagerOptions(
@@ -129,7 +141,7 @@ class Run:
         )
         with (
             ocp.CheckpointManager(self._checkpoints, options=options) as manager,
-            _progress() as progress,
+            progress_bar() as progress,
         ):
             latest = manager.latest_step()
             first = 0 if latest is None else latest + 1
@@ -137,7 +149,7 @@ class Run:
                 state = self._restore(manager, latest, state)
                 progress.console.print(f"resuming after {first} of {total} steps")
             progress.console.print(heading)
-            task = progress.add_task("training", total=total, completed=first)
+            task = progress.add_task(word, total=total, completed=first)
             done = first
             try:
                 for step in range(first, total):
@@ -174,18 +186,6 @@ class Run:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

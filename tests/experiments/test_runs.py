@@ -64,8 +64,32 @@ def test_a_result_is_kept_exactly_and_the_checkpoint_dropped(tmp_path):
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
     result = json.loads((tmp_path / "result.json").read_text())
-    assert set(result) == {"settings", "versions", "device", "measurements", "verdicts"}
+    identity = {"settings", "versions", "device"}
+    assert set(result) == identity | {"notes", "measurements", "verdicts"}
     assert result["device"] == jax.devices()[0].device_kind
+
+
+def test_a_note_is_said_once_and_kept_when_a_run_is_stopped(tmp_path, capsys):
+    run = Run(tmp_path, SETTINGS, restart=False)
+    assert run.notes == []
+    run.note("torch is not installed")
+    again = Run(tmp_path, SETTINGS, restart=False)
+    again.note("torch is not installed")
+    again.note("haiku fails")
+    said = ["torch is not installed", "haiku fails"]
+    assert capsys.readouterr().out.splitlines() == said
+    again.finish({}, [])
+    assert Run(tmp_path, SETTINGS, restart=False).notes == said
+    assert Run(tmp_path, SETTINGS, restart=True).notes == []
+
+
+def test_the_progress_bar_says_what_is_being_done(tmp_path, capsys):
+    start = {"value": jnp.zeros(1)}
+    for word in ("training", "measuring"):
+        run = Run(tmp_path / word, SETTINGS, restart=False)
+        others = {} if word == "training" else {"word": word}
+        run.fold(advance, start, 1, "heading", lambda state, step: "", **others)
+        assert f"{word} ━" in capsys.readouterr().out
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path):

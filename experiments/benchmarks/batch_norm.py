@@ -1,0 +1,156 @@
+"""Batch normalisation as each library has it; all update and return their statistics."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxnorm.linen as jn
+from experiments.benchmarks.layers import EPSILON, MOMENTUM, STEPS_BEFORE, Inputs, Layer
+
+
+def linen(inputs: Inputs, dtype: str, *, module: Any) -> Layer:
+    """Of jaxnorm and of flax, which are called alike."""
+    made = module(momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype)
+
+    def train(params, state, x):
+        variables = {"params": params, "batch_stats": state}
+        y, updates = made.apply(
+            variables, x, use_running_average=False, mutable=["batch_stats"]
+        )
+        return y, updates["batch_stats"]
+
+    def evaluate(params, state, x):
+        variables = {"params": params, "batch_stats": state}
+        return made.apply(variables, x, use_running_average=True)
+
+    state = {"mean": jnp.asarray(inputs.mean), "var": jnp.asarray(inputs.var)}
+    return Layer(train, evaluate, state, lambda state: (state["mean"], state["var"]))
+
+
+def haiku(inputs: Inputs, dtype: str) -> Layer:
+    """With parameters of the dtype given: haiku would have made them in that of x."""
+    import haiku as hk
+
+    @hk.transform_with_state
+    def norm(x, is_training):
+        made = hk.BatchNorm(True, True, MOMENTUM, EPSILON, name="norm")
+        return made(x, is_training)
+
+    def apply(params, state, x, is_training):
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        scale, offset = (
+            params[name].reshape(shape).astype(dtype) for name in ("scale", "bias")
+        )
+        variables = {"norm": {"scale": scale, "offset": offset}}
+        return norm.apply(variables, state, None, x, is_training)
+
+    def start(values: np.ndarray) -> dict[str, jax.Array]:
+        average = jnp.asarray(values, dtype).reshape((1,) * (inputs.x.ndim - 1) + (-1,))
+        counter = jnp.asarray(STEPS_BEFORE, jnp.int32)
+        return {"counter": counter, "hidden": average, "average": average}
+
+    names = ("norm/~/mean_ema", "norm/~/var_ema")
+    return Layer(
+        functools.partial(apply, is_training=True),
+        lambda params, state, x: apply(params, state, x, is_training=False)[0],
+        dict(zip(names, map(start, (inputs.mean, inputs.var)), strict=True)),
+        lambda state: tuple(state[name]["average"].reshape(-1) for name in names),
+    )
+
+
+def equinox(inputs: Inputs, dtype: str) -> Layer:
+    """For each example, channels first, with the batch as a mapped axis.
+
+    Its parameters have the dtype given: were they float32, so would be the output.
+    """
+    import equinox as eqx
+
+    made: Any
+    made, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
+        inputs.x.shape[-1],
+        "batch",
+        momentum=MOMENTUM,
+        eps=EPSILON,
+        dtype=jnp.dtype(dtype),
+        mode="batch",
+    )
+    statistics = made.batch_state_index
+    start = (jnp.asarray(inputs.mean, dtype), jnp.asarray(inputs.var, dtype))
+    state = state.set(statistics, start)
+    state = state.set(made.batch_counter, jnp.array(STEPS_BEFORE))  # weakly typed there
+
+    def apply(params, state, x, inference):
+        values = tuple(params[name].astype(dtype) for name in ("scale", "bias"))
+        norm = eqx.tree_at(lambda made: (made.weight, made.bias), made, values)
+        norm = functools.partial(norm, inference=inference)
+        mapped = jax.vmap(norm, in_axes=(0, None), out_axes=(0, None), axis_name="batch")
+        return mapped(x, state)
+
+    return Layer(
+        functools.partial(apply, inference=False),
+        lambda params, state, x: apply(params, state, x, inference=True)[0],
+        state,
+        lambda state: state.get(statistics),
+        channels_first=True,
+    )
+
+
+def keras(inputs: Inputs, dtype: str) -> Layer:
+    """On the JAX backend, with float32 variables."""
+    from keras.layers import BatchNormalization
+
+    policy = {"bfloat16": "mixed_bfloat16"}.get(dtype, dtype)
+    made = BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, dtype=policy)
+    made.build(inputs.x.shape)
+
+    def apply(params, state, x, training) -> Any:
+        trainable = [params["scale"], params["bias"]]
+        return made.stateless_call(trainable, state, x, training=training)
+
+    return Layer(
+        functools.partial(apply, training=True),
+        lambda params, state, x: apply(params, state, x, training=False)[0],
+        [jnp.asarray(inputs.mean), jnp.asarray(inputs.var)],
+        tuple,
+    )
+
+
+LAYERS = {
+    "jaxnorm": functools.partial(linen, module=jn.BatchNorm),
+    "flax": functools.partial(linen, module=nn.BatchNorm),
+    "haiku": haiku,
+    "equinox": equinox,
+    "keras": keras,
+}
+
+
+def torch_forward(tensors: Any, *, train: bool) -> Any:
+    """Of torch, on `torch_programs.Tensors`; updates its running statistics in place."""
+    from torch.nn.functional import batch_norm
+
+    x, scale, bias, mean, var = (tensors.x, *tensors.params, *tensors.statistics)
+    return batch_norm(x, mean, var, scale, bias, train, 1 - MOMENTUM, EPSILON)
+
+
+def reference(inputs: Inputs, *, train: bool) -> np.ndarray:
+    """The output y in float64."""
+    x = np.asarray(inputs.x, np.float64)
+    mean, var = np.float64(inputs.mean), np.float64(inputs.var)
+    if train:
+        reduced = tuple(range(x.ndim - 1))
+        mean, var = x.mean(reduced), x.var(reduced)
+    return (x - mean) / np.sqrt(var + EPSILON) * inputs.scale + inputs.bias
+
+
+def reference_dx(inputs: Inputs) -> np.ndarray:
+    """The gradient of x in float64, normalised by its own statistics."""
+    x, g = np.asarray(inputs.x, np.float64), np.asarray(inputs.g, np.float64)
+    reduced = tuple(range(x.ndim - 1))
+    inverse = 1 / np.sqrt(x.var(reduced) + EPSILON)
+    normalized = (x - x.mean(reduced)) * inverse
+    centred = g - g.mean(reduced) - normalized * (g * normalized).mean(reduced)
+    return inputs.scale * inverse * centred

@@ -1,0 +1,134 @@
+"""The tables of a result in markdown, for docs/numerics.md; no library is needed.
+
+python -m experiments.benchmarks.page accuracy docs/numerics/accuracy.json
+python -m experiments.benchmarks.page benchmarks docs/numerics/benchmarks.json
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.accuracy import tables as accuracy_tables
+from experiments.benchmarks.comparison import (
+    BESIDE,
+    LABELS,
+    OURS,
+    PEERS,
+    RATIOS,
+    Figures,
+    geometric_mean,
+    ratio,
+)
+from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits
+from experiments.console import Refused, exit_status
+
+NAMES = (OURS, *PEERS)
+HEADINGS = (*NAMES, *(f"÷ {name}" for name in RATIOS))
+Shapes = Mapping[str, Mapping[str, Figures]]  # by shape, then by mode
+
+
+def benchmark_tables(measurements: Mapping[str, Any]) -> Iterator[Table]:
+    """For each op the times in each dtype, then what stands beside them."""
+    for op, dtypes in measurements.items():
+        for dtype, shapes in dtypes.items():
+            yield times(shapes, f"{op}, {dtype}, ms; ÷: our time over that of the other")
+        rows = [
+            (dtype, *row) for dtype, shapes in dtypes.items() for row in beside_time(shapes)
+        ]
+        title = f"{op}, the most over the shapes (of shares the geometric mean)"
+        yield Table(title, ("x", "figure", *NAMES), rows, labels=2)
+
+
+def times(shapes: Shapes, title: str) -> Table:
+    """Milliseconds and ratios of each shape and mode; below, geometric means of ratios."""
+    rows = []
+    for shape, modes in shapes.items():
+        for mode, figures in modes.items():
+            milliseconds = (
+                three_digits(figures.get(name, {}).get("milliseconds", float("nan")))
+                for name in NAMES
+            )
+            rows.append((shape, LABELS[mode], *milliseconds, *_ratios([figures])))
+    rows += [
+        ("geometric mean", LABELS[mode], *[""] * len(NAMES), *_ratios(_of(shapes, mode)))
+        for mode in _modes(shapes)
+    ]
+    return Table(title, ("x", "mode", *HEADINGS), rows, labels=2)
+
+
+def _ratios(cases: Sequence[Figures]) -> list[str]:
+    return [
+        three_digits(geometric_mean(ratio(figures, others) for figures in cases))
+        for others in RATIOS.values()
+    ]
+
+
+def beside_time(shapes: Shapes) -> Iterator[tuple[str, ...]]:
+    """The most over the shapes, and the mean share of what a copy reaches."""
+    for asked in BESIDE:
+        found = asked.most(_of(shapes, asked.mode))
+        if found:
+            yield (asked.label, *(found.get(name, ABSENT) for name in NAMES))
+    for mode in _modes(shapes):
+        shares = [
+            geometric_mean(
+                float(figures.get(name, {}).get("copy_share", float("nan")))
+                for figures in _of(shapes, mode)
+            )
+            for name in NAMES
+        ]
+        if any(share == share for share in shares):  # NaN is not itself
+            label = f"share of the copy's bandwidth, {LABELS[mode]}"
+            yield (label, *map(three_digits, shares))
+
+
+def _modes(shapes: Shapes) -> list[str]:
+    return list(dict.fromkeys(mode for modes in shapes.values() for mode in modes))
+
+
+def _of(shapes: Shapes, mode: str) -> list[Figures]:
+    return [modes[mode] for modes in shapes.values() if mode in modes]
+
+
+TABLES = {"accuracy": accuracy_tables.tables, "benchmarks": benchmark_tables}
+
+
+def read(kind: str, path: Path) -> dict[str, Any]:
+    """The result of a run; refused if it is of another kind."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path}: is no result ({error}).") from error
+    is_of = result.get("settings", {}).get("experiment")
+    if is_of != kind:
+        raise Refused(f"{path}: is a result of {is_of}, not of {kind}.")
+    return result
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Prints the tables."""
+    made = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.page",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("kind", choices=tuple(TABLES))
+    made.add_argument("result", type=Path, metavar="RESULT.json")
+    options = made.parse_args(arguments)
+    result = read(options.kind, options.result)
+    for table in TABLES[options.kind](result["measurements"]):
+        print(f"**{table.title}**\n\n{markdown(table)}\n")
+    for note in result.get("notes", []):
+        print(f"{note}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The status of the process: 0, or 2 if refused."""
+    return exit_status(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""The modes of a benchmark as compiled programs, for every library on JAX."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.layers import Inputs, Layer, Outputs, Program
+
+
+def evaluate(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
+    """Normalises by the running statistics."""
+    return {"y": layer.evaluate(params, state, x)}
+
+
+def train(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
+    """Normalises by the batch and updates the statistics."""
+    y, state = layer.train(params, state, x)
+    return {"y": y, "state": state}
+
+
+def pull_back(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
+    """As `train`, and the function that pulls a cotangent of y back."""
+    y, vjp, state = jax.vjp(
+        lambda params, x: layer.train(params, state, x), params, x, has_aux=True
+    )
+    return {"y": y, "state": state, "vjp": vjp}
+
+
+def backward(vjp: Any, g: jax.Array) -> Any:
+    """Pulls the cotangent back."""
+    dparams, dx = vjp(g)
+    return {"dx": dx, "dparams": dparams}
+
+
+def both(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
+    """Forward and backward; y is a result, or the forward pass would be left out."""
+    forward = pull_back(layer, params, state, x, g)
+    g = g.astype(forward["y"].dtype)  # no work, unless y has another dtype than x
+    return {"y": forward["y"], "state": forward["state"]} | backward(forward["vjp"], g)
+
+
+FUNCTIONS = {"eval-forward": evaluate, "train-forward": train, "forward-backward": both}
+
+
+def arguments_of(layer: Layer, inputs: Inputs, dtype: str) -> tuple:
+    """Params, state, x and g on the device, in the layout of the library."""
+
+    def place(each: np.ndarray) -> jax.Array:
+        each = np.moveaxis(each, -1, 1) if layer.channels_first else each
+        return jnp.asarray(np.ascontiguousarray(each), dtype)
+
+    params = {"scale": jnp.asarray(inputs.scale), "bias": jnp.asarray(inputs.bias)}
+    return params, layer.state, place(inputs.x), place(inputs.g)
+
+
+def compiled(function: Callable, *arguments: Any) -> tuple[Any, float]:
+    """The function compiled for these arguments, and the seconds that took."""
+    start = time.perf_counter()
+    made = jax.jit(function).lower(*arguments).compile()
+    return made, time.perf_counter() - start
+
+
+def temporary_bytes(made: Any) -> float:
+    """What the backend says it allocates in a call; NaN where it does not say."""
+    return getattr(made.memory_analysis(), "temp_size_in_bytes", np.nan)
+
+
+def program(layer: Layer, mode: str, inputs: Inputs, dtype: str) -> Program:
+    """A mode of a layer, compiled."""
+    arguments, residuals = arguments_of(layer, inputs, dtype), np.nan
+    if mode == "backward":
+        forward, _ = compiled(functools.partial(pull_back, layer), *arguments)
+        vjp = forward(*arguments)["vjp"]
+        residuals = float(sum(leaf.nbytes for leaf in jax.tree.leaves(vjp)))
+        function, arguments = backward, (vjp, arguments[-1])
+    else:
+        function = functools.partial(FUNCTIONS[mode], layer)
+    made, seconds = compiled(function, *arguments)
+    return Program(
+        lambda: jax.block_until_ready(made(*arguments)),
+        lambda result: outputs(layer, result),
+        seconds,
+        temporary_bytes(made),
+        residuals,
+    )
+
+
+def outputs(layer: Layer, result: dict[str, Any]) -> Outputs:
+    """What a program gave, channels last in float64."""
+
+    def big(name: str) -> np.ndarray | None:
+        if name not in result:
+            return None
+        each = np.asarray(result[name], np.float64)
+        return np.moveaxis(each, 1, -1) if layer.channels_first else each
+
+    dparams = result.get("dparams", {"scale": None, "bias": None})
+    mean, var = layer.statistics(result["state"]) if "state" in result else (None, None)
+    small = (
+        None if each is None else np.asarray(each, np.float64)
+        for each in (dparams["scale"], dparams["bias"], mean, var)
+    )
+    return Outputs(big("y"), big("dx"), *small)
+
+
+def copy(inputs: Inputs, dtype: str) -> Program:
+    """Reads and writes x once: the bandwidth that the machine has at that moment."""
+    x = jnp.asarray(inputs.x, dtype)
+    made, seconds = compiled(jnp.copy, x)
+    return Program(lambda: made(x).block_until_ready(), lambda y: Outputs(), seconds)
