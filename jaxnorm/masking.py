@@ -12,7 +12,8 @@ from jaxnorm.precision import accumulation_dtype
 def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Shaped[Array, "..."]:
     """Weights in x's rank; numbers in x's accumulation dtype, a mask as it is.
 
-    Errors for those that do not fit. What fits is not copied, which derivatives would keep.
+    Errors for those that do not fit. Those that are so already are not copied, for a
+    derivative would keep both.
     """
     if not isinstance(weights, jax.Array):
         weights = jnp.asarray(weights)

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxnorm.axes import Axis, canonical_axes, take
 from jaxnorm.masking import as_weights, clear, weighted
 from jaxnorm.moments import Moments
-from jaxnorm.precision import accumulation_dtype, as_floating
+from jaxnorm.precision import Operand, accumulation_dtype, as_floating
 
 
 def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Moments:
@@ -26,7 +26,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
     The variance takes another pass over x: E[x²] − μ² would cancel, and lose every
     digit once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983,
     "Algorithms for computing the sample variance"). A constant is its own mean, to the
-    last bit, and its variance is 0. For a derivative, only x and its moments are kept.
+    last bit, and its variance is 0. For a derivative x, its weights and its moments are kept.
 
     Args:
       x: floating array of any rank.
@@ -34,7 +34,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
         of its own.
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
-        negative weight counts as 0.
+        weight that is negative or NaN counts as 0.
 
     Returns:
       Moments of the shape of the axes kept, in at least float32.
@@ -56,10 +56,6 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
     return Moments(*(jnp.squeeze(each, axes) for each in _measure(x, weights, axes)))
 
 
-# What JAX passes to a rule: an array, a tracer, or one of NumPy's arrays for a constant.
-Operand = Any
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _measure(x: Operand, weights: Operand | None, axes: tuple[int, ...]) -> Moments:
     """The moments, with the reduced axes kept at size 1."""
@@ -68,46 +64,46 @@ def _measure(x: Operand, weights: Operand | None, axes: tuple[int, ...]) -> Mome
     return _measure_weighted(x, weights, axes)
 
 
-def _measure_weighted(x: Operand, weights: Operand, axes: tuple[int, ...]) -> Moments:
-    """The moments of weighted samples: Chan et al.'s corrected two-pass algorithm."""
-    used, x, w = _used(x, weights)
-    count = _count(clear(jnp.broadcast_to(w, jnp.shape(weights)), used), x.shape, axes)
-    seen = _seen(count)
-    # A share is at most 1, so that no sum overflows where the mean itself does not.
-    guess = _total(w / seen * x, axes)
-    # It is off by some ulps, even for a constant, for which all variance is that.
-    centred = clear(x - guess, used)
-    off = _total(w * centred, axes) / seen
-    var = _total(w * jnp.square(centred), axes) / seen - jnp.square(off)
-    return Moments(count, guess + off, jnp.where(var <= jnp.square(off) / 1024, 0, var))
-
-
 def _measure_equal(x: Array, axes: tuple[int, ...]) -> Moments:
     """The moments of samples of equal weight, in two passes over x."""
-    n = math.prod(take(x.shape, axes))
+    n = float(math.prod(take(x.shape, axes)))
     if not n:
         kept = [1 if i in axes else size for i, size in enumerate(x.shape)]
         return Moments.empty(tuple(kept), x.dtype)
-    first = x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
     total = _total(x, axes)
-    summed = jnp.isfinite(total)  # the sum of a large constant is not
+    first, middle, last = (_sample(x, axes, part) for part in (0, 1 / 2, 1))
+    # Σx/n is off by some ulps, also for a constant, which is as good a mean where it is as
+    # near; and it overflows before x does.
+    near = jnp.abs(total / n - first) <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(first)
+    constant = (near & (first == middle) & (first == last)) | jnp.isinf(total)
     # Of its own: x − mean, which others use too, XLA would write to memory on a CPU.
-    opposite = jnp.where(summed, total / -n, -first)
+    opposite = jnp.where(constant, -first, total / -n)
     var = _total(jnp.square(x + opposite), axes) / n
-
-    # Σx/n is off by some ulps for a constant, and all deviations are that of the first.
-    float_ = jnp.finfo(x.dtype)
-    off = jnp.abs(opposite + first)
-    rounding = 8 * float_.eps * jnp.abs(first)
-    alike = jnp.abs(jnp.sqrt(var) - off) <= off / 1024 + math.sqrt(float_.tiny)
-    constant = (off <= rounding) & alike
+    constant &= jnp.isfinite(var)
     return Moments(
         count=jnp.full_like(total, n),
         # A division, which XLA does once for each feature: a choice of quotients it would
         # make again for each element of x.
         mean=jnp.where(constant, first, total) / jnp.where(constant, 1, n),
-        var=jnp.where(constant, 0, var),
+        var=var,
     )
+
+
+def _measure_weighted(x: Operand, weights: Operand, axes: tuple[int, ...]) -> Moments:
+    """The moments of weighted samples: Chan et al.'s corrected two-pass algorithm."""
+    used, x, w = _used(x, weights)
+    count = _count(clear(jnp.broadcast_to(w, jnp.shape(weights)), used), x.shape, axes)
+    # A share is at most 1, so that no sum overflows where its result does not.
+    share = w / _seen(count)
+    guess = _total(share * x, axes)
+    # It is off by some ulps, the squares of which overflow for the largest constants.
+    unit = jnp.where(jnp.abs(guess) > 2.0**60, 2.0**80, 1)
+    centred = clear((x - guess) / unit, used)
+    off = _total(share * centred, axes)
+    var = _total(share * jnp.square(centred), axes) - jnp.square(off)
+    # All variance of a constant is that of the guess.
+    var = jnp.where(var <= jnp.square(off) / 1024, 0, var)
+    return Moments(count, guess + off * unit, var * unit * unit)
 
 
 def _measure_jvp(
@@ -122,7 +118,7 @@ _measure.defjvp(_measure_jvp, symbolic_zeros=True)
 
 
 # What a checkpoint is given is all that is kept of it: x, and no copy in float32.
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=5)
+@functools.partial(jax.checkpoint, static_argnums=5)
 def _differential(
     x: Operand,
     weights: Operand | None,
@@ -136,6 +132,8 @@ def _differential(
     dn = Σdw,  dμ = Σ(w·dx + dw·(x − μ))/n,  dσ² = Σ(2w·dx·(x − μ) + dw·((x − μ)² − σ²))/n
     """
     count, mean, var = moments
+    # Without weights the count is a number: as an array it would be kept.
+    n = _seen(count) if weights is not None else float(math.prod(take(x.shape, axes)) or 1)
     used, x, w = _used(x, weights)
     centred = x - mean
     dcount = dmean = dvar = jnp.zeros_like(mean)
@@ -148,7 +146,7 @@ def _differential(
         dcount += _total(dw, axes)
         dmean += _total(dw * centred, axes)
         dvar += _total(dw * (jnp.square(centred) - var), axes)
-    return Moments(dcount, dmean / _seen(count), dvar / _seen(count))
+    return Moments(dcount, dmean / n, dvar / n)
 
 
 def _used(x: Operand, weights: Operand | None) -> tuple[Array | None, Array, Array]:
@@ -167,13 +165,24 @@ def _used(x: Operand, weights: Operand | None) -> tuple[Array | None, Array, Arr
 def _count(w: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
     """Σw over the axes of an array of this shape, against which w broadcasts."""
     repeated = [i for i in axes if w.shape[i] == 1]
-    count = _total(w, axes) * math.prod(take(shape, tuple(repeated)))
+    count = _total(w, axes) * float(math.prod(take(shape, tuple(repeated))))
     kept = [1 if i in axes else size for i, size in enumerate(shape)]
     return jnp.broadcast_to(count, kept)
 
 
 def _seen(count: Array) -> Array:
     return jnp.where(count > 0, count, 1)
+
+
+def _sample(x: Array, axes: tuple[int, ...], part: float) -> Array:
+    """The sample that lies so far along the reduced axes: 0 is the first, 1 the last."""
+    places = [int(part * (size - 1)) for size in x.shape]
+    return x[
+        tuple(
+            slice(place, place + 1) if i in axes else slice(None)
+            for i, place in enumerate(places)
+        )
+    ]
 
 
 def _total(values: Array, axes: tuple[int, ...]) -> Array:

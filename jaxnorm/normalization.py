@@ -22,7 +22,7 @@ from jaxnorm.axes import (
 )
 from jaxnorm.masking import as_weights, clear, weighted
 from jaxnorm.moments import Moments
-from jaxnorm.precision import accumulation_dtype, as_floating, check_number, widen
+from jaxnorm.precision import Operand, accumulation_dtype, as_floating, check_number, widen
 
 
 def check_operands(
@@ -107,14 +107,10 @@ def normalize(
         Moments(*(over(kept, each) for each in moments)),
         over((), 1) if scale is None else over(features, scale),
         over((), 0) if bias is None else over(features, bias),
-        None if weights is None else weighted(as_weights(weights, x)),
+        None if weights is None else as_weights(weights, x),
         float(epsilon),
         jnp.dtype(dtype),
     )
-
-
-# What JAX passes to a rule: an array, a tracer, or one of NumPy's arrays for a constant.
-Operand = Any
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(5, 6))
@@ -123,28 +119,31 @@ def _normalize(
     moments: Moments,
     scale: Operand,
     bias: Operand,
-    used: Operand | None,
+    weights: Operand | None,
     epsilon: float,
     dtype: np.dtype,
 ) -> Array:
     """(x − μ)·γr + β, all in the rank of x, and all but x in its accumulation dtype."""
-    centred = jnp.asarray(x, moments.mean.dtype) - moments.mean
+    usable = _usable(x, moments, weights)
+    # Cleared before as well, for NaN behind a mask to pass unseen by jax_debug_nans.
+    x = clear(jnp.asarray(x, moments.mean.dtype), usable)
+    centred = clear(x - moments.mean, usable)
     # One factor of the size of the moments or features, so that x is multiplied once.
     gain = scale * _inverse_deviation(moments.var, epsilon)
-    return (clear(centred, _usable(x, moments, used)) * gain + bias).astype(dtype)
+    return (centred * gain + bias).astype(dtype)
 
 
 def _normalize_jvp(
     epsilon: float, dtype: np.dtype, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Array, Array]:
-    x, moments, scale, _, used = primals
+    x, moments, scale, _, weights = primals
     y = _normalize(*primals, epsilon, dtype)
     dx, dmoments, dscale, dbias, _ = tangents
     differentials = (
         None if isinstance(each, SymbolicZero) else each
         for each in (dx, dmoments.mean, dmoments.var, dscale, dbias)
     )
-    dy = _differential(x, moments, scale, used, *differentials, epsilon)
+    dy = _differential(x, moments, scale, weights, *differentials, epsilon)
     return y, jnp.broadcast_to(dy, y.shape).astype(dtype)
 
 
@@ -152,12 +151,12 @@ _normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
 
 
 # What a checkpoint is given is all that is kept of it: x, and no copy in float32.
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=9)
+@functools.partial(jax.checkpoint, static_argnums=9)
 def _differential(
     x: Operand,
     moments: Moments,
     scale: Operand,
-    used: Operand | None,
+    weights: Operand | None,
     dx: Operand | None,
     dmean: Operand | None,
     dvar: Operand | None,
@@ -170,7 +169,7 @@ def _differential(
     dy = γr·(dx − dμ) + (x − μ)·d(γr) + dβ,  d(γr) = r·dγ + γ·dr,  dr = −½r³·dσ²
     """
     _, mean, var = moments
-    usable = _usable(x, moments, used)
+    usable = _usable(x, moments, weights)
     x = clear(jnp.asarray(x, mean.dtype), usable)
     inverse = _inverse_deviation(var, epsilon)
     gain = scale * inverse
@@ -184,18 +183,16 @@ def _differential(
     if dvar is not None:
         dgain = dgain - scale * inverse * inverse * inverse / 2 * dvar
     if not (dscale is None and dvar is None):
-        # Not (x − μ)·d(γr), for the transpose of this is Σg·x − μ·Σg, which on a CPU reads
-        # x and g once and writes nothing. Its error is that of μ itself, |μ|·eps.
-        dy = dy + x * dgain - mean * dgain
+        dy = dy + (x - mean) * dgain
     dy = clear(dy, usable)
     return dy if dbias is None else dy + dbias
 
 
-def _usable(x: Operand, moments: Moments, used: Operand | None) -> Array | None:
+def _usable(x: Operand, moments: Moments, weights: Operand | None) -> Array | None:
     """Where x is normalised, the rest giving β; None is everywhere."""
-    if used is None:
+    if weights is None:
         return None
-    return used | (jnp.isfinite(x) & (moments.count > 0))
+    return weighted(jnp.asarray(weights)) | (jnp.isfinite(x) & (moments.count > 0))
 
 
 def _inverse_deviation(var: Array, epsilon: float) -> Array:

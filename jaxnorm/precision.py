@@ -10,6 +10,9 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
+# What JAX passes to a rule of ours: an array, a tracer, or NumPy's array for a constant.
+Operand = Any
+
 
 def accumulation_dtype(*dtypes: DTypeLike) -> np.dtype:
     """The dtype of reductions and statistics: the finest given, but at least float32.

@@ -102,8 +102,8 @@ def train(x, *, epsilon=1e-5, weights=None):
     )
 
 
-CONSTANTS = (0.0, -0.1, 7.7, 1e6 + 0.3, 1e20, 1e-30, 1e-40)
-LARGEST = (3e38, -3.4e38)  # whose sums overflow, and with weights the squares of their ulps
+CONSTANTS = (0.0, -0.1, 7.7, 1e6 + 0.3, 1e20, -2.1642801e32, 3e38, -3.3e38, 1e-20)
+SMALLEST = (1e-30, 1e-40)  # whose shares of a weighted sum underflow
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
@@ -111,12 +111,41 @@ LARGEST = (3e38, -3.4e38)  # whose sums overflow, and with weights the squares o
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_constant_feature_gives_its_bias(n, epsilon, weighted):
     """Also where Σx overflows, or Σx/n is off by some ulps."""
-    x = np.tile(np.float32(CONSTANTS + (() if weighted else LARGEST)), (n, 1))
+    x = np.tile(np.float32(CONSTANTS + (() if weighted else SMALLEST)), (n, 1))
     weights = np.where(np.arange(n) % 3, 0.7, 1.1).astype(np.float32)[:, None]
     y, statistics = train(x, epsilon=epsilon, weights=weights if weighted else None)
     np.testing.assert_array_equal(y, np.zeros_like(x))
-    np.testing.assert_allclose(statistics.mean, x[0], rtol=ULP, atol=1e-38)
+    np.testing.assert_allclose(statistics.mean, x[0], rtol=2 * ULP, atol=1e-38)
     np.testing.assert_array_equal(statistics.var, np.zeros_like(x[0]))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_constant_feature_has_no_gradient_by_its_scale(rng, weighted):
+    x = np.tile(np.float32([0.1, 7.7, 1e6 + 0.3]), (4096, 1))
+    g = rng.normal(1, 1, x.shape).astype(np.float32)
+    weights = np.full((4096, 1), 0.3, np.float32) if weighted else None
+
+    @jax.jit
+    def loss(scale):
+        statistics = ema(0.9).init((3,))
+        return jnp.sum(g * batch_norm(x, statistics, scale, train=True, weights=weights)[0])
+
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.ones(3)), jnp.zeros(3))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("start", [1.0, 1e4, 1e6, 1.7e9])
+def test_two_values_an_ulp_apart_are_no_constant(start, weighted):
+    """Taking either for the mean of all is off by no more than rounding is."""
+    one, ulp = np.float32(start), np.spacing(np.float32(start))
+    for apart in (1, 2, 4, 8, 16):
+        for pattern in ([0, 1], [0, 0, 1, 1], [0, 1, 1, 0], [1, 0, 0], 59 * [0, 1]):
+            x = (one + apart * ulp * np.array(pattern, np.float32))[:, None]
+            y, _ = train(x, epsilon=0.0, weights=np.ones_like(x) if weighted else None)
+            _, mean, var = oracle.moments(x, (0,))
+            expected = (x - mean) / np.sqrt(var)
+            bound = 4 * ULP * (1 + mean / np.sqrt(var)) * np.maximum(1, np.abs(expected))
+            assert (np.abs(y - expected) <= bound).all()
 
 
 def test_an_almost_constant_feature_is_none(rng):
@@ -129,6 +158,7 @@ def test_an_almost_constant_feature_is_none(rng):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_large_values_do_not_overflow_where_their_variance_does_not(rng, weighted):
+    """As long as n times the variance does not."""
     x = (1e15 * rng.normal(size=(64, 4))).astype(np.float32)
     weights = np.ones((64, 1), np.float32) if weighted else None
     y, statistics = train(x, weights=weights)

@@ -1,12 +1,14 @@
 """What is kept between forward and backward: one copy of x, in its own dtype."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jaxnorm.linen as jn
-from tests.cases import NORMS, Case
+from tests.cases import NORMS, WEIGHTINGS, Case
 
 DTYPES = ("float32", "bfloat16", "float16")
 SHAPE = (64, 8, 8, 16)
@@ -14,7 +16,7 @@ CASES = [
     Case(norm, SHAPE, -1, dtype, weighting)
     for norm in NORMS
     for dtype in DTYPES
-    for weighting in ("none", "mask")
+    for weighting in WEIGHTINGS
 ]
 
 
@@ -27,16 +29,25 @@ def kept(f, x, *others):
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_one_copy_of_x_is_kept(case, wrap):
+    """And the weights there are, once."""
     x, scale, bias, _ = case.arrays()
-    assert 1 <= kept(wrap(case.apply), x, scale, bias) <= 1.05
+    weights = case.weights()
+    more = 0 if weights is None else weights.nbytes / x.nbytes
+
+    def apply(*arrays):
+        return case.apply(*arrays, weights=weights)
+
+    assert 1 <= kept(wrap(apply), x, scale, bias) <= 1.05 + more
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_nothing_of_the_size_of_x_is_added_where_x_is_no_variable(case):
     """Symbolic zeros: an array of zeros for dx would be kept as well."""
     x, scale, bias, _ = case.arrays()
-    _, vjp = jax.vjp(lambda scale, bias: case.apply(x, scale, bias), scale, bias)
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(vjp)) <= 1.05 * x.nbytes
+    weights = case.weights()
+    more = 0 if weights is None else weights.nbytes
+    _, vjp = jax.vjp(lambda *p: case.apply(x, *p, weights=weights), scale, bias)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(vjp)) <= 1.05 * x.nbytes + more
 
 
 @pytest.mark.usefixtures("lenient")
@@ -57,36 +68,56 @@ def test_it_stays_one_copy_through_the_module(train, dtype, out):
     assert 1 <= kept(apply, x, variables["params"]) <= 1.05
 
 
-@pytest.mark.usefixtures("lenient")
-def test_eight_layers_keep_eight_copies_in_the_compiled_program():
-    """Where those of flax keep sixteen; a scan holds what it keeps all at once."""
-    x = jnp.ones((1024, 64))
+def temporaries(norm, dtype, *, scan):
+    """What a step through eight layers works with, in sizes of x."""
+    x = jnp.ones((1024, 64), dtype)
 
-    def temporaries(norm):
-        class Block(nn.Module):
-            @nn.compact
-            def __call__(self, x, _):
-                return norm(name="norm")(x), None
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return norm(dtype=dtype, name="norm")(x), None
 
+    class Loop(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            for _ in range(8):
+                x = jnp.sin(Block()(x, None)[0])
+            return x, None
+
+    layers = Loop()
+    if scan:
         layers = nn.scan(
             Block,
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True},
             length=8,
         )()
-        variables = layers.init(jax.random.key(0), x, None)
+    variables = layers.init(jax.random.key(0), x, None)
 
-        def loss(params, x):
-            (y, _), updates = layers.apply(
-                {**variables, "params": params}, x, None, mutable=["batch_stats"]
-            )
-            return jnp.sum(jnp.sin(y)), updates
+    def loss(params, x):
+        (y, _), updates = layers.apply(
+            {**variables, "params": params}, x, None, mutable=["batch_stats"]
+        )
+        return jnp.sum(jnp.sin(y).astype(jnp.float32)), updates
 
-        step = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
-        compiled = step.lower(variables["params"], x).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / x.nbytes
+    step = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    compiled = step.lower(variables["params"], x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / x.nbytes
 
-    ours = temporaries(lambda name: jn.BatchNorm(train=True, name=name))
-    theirs = temporaries(lambda name: nn.BatchNorm(use_running_average=False, name=name))
-    assert 8 <= ours <= 12  # the layers' copies, and what a step works with
-    assert theirs >= 16
+
+OURS = functools.partial(jn.BatchNorm, train=True)
+THEIRS = functools.partial(nn.BatchNorm, use_running_average=False)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_scan_over_eight_layers_keeps_eight_copies():
+    """Where it keeps sixteen with flax; a scan holds what it keeps all at once."""
+    assert 8 <= temporaries(OURS, "float32", scan=True) <= 10
+    assert temporaries(THEIRS, "float32", scan=True) >= 16
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_compiled_loop_in_16_bits_keeps_no_copies_in_32():
+    """Which XLA would, if it shared x in float32 between forward and backward."""
+    ours = temporaries(OURS, "bfloat16", scan=False)
+    assert ours <= 0.75 * temporaries(THEIRS, "bfloat16", scan=False)

@@ -153,3 +153,11 @@ def test_merge_of_nothing_says_what_to_do():
 def test_merge_does_not_overflow_where_the_result_does_not():
     big = Moments(jnp.full(1, 4.0), jnp.full(1, 3e38), jnp.zeros(1))
     assert float(merge(big, big).mean[0]) == pytest.approx(3e38)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_there_may_be_more_samples_than_an_integer_of_32_bits_counts(weighted):
+    x = jax.ShapeDtypeStruct((2**31, 2), jnp.bfloat16)
+    weights = jax.ShapeDtypeStruct((1, 2), jnp.float32) if weighted else None
+    moments = jax.eval_shape(lambda x, w: measure(x, 0, w), x, weights)
+    assert moments.mean.shape == (2,)

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure
 from jaxnorm.mode import check_train
 from jaxnorm.moments import check_groups, synchronize
@@ -87,6 +88,8 @@ def batch_norm(
     reduced = complement(features, x.ndim)
     check_train(train=train)
     check_operands(x, features, scale, bias, epsilon, weights)
+    if weights is not None:
+        weights = as_weights(weights, x)
     check_groups(axis_name, axis_index_groups)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
