@@ -72,20 +72,22 @@ def _measure_equal(x: Array, axes: tuple[int, ...]) -> Moments:
         return Moments.empty(tuple(kept), x.dtype)
     total = _total(x, axes)
     first, middle, last = (_sample(x, axes, part) for part in (0, 1 / 2, 1))
-    # Σx/n is off by some ulps, also for a constant, which is as good a mean where it is as
-    # near; and it overflows before x does.
-    near = jnp.abs(total / n - first) <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(first)
-    constant = (near & (first == middle) & (first == last)) | jnp.isinf(total)
+    # Σx/n is off by some ulps, also for a constant, and overflows before x does. What may
+    # be a constant is compared with its first sample instead.
+    off = total / n - first
+    near = jnp.abs(off) <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(first)
+    alike = (near & (first == middle) & (first == last)) | jnp.isinf(total)
     # Of its own: x − mean, which others use too, XLA would write to memory on a CPU.
-    opposite = jnp.where(constant, -first, total / -n)
+    opposite = jnp.where(alike, -first, total / -n)
     var = _total(jnp.square(x + opposite), axes) / n
-    constant &= jnp.isfinite(var)
+    # It is no constant where it varies by more than the sum is off.
+    constant = alike & (var <= 16 * jnp.square(off)) & jnp.isfinite(var)
     return Moments(
         count=jnp.full_like(total, n),
         # A division, which XLA does once for each feature: a choice of quotients it would
         # make again for each element of x.
         mean=jnp.where(constant, first, total) / jnp.where(constant, 1, n),
-        var=var,
+        var=jnp.where(alike & ~constant, var - jnp.square(off), var),
     )
 
 

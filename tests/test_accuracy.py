@@ -148,6 +148,18 @@ def test_two_values_an_ulp_apart_are_no_constant(start, weighted):
             assert (np.abs(y - expected) <= bound).all()
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-3, 1.0])
+def test_a_constant_but_for_one_sample_is_none(size):
+    """Its mean is as near to the first sample as the sum is off."""
+    x = np.full((4096, 1), 1.7, np.float32)
+    x[1000] += np.float32(size)
+    y, _ = train(x, epsilon=0.0)
+    _, mean, var = oracle.moments(x, (0,))
+    expected = (x - mean) / np.sqrt(var)
+    bound = 4 * ULP * (1 + mean / np.sqrt(var)) * np.maximum(1, np.abs(expected))
+    assert (np.abs(y - expected) <= bound).all()
+
+
 def test_an_almost_constant_feature_is_none(rng):
     """At |μ|/σ = 10⁵ a deviation is some ulps, and still told from rounding."""
     x = (1e5 + rng.normal(size=(4096, 16))).astype(np.float32)
