@@ -35,18 +35,22 @@ def parser(name: str, description: str, *, epochs: int, batch_size: int) -> Pars
         metavar="DIR",
         help="the four files of a data set in MNIST's IDX format, raw or .gz",
     )
+    add_folder(made, name, "the result, the figure and, until then, the checkpoint")
+    return made
+
+
+def add_folder(made: Parser, name: str, holds: str) -> None:
+    """The options for the folder of a run, which holds that."""
     made.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         default=Path("results") / name,
-        help="for the result, the figure and, until then, the checkpoint "
-        f"(results/{name}); a run stopped half way goes on from there",
+        help=f"for {holds} (results/{name}); a run stopped half way goes on from there",
     )
     made.add_argument(
         "--restart", action="store_true", help="throw away what a run left in --out"
     )
-    return made
 
 
 def _positive(text: str) -> int:

@@ -99,13 +99,13 @@ def _measure_weighted(x: Operand, weights: Operand, axes: tuple[int, ...]) -> Mo
     share = w / _seen(count)
     guess = _total(share * x, axes)
     # It is off by some ulps, the squares of which overflow for the largest constants.
-    unit = jnp.where(jnp.abs(guess) > 2.0**60, 2.0**80, 1)
-    centred = clear((x - guess) / unit, used)
+    shrink = jnp.where(jnp.abs(guess) > 2.0**60, 2.0**-80, 1)
+    centred = clear((x - guess) * shrink, used)
     off = _total(share * centred, axes)
     var = _total(share * jnp.square(centred), axes) - jnp.square(off)
     # All variance of a constant is that of the guess.
     var = jnp.where(var <= jnp.square(off) / 1024, 0, var)
-    return Moments(count, guess + off * unit, var * unit * unit)
+    return Moments(count, guess + off / shrink, var / shrink / shrink)
 
 
 def _measure_jvp(

@@ -16,6 +16,7 @@ from experiments.benchmarks.cases import Case
 from experiments.benchmarks.comparison import FIGURES, IMPLEMENTATIONS
 from experiments.benchmarks.ops import MODES, OPS, Shape
 from experiments.console import Refused, console, exit_status
+from experiments.options import add_folder
 from experiments.runs import Run
 
 NAME = "benchmarks"
@@ -48,17 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--quick", action="store_true", help="small shapes and few rounds: seconds"
     )
-    made.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        default=Path("results") / NAME,
-        help=f"for the result and the figure (results/{NAME}); a run stopped half way "
-        "goes on from there",
-    )
-    made.add_argument(
-        "--restart", action="store_true", help="throw away what a run left in --out"
-    )
+    add_folder(made, NAME, "the result and the figure")
     return made
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from experiments.benchmarks.comparison import OURS, PEERS
 from experiments.benchmarks.ops import Shape
 from experiments.benchmarks.tables import terminal, two_digits
 from experiments.console import console, exit_status
+from experiments.options import add_folder
 from experiments.results import Verdict, show
 from experiments.runs import Run
 
@@ -30,17 +30,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--quick", action="store_true", help="less data and fewer means")
-    made.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        default=Path("results") / NAME,
-        help=f"for the result and the figure (results/{NAME}); a run stopped half way "
-        "goes on from there",
-    )
-    made.add_argument(
-        "--restart", action="store_true", help="throw away what a run left in --out"
-    )
+    add_folder(made, NAME, "the result and the figure")
     return made
 
 
