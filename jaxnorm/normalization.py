@@ -181,7 +181,8 @@ def _differential(
     if dscale is not None:
         dgain = dgain + inverse * dscale
     if dvar is not None:
-        dgain = dgain - scale * inverse * inverse * inverse / 2 * dvar
+        # In this order r³ does not overflow where the result does not.
+        dgain = dgain - gain * inverse * (inverse * dvar) / 2
     if not (dscale is None and dvar is None):
         dy = dy + (x - mean) * dgain
     dy = clear(dy, usable)

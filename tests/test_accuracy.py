@@ -85,8 +85,15 @@ def test_features_of_wildly_different_scale_do_not_disturb_each_other(rng, weigh
     moments = measure(x, 0, weights)
     assert (np.abs(moments.mean - mean[0]) <= 4 * ULP * sizes).all()
     np.testing.assert_allclose(moments.var, var[0], rtol=16 * ULP)
-    y, _ = train(x, epsilon=0.0, weights=weights)
-    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var), atol=64 * ULP)
+    g = rng.normal(size=x.shape).astype(np.float32)
+    y, vjp = jax.vjp(lambda x: train(x, epsilon=0.0, weights=weights)[0], x)
+    one, zero = np.ones_like(sizes), np.zeros_like(sizes)
+    expected = oracle.norm_by_own_moments(
+        x, one, zero, g, reduced=(0,), features=(1,), epsilon=0.0, weights=weights
+    )
+    np.testing.assert_allclose(y, expected.y, atol=64 * ULP)
+    dx = np.asarray(vjp(g)[0])
+    np.testing.assert_allclose(dx * sizes, expected.dx * sizes, atol=64 * ULP)
 
 
 def train(x, *, epsilon=1e-5, weights=None):
