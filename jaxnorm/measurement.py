@@ -96,13 +96,16 @@ def _measure_weighted(x: Operand, weights: Operand, axes: tuple[int, ...]) -> Mo
     used, x, w = _used(x, weights)
     count = _count(clear(jnp.broadcast_to(w, jnp.shape(weights)), used), x.shape, axes)
     # A share is at most 1, so that no sum overflows where its result does not.
-    share = w / _seen(count)
+    seen = _seen(count)
+    share = w / seen
     guess = _total(share * x, axes)
+    # Under a mask nothing need be multiplied, which saves passes over x on a CPU.
+    part, whole = (w, seen) if weights.dtype == bool else (share, 1)
     # It is off by some ulps, the squares of which overflow for the largest constants.
     shrink = jnp.where(jnp.abs(guess) > 2.0**60, 2.0**-80, 1)
     centred = clear((x - guess) * shrink, used)
-    off = _total(share * centred, axes)
-    var = _total(share * jnp.square(centred), axes) - jnp.square(off)
+    off = _total(part * centred, axes) / whole
+    var = _total(part * jnp.square(centred), axes) / whole - jnp.square(off)
     # All variance of a constant is that of the guess.
     var = jnp.where(var <= jnp.square(off) / 1024, 0, var)
     return Moments(count, guess + off / shrink, var / shrink / shrink)
