@@ -99,6 +99,81 @@ def check_features(shape: tuple[int, ...], **arrays: Any) -> None:
             )
 
 
+def count_groups(channels: int, num_groups: int | None, group_size: int | None) -> int:
+    """The number of groups of so many channels, from either argument, the other None.
+
+    Raises a ValueError unless exactly one is given and divides the channels.
+
+    >>> count_groups(64, num_groups=None, group_size=16)
+    4
+    """
+    if (num_groups is None) == (group_size is None):
+        raise ValueError(
+            f"num_groups={num_groups} and group_size={group_size}, but exactly one is "
+            "expected; give the one that is meant, and None for the other."
+        )
+    name, given = (
+        ("num_groups", num_groups) if group_size is None else ("group_size", group_size)
+    )
+    try:
+        divisor = operator.index(given)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise TypeError(f"{name}={given!r}, but an integer is expected.") from None
+    if divisor < 1 or channels % divisor:
+        divisors = [each for each in range(1, channels + 1) if channels % each == 0]
+        raise ValueError(
+            f"{name}={given} does not divide the {channels} channels; give one of "
+            f"{divisors}."
+        )
+    return divisor if group_size is None else channels // divisor
+
+
+def positions(
+    shape: tuple[int, ...], features: tuple[int, ...], reduced: Axis | None
+) -> tuple[int, ...]:
+    """The axes over which a single feature has its moments taken.
+
+    They are those given, or else all but the first, which is the batch, and the features.
+    Raises a ValueError if one of them is of features, or if the batch is.
+
+    >>> positions((8, 28, 28, 3), features=(3,), reduced=None)
+    (1, 2)
+    """
+    if reduced is not None:
+        axes = canonical_axes(reduced, len(shape))
+        both = [each for each in axes if each in features]
+        if both:
+            raise ValueError(
+                f"reduced={reduced} and axis={features} of x, of shape {shape}, both name "
+                f"the axes {both}; reduce the axes of positions only, as in reduced="
+                f"{complement((0, *features), len(shape))}."
+            )
+        return axes
+    if 0 in features:
+        raise ValueError(
+            f"axis={features} names the first axis of x, of shape {shape}, which is taken "
+            "for the batch; name in reduced= the axes over which the moments are taken."
+        )
+    return complement((0, *features), len(shape))
+
+
+def without_last(axes: Axis | None, ndim: int) -> tuple[int, ...] | None:
+    """The axes but the last, which flax's group norms want named; None is None.
+
+    >>> without_last((1, 2, -1), ndim=4)
+    (1, 2)
+    """
+    if axes is None:
+        return None
+    given = canonical_axes(axes, ndim)
+    if ndim - 1 not in given:
+        raise ValueError(
+            f"reduction_axes={axes} of an array of rank {ndim} lack the last axis, of the "
+            "features, over groups of which the moments are taken too; add -1."
+        )
+    return given[:-1]
+
+
 def check_samples(
     shape: tuple[int, ...], reduced: tuple[int, ...], *, mapped: bool
 ) -> None:
@@ -108,8 +183,9 @@ def check_samples(
     """
     if not reduced and not mapped:
         raise ValueError(
-            f"x has shape {shape}, and all its axes are features, so that there is no "
-            "batch to take moments of; give x a batch axis, or name fewer axes in axis=."
+            f"x has shape {shape}, and no axis is left to take moments over: each value "
+            "would be its own mean, and the output β everywhere; give x an axis of "
+            "samples or positions, or name fewer axes in axis=."
         )
     if 0 in take(shape, reduced):
         raise ValueError(

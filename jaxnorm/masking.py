@@ -30,6 +30,11 @@ def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Shaped[Array, "...
     return weights.astype(accumulation_dtype(x.dtype))
 
 
+def as_mask(mask: ArrayLike | None) -> Bool[Array, "..."] | None:
+    """What flax calls a mask: numbers are taken for True where they are not 0."""
+    return None if mask is None else jnp.asarray(mask, bool)
+
+
 def weighted(weights: Shaped[Array, "..."]) -> Bool[Array, "..."]:
     """Where weights count at all: a mask itself, and positive numbers.
 

@@ -56,6 +56,26 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
     return Moments(*(jnp.squeeze(each, axes) for each in _measure(x, weights, axes)))
 
 
+def measure_about_zero(
+    x: ArrayLike, axes: Axis, weights: ArrayLike | None = None
+) -> Moments:
+    """The moments of `x` about 0 in place of its mean: those of a root mean square.
+
+        n = Σw,  μ = 0,  σ² = Σw·x² / n
+
+    They merge like others. The arguments, errors and derivatives are those of `measure`.
+
+    >>> measure_about_zero(jnp.array([3.0, 4.0]), axes=0).var
+    Array(12.5, dtype=float32)
+    """
+    x = as_floating(x)
+    axes = canonical_axes(axes, x.ndim)
+    if weights is not None:
+        weights = as_weights(weights, x)
+    count, square = (jnp.squeeze(e, axes) for e in _mean_square(x, weights, axes))
+    return Moments(count, jnp.zeros_like(square), square)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _measure(x: Operand, weights: Operand | None, axes: tuple[int, ...]) -> Moments:
     """The moments, with the reduced axes kept at size 1."""
@@ -152,6 +172,59 @@ def _differential(
         dmean += _total(dw * centred, axes)
         dvar += _total(dw * (jnp.square(centred) - var), axes)
     return Moments(dcount, dmean / n, dvar / n)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _mean_square(
+    x: Operand, weights: Operand | None, axes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Σw and Σw·x²/Σw, with the reduced axes kept at size 1."""
+    if weights is None:
+        x = jnp.asarray(x, accumulation_dtype(x.dtype))
+        n = float(math.prod(take(x.shape, axes)))
+        square = _total(jnp.square(x), axes) / (n or 1)
+        return jnp.full_like(square, n), square
+    used, x, w = _used(x, weights)
+    count = _count(clear(jnp.broadcast_to(w, jnp.shape(weights)), used), x.shape, axes)
+    return count, _total(w / _seen(count) * jnp.square(x), axes)
+
+
+def _mean_square_jvp(
+    axes: tuple[int, ...], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    moments = _mean_square(*primals, axes)
+    differentials = (None if isinstance(t, SymbolicZero) else t for t in tangents)
+    return moments, _square_differential(*primals, *moments, *differentials, axes)
+
+
+_mean_square.defjvp(_mean_square_jvp, symbolic_zeros=True)
+
+
+@functools.partial(jax.checkpoint, static_argnums=6)
+def _square_differential(
+    x: Operand,
+    weights: Operand | None,
+    count: Operand,
+    square: Operand,
+    dx: Operand | None,
+    dw: Operand | None,
+    axes: tuple[int, ...],
+) -> tuple[Array, Array]:
+    """The differential of both, linear in dx and dw.
+
+    dn = Σdw,  dσ² = Σ(2w·x·dx + dw·(x² − σ²))/n
+    """
+    n = _seen(count) if weights is not None else float(math.prod(take(x.shape, axes)) or 1)
+    used, x, w = _used(x, weights)
+    dcount = dsquare = jnp.zeros_like(square)
+    if dx is not None:
+        dx = w * clear(jnp.asarray(dx, square.dtype), used)
+        dsquare += 2 * _total(dx * x, axes)
+    if dw is not None:
+        dw = clear(jnp.broadcast_to(dw, x.shape), used)
+        dcount += _total(dw, axes)
+        dsquare += _total(dw * (jnp.square(x) - square), axes)
+    return dcount, dsquare / n
 
 
 def _used(x: Operand, weights: Operand | None) -> tuple[Array | None, Array, Array]:

@@ -5,17 +5,14 @@ A mask, a shard, a microbatch or a group of channels is not a special case: each
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import (
-    Axis,
-    canonical_axes,
-)
+from jaxnorm.axes import Axis, canonical_axes
 from jaxnorm.precision import accumulation_dtype
 
 
@@ -106,18 +103,9 @@ def merge(*moments: Moments) -> Moments:
     return pool(Moments(*map(jnp.stack, zip(*alike, strict=True))), axes=0)
 
 
-def check_groups(axis_name: Any, axis_index_groups: Any) -> None:
-    """Raises a ValueError for groups of indices along no axis."""
-    if axis_index_groups is not None and axis_name is None:
-        raise ValueError(
-            f"axis_index_groups={axis_index_groups}, but there is no axis whose indices "
-            "they group; name it with axis_name=."
-        )
-
-
 def synchronize(
     moments: Moments,
-    axis_name: str | tuple[str, ...],
+    axis_name: str | tuple[str, ...] | None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> Moments:
     """The moments of the samples of all devices along a mapped axis, on each of them.
@@ -126,7 +114,8 @@ def synchronize(
 
     Args:
       moments: this device's Moments.
-      axis_name: the name, or names, given to vmap, pmap or the mesh of shard_map.
+      axis_name: the name, or names, given to vmap, pmap or the mesh of shard_map; None
+        leaves the moments as they are.
       axis_index_groups: merge within these groups of indices only. JAX has them under
         pmap, and under shard_map with check_vma=False.
 
@@ -136,6 +125,13 @@ def synchronize(
     >>> jax.vmap(local, axis_name="devices")(x)
     Array([3., 3.], dtype=float32)
     """
+    if axis_name is None:
+        if axis_index_groups is not None:
+            raise ValueError(
+                f"axis_index_groups={axis_index_groups}, but there is no axis whose "
+                "indices they group; name it with axis_name=."
+            )
+        return moments
     # Each device fills its own slot among empty Moments, so that one sum is a gather.
     # all_gather itself is either not known to be replicated under shard_map's check,
     # or not differentiated rightly without it.

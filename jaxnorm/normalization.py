@@ -1,7 +1,7 @@
 """Normalise, scale and shift: the arithmetic that every norm shares, and its derivative."""
 
 import functools
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ from jaxnorm.axes import (
 )
 from jaxnorm.masking import as_weights, clear, weighted
 from jaxnorm.moments import Moments
-from jaxnorm.precision import Operand, accumulation_dtype, as_floating, check_number, widen
+from jaxnorm.precision import Operand, accumulation_dtype, as_operand, check_number
+
+Rounding = Literal["once", "twice"]
 
 
 def check_operands(
@@ -60,6 +62,7 @@ def normalize(
     epsilon: float,
     weights: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
 ) -> Float[Array, "..."]:
     """Normalises `x` with given moments, then scales and shifts it.
 
@@ -77,9 +80,12 @@ def normalize(
         the rest; but where it is not finite, or nothing has any weight, the output is
         β and does not depend on x.
       dtype: the dtype of y; None is that of x.
+      rounding: "once", at the end, after all was computed in at least float32, as flax's
+        Linen and torch do it; or "twice", as Llama does it: (x − μ)·(σ² + ε)^−½ is
+        rounded to dtype, then scaled and shifted in dtype.
 
     Returns:
-      y, in the shape of x, computed in at least float32 and rounded once at the end.
+      y, in the shape of x.
 
     Raises:
       TypeError: x or dtype is not real floating.
@@ -90,9 +96,11 @@ def normalize(
     >>> normalize(x, moments, reduced=0, features=(), epsilon=0.0)
     Array([-1.,  1.], dtype=float32)
     """
-    x = as_floating(x)
-    dtype = x.dtype if dtype is None else dtype
-    x = widen(x, dtype)
+    x, dtype = as_operand(x, dtype)
+    if rounding not in get_args(Rounding):
+        raise ValueError(
+            f"rounding={rounding!r}, but one of {get_args(Rounding)} is expected."
+        )
     kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
     features = canonical_axes(features, x.ndim)
     _check_moments(moments, take(x.shape, kept))
@@ -109,11 +117,12 @@ def normalize(
         over((), 0) if bias is None else over(features, bias),
         None if weights is None else as_weights(weights, x),
         float(epsilon),
-        jnp.dtype(dtype),
+        dtype,
+        rounding,
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
 def _normalize(
     x: Operand,
     moments: Moments,
@@ -122,22 +131,30 @@ def _normalize(
     weights: Operand | None,
     epsilon: float,
     dtype: np.dtype,
+    rounding: Rounding,
 ) -> Array:
     """(x − μ)·γr + β, all in the rank of x, and all but x in its accumulation dtype."""
     usable = _usable(x, moments, weights)
     # Cleared before as well, for NaN behind a mask to pass unseen by jax_debug_nans.
     x = clear(jnp.asarray(x, moments.mean.dtype), usable)
     centred = clear(x - moments.mean, usable)
+    inverse = _inverse_deviation(moments.var, epsilon)
+    if rounding == "twice":
+        normalized = (centred * inverse).astype(dtype)
+        return normalized * scale.astype(dtype) + bias.astype(dtype)
     # One factor of the size of the moments or features, so that x is multiplied once.
-    gain = scale * _inverse_deviation(moments.var, epsilon)
-    return (centred * gain + bias).astype(dtype)
+    return (centred * (scale * inverse) + bias).astype(dtype)
 
 
 def _normalize_jvp(
-    epsilon: float, dtype: np.dtype, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    epsilon: float,
+    dtype: np.dtype,
+    rounding: Rounding,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
 ) -> tuple[Array, Array]:
     x, moments, scale, _, weights = primals
-    y = _normalize(*primals, epsilon, dtype)
+    y = _normalize(*primals, epsilon, dtype, rounding)
     dx, dmoments, dscale, dbias, _ = tangents
     differentials = (
         None if isinstance(each, SymbolicZero) else each

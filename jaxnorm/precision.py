@@ -55,16 +55,29 @@ def as_floating(x: ArrayLike) -> Float[Array, "..."]:
     return x
 
 
-def widen(x: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
-    """`x` as it is to be accumulated for an output of this dtype, in x's own if that does.
+def as_operand(
+    x: ArrayLike, dtype: DTypeLike | None
+) -> tuple[Float[Array, "..."], np.dtype]:
+    """`x` as it is to be accumulated, in its own dtype if that does, and the dtype of y.
 
     Only a float64 output changes x: float32 statistics would not be fine enough for it.
-    Raises a TypeError if the dtype is not real floating.
+    Raises a TypeError if one of the dtypes is not real floating; None is that of x.
     """
+    x = as_floating(x)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
-            f"dtype={jnp.dtype(dtype)}, but the output of a norm is real; give a "
-            "floating dtype, or none for that of x."
+            f"dtype={dtype}, but the output of a norm is real; give a floating dtype, or "
+            "none for that of x."
         )
-    finest = accumulation_dtype(x.dtype, jax.dtypes.canonicalize_dtype(dtype))
-    return x if finest == accumulation_dtype(x.dtype) else x.astype(finest)
+    finest = accumulation_dtype(x.dtype, dtype)
+    return (x if finest == accumulation_dtype(x.dtype) else x.astype(finest)), dtype
+
+
+def coarsened(x: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
+    """`x` in this dtype where that is coarser than its own.
+
+    >>> [coarsened(jnp.ones(2), each).dtype.name for each in (jnp.bfloat16, jnp.float64)]
+    ['bfloat16', 'float32']
+    """
+    return x if np.promote_types(x.dtype, dtype) == dtype else x.astype(dtype)

@@ -11,7 +11,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import canonical_axes, take
+from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.masking import as_mask
 from jaxnorm.mode import resolve_train
+from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.precision import as_floating
 from jaxnorm.running import Statistics, ema
@@ -47,6 +50,7 @@ class BatchNorm(nn.Module):
         x − μ; flax's fast E[x²] − μ² cancels.
       force_float32_reductions: False keeps the running statistics in param_dtype.
         Reductions are in at least float32 either way.
+      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
       train: whether to normalise with the batch and update the statistics. Here or in
         the call; where several flags are given they must agree.
 
@@ -72,6 +76,7 @@ class BatchNorm(nn.Module):
     axis_index_groups: Any = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
+    rounding: Rounding = "once"
     train: bool | None = None
 
     @nn.compact
@@ -111,11 +116,8 @@ class BatchNorm(nn.Module):
         kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
         mean = self.variable("batch_stats", "mean", jnp.zeros, features, kept_in)
         var = self.variable("batch_stats", "var", jnp.ones, features, kept_in)
-        scale = bias = None
-        if self.use_scale:
-            scale = self.param("scale", self.scale_init, features, self.param_dtype)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, features, self.param_dtype)
+        scale = parameter(self, "scale", features)
+        bias = parameter(self, "bias", features)
 
         y, statistics = batch_norm(
             x,
@@ -127,10 +129,10 @@ class BatchNorm(nn.Module):
             axis=self.axis,
             epsilon=self.epsilon,
             estimator=ema(self.momentum),
-            weights=None if mask is None else jnp.asarray(mask, bool),
-            axis_name=None if initializing else self.axis_name,
-            axis_index_groups=None if initializing else self.axis_index_groups,
+            weights=as_mask(mask),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            rounding=self.rounding,
+            **mapped_axes(self),
         )
         if train and not initializing:
             mean.value, var.value = statistics

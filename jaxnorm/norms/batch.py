@@ -10,9 +10,9 @@ from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
 from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure
 from jaxnorm.mode import check_train
-from jaxnorm.moments import check_groups, synchronize
-from jaxnorm.normalization import check_operands, normalize
-from jaxnorm.precision import as_floating, widen
+from jaxnorm.moments import synchronize
+from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.precision import as_operand
 from jaxnorm.running import Estimator, as_statistics, ema
 
 
@@ -30,6 +30,7 @@ def batch_norm(
     axis_name: str | tuple[str, ...] | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
 ) -> tuple[Float[Array, "..."], Any]:
     """Normalises each feature by its moments over the batch and all positions.
 
@@ -55,6 +56,7 @@ def batch_norm(
       axis_index_groups: groups of indices along axis_name that are one batch each, where
         JAX has them: under pmap, and under shard_map with check_vma=False.
       dtype: the dtype of y; None is that of x.
+      rounding: where y is rounded to its dtype; see `normalize`.
 
     Returns:
       (y, statistics): y in the shape of x; the statistics in the structure given.
@@ -81,23 +83,18 @@ def batch_norm(
     >>> statistics.mean
     Array([ 1., 10.], dtype=float32)
     """
-    x = as_floating(x)
-    dtype = x.dtype if dtype is None else dtype
-    x = widen(x, dtype)
+    x, dtype = as_operand(x, dtype)
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
     check_train(train=train)
-    check_operands(x, features, scale, bias, epsilon, weights)
     if weights is not None:
         weights = as_weights(weights, x)
-    check_groups(axis_name, axis_index_groups)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
     if train:
         check_samples(x.shape, reduced, mapped=axis_name is not None)
         moments = measure(x, reduced, weights)
-        if axis_name is not None:
-            moments = synchronize(moments, axis_name, axis_index_groups)
+        moments = synchronize(moments, axis_name, axis_index_groups)
         statistics = estimator.update(statistics, moments)
     else:
         moments = estimator.read(statistics)
@@ -111,5 +108,6 @@ def batch_norm(
         epsilon=epsilon,
         weights=weights,
         dtype=dtype,
+        rounding=rounding,
     )
     return y, statistics

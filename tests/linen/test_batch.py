@@ -29,8 +29,8 @@ def fields(module):
 
 def test_takes_the_arguments_of_flax_with_their_defaults_and_order():
     ours, theirs = fields(jn.BatchNorm), fields(nn.BatchNorm)
-    assert list(ours) == [*(name for name in theirs if name in ours and name not in
-                            ("parent", "name")), "train", "parent", "name"]  # fmt: skip
+    own = [name for name in theirs if name not in ("parent", "name")]
+    assert list(ours) == [*own, "rounding", "train", "parent", "name"]
     assert {name: ours[name] for name in theirs} == theirs
     assert list(inspect.signature(jn.BatchNorm.__call__).parameters) == [
         *inspect.signature(nn.BatchNorm.__call__).parameters,

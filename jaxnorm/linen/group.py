@@ -1,0 +1,100 @@
+"""Group normalisation as a Linen module."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen.dtypes import canonicalize_dtype
+from flax.typing import Axes, Initializer
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import without_last
+from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.masking import as_mask
+from jaxnorm.normalization import Rounding
+from jaxnorm.norms.group import group_norm
+from jaxnorm.precision import as_floating
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation, in place of `flax.linen.GroupNorm`.
+
+    Takes the arguments of its namesake with their defaults, and keeps the same
+    variables `params/{scale,bias}`, of the shape of the feature axes.
+    Checkpoints go both ways. See `jaxnorm.group_norm` for the equation, the errors about
+    shapes and dtypes, and the source.
+
+    Attributes:
+      num_groups: into how many groups the features are split, in their order.
+      group_size: how many features a group has, in place of num_groups, then None.
+      epsilon: added to the variance, ≥ 0.
+      dtype: the dtype of the output; None is that of the input and parameters together.
+      param_dtype: the dtype of scale and bias.
+      use_bias: whether there is a bias β.
+      use_scale: whether there is a scale γ.
+      bias_init: initialiser of the bias.
+      scale_init: initialiser of the scale.
+      reduction_axes: the axes over which the moments are taken, the last one, of the
+        features, among them; None is all but the first.
+      axis_name: mapped axes along which samples are split. Not used while initialising.
+      axis_index_groups: groups of indices along axis_name that are one sample each.
+      use_fast_variance: accepted and without effect. The variance is
+        always that of x − μ; flax's fast E[x²] − μ² cancels.
+      force_float32_reductions: accepted and without effect: they always are, at least.
+      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+
+    >>> model = GroupNorm(num_groups=2)
+    >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> model.apply(model.init(jax.random.key(0), x), x).round(3)
+    Array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+
+    num_groups: int | None = 32
+    group_size: int | None = None
+    epsilon: float = 1e-6
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = nn.initializers.zeros
+    scale_init: Initializer = nn.initializers.ones
+    reduction_axes: Axes | None = None
+    axis_name: str | tuple[str, ...] | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+    rounding: Rounding = "once"
+
+    @nn.compact
+    def __call__(
+        self, x: ArrayLike, *, mask: ArrayLike | None = None
+    ) -> Float[Array, "..."]:
+        """Normalises x.
+
+        Args:
+          x: floating array of any rank, its features on the last axis.
+          mask: booleans that broadcast against x; what is False counts in no moment.
+
+        Raises:
+          TypeError: x is not real floating.
+          ValueError: the features do not divide into the groups; reduction_axes are without
+            the last, out of range or repeated; the mask does not fit x.
+        """
+        x = as_floating(x)
+        features = x.shape[-1:]
+        scale = parameter(self, "scale", features)
+        bias = parameter(self, "bias", features)
+        return group_norm(
+            x,
+            scale,
+            bias,
+            num_groups=self.num_groups,
+            group_size=self.group_size,
+            reduced=without_last(self.reduction_axes, x.ndim),
+            epsilon=self.epsilon,
+            weights=as_mask(mask),
+            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            rounding=self.rounding,
+            **mapped_axes(self),
+        )

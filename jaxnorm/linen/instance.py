@@ -1,0 +1,95 @@
+"""Instance normalisation as a Linen module."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen.dtypes import canonicalize_dtype
+from flax.typing import Axes, Initializer
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import canonical_axes, take
+from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.masking import as_mask
+from jaxnorm.normalization import Rounding
+from jaxnorm.norms.instance import instance_norm
+from jaxnorm.precision import as_floating
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation, in place of `flax.linen.InstanceNorm`.
+
+    Takes the arguments of its namesake with their defaults, and keeps the same
+    variables `params/{scale,bias}`, of the shape of the feature axes.
+    Checkpoints go both ways. See `jaxnorm.instance_norm` for the equation, the errors about
+    shapes and dtypes, and the source.
+
+    Attributes:
+      epsilon: added to the variance, ≥ 0.
+      dtype: the dtype of the output; None is that of the input and parameters together.
+      param_dtype: the dtype of scale and bias.
+      use_bias: whether there is a bias β.
+      use_scale: whether there is a scale γ.
+      bias_init: initialiser of the bias.
+      scale_init: initialiser of the scale.
+      feature_axes: the axes over which scale and bias vary, the first, which is the
+        batch, not among them; all others are reduced.
+      axis_name: mapped axes along which samples are split. Not used while initialising.
+      axis_index_groups: groups of indices along axis_name that are one sample each.
+      use_fast_variance: accepted and without effect. The variance is
+        always that of x − μ; flax's fast E[x²] − μ² cancels.
+      force_float32_reductions: accepted and without effect: they always are, at least.
+      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+
+    >>> model = InstanceNorm()
+    >>> x = jnp.array([[[1.0, 30.0], [3.0, 10.0]]])  # one sample, two positions
+    >>> model.apply(model.init(jax.random.key(0), x), x).round(3)
+    Array([[[-1.,  1.],
+            [ 1., -1.]]], dtype=float32)
+    """
+
+    epsilon: float = 1e-6
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = nn.initializers.zeros
+    scale_init: Initializer = nn.initializers.ones
+    feature_axes: Axes = -1
+    axis_name: str | tuple[str, ...] | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+    rounding: Rounding = "once"
+
+    @nn.compact
+    def __call__(
+        self, x: ArrayLike, *, mask: ArrayLike | None = None
+    ) -> Float[Array, "..."]:
+        """Normalises x.
+
+        Args:
+          x: floating array of any rank.
+          mask: booleans that broadcast against x; what is False counts in no moment.
+
+        Raises:
+          TypeError: x is not real floating.
+          ValueError: an axis is out of range or repeated; the first is of features; there
+            are no positions to take moments over; the mask does not fit x.
+        """
+        x = as_floating(x)
+        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
+        scale = parameter(self, "scale", features)
+        bias = parameter(self, "bias", features)
+        return instance_norm(
+            x,
+            scale,
+            bias,
+            axis=self.feature_axes,
+            epsilon=self.epsilon,
+            weights=as_mask(mask),
+            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            rounding=self.rounding,
+            **mapped_axes(self),
+        )

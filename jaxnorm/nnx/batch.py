@@ -1,0 +1,173 @@
+"""Batch normalisation as an NNX module."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+from flax.typing import Axes, Initializer
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.masking import as_mask
+from jaxnorm.mode import resolve_train
+from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
+from jaxnorm.normalization import Rounding
+from jaxnorm.norms.batch import batch_norm
+from jaxnorm.running import Statistics, ema
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with running statistics, in place of `flax.nnx.BatchNorm`.
+
+    Takes the arguments of its namesake with their defaults, and keeps the same variables:
+    `nnx.Param`s scale and bias, `nnx.BatchStat`s mean and var, of shape (num_features,).
+    Checkpoints go both ways. See `jaxnorm.batch_norm` for the equation, the errors about
+    shapes and dtypes, and the source.
+
+    `model.train()` and `model.eval()` say whether to normalise with the batch and update
+    the statistics, or with these, which are float32 whatever `dtype` says.
+
+    Args:
+      num_features: how many features x has, on all feature axes together.
+      use_running_average: the opposite of `train`, as in flax.
+      axis: the feature axis or axes; all others are reduced.
+      momentum: the weight of the old value in the running statistics, as in flax; in
+        torch it is 1 − momentum.
+      epsilon: added to the variance, ≥ 0.
+      dtype: the dtype of the output; None is that of the input and parameters together.
+      param_dtype: the dtype of scale and bias.
+      use_bias: whether there is a bias β.
+      use_scale: whether there is a scale γ.
+      bias_init: initialiser of the bias.
+      scale_init: initialiser of the scale.
+      axis_name: mapped axes whose batches are normalised as one.
+      axis_index_groups: groups of indices along axis_name that are one batch each.
+      use_fast_variance: accepted and without effect. The variance is always that
+        of x − μ; flax's fast E[x²] − μ² cancels.
+      promote_dtype: as in flax, `promote_dtype((x, mean, var, scale, bias), dtype=dtype)`,
+        of which mean and var are not used: coarse ones would be off.
+      train: where given, in place of use_running_average, its opposite. It is kept as
+        that attribute, for `train` is the method.
+      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      rngs: the random keys for the initialisers.
+      bias_metadata: of the bias's `nnx.Param`.
+      scale_metadata: of the scale's `nnx.Param`.
+
+    >>> model = BatchNorm(num_features=2, momentum=0.9, rngs=nnx.Rngs(0))
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> model(x).round(3)
+    Array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> model.mean[...]
+    Array([0.2, 2. ], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        use_running_average: bool | None = False,
+        axis: Axes = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-5,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        use_bias: bool = True,
+        use_scale: bool = True,
+        bias_init: Initializer = nnx.initializers.zeros_init(),
+        scale_init: Initializer = nnx.initializers.ones_init(),
+        axis_name: str | tuple[str, ...] | None = None,
+        axis_index_groups: Any = None,
+        use_fast_variance: bool = True,
+        promote_dtype: Callable[..., Any] = promote_dtype,
+        train: bool | None = None,
+        rounding: Rounding = "once",
+        rngs: nnx.Rngs,
+        bias_metadata: Mapping[str, Any] = MappingProxyType({}),
+        scale_metadata: Mapping[str, Any] = MappingProxyType({}),
+    ):
+        self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
+        self.scale = parameter(
+            use_scale, scale_init, num_features, param_dtype, rngs, scale_metadata
+        )
+        self.bias = parameter(
+            use_bias, bias_init, num_features, param_dtype, rngs, bias_metadata
+        )
+        self.num_features = num_features
+        self.use_running_average = use_running_average
+        self.axis = axis
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.use_bias = use_bias
+        self.use_scale = use_scale
+        self.axis_name = axis_name
+        self.axis_index_groups = axis_index_groups
+        self.use_fast_variance = use_fast_variance
+        self.promote_dtype = promote_dtype
+        self.rounding: Rounding = rounding
+        self.set_view(train=train)
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        use_running_average: bool | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        train: bool | None = None,
+    ) -> Float[Array, "..."]:
+        """Normalises x, and in training updates the running statistics.
+
+        Args:
+          x: floating array of any rank.
+          use_running_average: the opposite of `train`, as in flax.
+          mask: booleans that broadcast against x; what is False counts in no statistic.
+          train: whether to normalise with the batch and update the statistics; here, it
+            goes before what the module was set to.
+
+        Raises:
+          TypeError: x is not real floating, or a flag is no bool.
+          ValueError: x has not num_features features; an axis is out of range or
+            repeated; the mask does not fit x; it is not said whether to train, or said
+            twice in contradiction.
+        """
+        if use_running_average is None and train is None:
+            use_running_average = self.use_running_average
+        train = resolve_train(train=train, use_running_average=use_running_average)
+        x, _, _, scale, bias = promote(self, x, self.mean, self.var, self.scale, self.bias)
+        features = features_of(self, x, self.axis)
+        y, statistics = batch_norm(
+            x,
+            Statistics(*(shaped(each[...], features) for each in (self.mean, self.var))),
+            shaped(scale, features),
+            shaped(bias, features),
+            train=train,
+            axis=self.axis,
+            epsilon=self.epsilon,
+            estimator=ema(self.momentum),
+            weights=as_mask(mask),
+            axis_name=self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            rounding=self.rounding,
+        )
+        if train:
+            for variable, value in zip((self.mean, self.var), statistics, strict=True):
+                # As in flax: a variable that is a reference cannot hold a tangent.
+                variable[...] = jax.lax.stop_gradient(jnp.reshape(value, variable.shape))
+        return y
+
+    def set_view(
+        self, use_running_average: bool | None = None, train: bool | None = None
+    ) -> None:
+        """What `nnx.view` calls: sets the mode, by either of the flags."""
+        if use_running_average is not None or train is not None:
+            self.use_running_average = not resolve_train(
+                train=train, use_running_average=use_running_average
+            )

@@ -1,0 +1,86 @@
+"""Instance normalisation (Ulyanov, Vedaldi & Lempitsky 2016)."""
+
+from collections.abc import Sequence
+
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import Axis, canonical_axes, check_samples, positions
+from jaxnorm.masking import as_weights
+from jaxnorm.measurement import measure
+from jaxnorm.moments import synchronize
+from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.precision import as_operand
+
+
+def instance_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    reduced: Axis | None = None,
+    epsilon: float = 1e-6,
+    weights: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
+) -> Float[Array, "..."]:
+    """Normalises each feature of each sample by its moments over the positions.
+
+        y = γ·(x − μ)/√(σ² + ε) + β
+
+    Args:
+      x: floating array of any rank.
+      scale: γ, of the shape of the axes `axis` of x; None is 1.
+      bias: β, likewise; None is 0.
+      axis: the feature axis or axes, over which scale and bias vary.
+      reduced: the axes of the positions, over which the moments are taken; None is all
+        but the first, which is the batch, and those of the features.
+      epsilon: ε ≥ 0, added to the variance.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 counts in no moment; see `normalize` for its output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) along which samples are split.
+      axis_index_groups: groups of indices along axis_name that are one sample each.
+      dtype: the dtype of y; None is that of x.
+      rounding: where y is rounded to its dtype; see `normalize`.
+
+    Returns:
+      y, in the shape of x.
+
+    Raises:
+      TypeError: x is not real floating.
+      ValueError: an axis is out of range, repeated, or both reduced and of features;
+        scale, bias or weights do not fit x; epsilon is negative; there are no positions,
+        as then the output would be β everywhere.
+
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance Normalization: The Missing
+    Ingredient for Fast Stylization" (arXiv:1607.08022), equation 5.
+
+    >>> x = jnp.array([[[1.0, 30.0], [3.0, 10.0]]])  # one sample, two positions
+    >>> instance_norm(x, epsilon=0.0)
+    Array([[[-1.,  1.],
+            [ 1., -1.]]], dtype=float32)
+    """
+    x, dtype = as_operand(x, dtype)
+    features = canonical_axes(axis, x.ndim)
+    reduced = positions(x.shape, features, reduced)
+    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    if weights is not None:
+        weights = as_weights(weights, x)
+
+    moments = measure(x, reduced, weights)
+    moments = synchronize(moments, axis_name, axis_index_groups)
+    return normalize(
+        x,
+        moments,
+        scale,
+        bias,
+        reduced=reduced,
+        features=features,
+        epsilon=epsilon,
+        weights=weights,
+        dtype=dtype,
+        rounding=rounding,
+    )

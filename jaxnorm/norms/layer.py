@@ -1,0 +1,86 @@
+"""Layer normalisation (Ba, Kiros & Hinton 2016)."""
+
+from collections.abc import Sequence
+
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import Axis, canonical_axes, check_samples
+from jaxnorm.masking import as_weights
+from jaxnorm.measurement import measure
+from jaxnorm.moments import synchronize
+from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.precision import as_operand
+
+
+def layer_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    reduced: Axis | None = None,
+    epsilon: float = 1e-6,
+    weights: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
+) -> Float[Array, "..."]:
+    """Normalises each sample by its moments over its features.
+
+        y = γ·(x − μ)/√(σ² + ε) + β
+
+    Nothing depends on the batch: not the output, and there is no state.
+
+    Args:
+      x: floating array of any rank.
+      scale: γ, of the shape of the axes `axis` of x; None is 1.
+      bias: β, likewise; None is 0.
+      axis: the feature axis or axes, over which scale and bias vary.
+      reduced: the axes over which the moments are taken; None is `axis`. With axis=-1,
+        (1, 2, 3) is each image of (N, H, W, C) as a whole.
+      epsilon: ε ≥ 0, added to the variance.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 counts in no moment; see `normalize` for its output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) along which samples are split.
+      axis_index_groups: groups of indices along axis_name that are one sample each.
+      dtype: the dtype of y; None is that of x.
+      rounding: where y is rounded to its dtype; see `normalize`.
+
+    Returns:
+      y, in the shape of x.
+
+    Raises:
+      TypeError: x is not real floating.
+      ValueError: an axis is out of range or repeated; scale, bias or weights do not fit
+        x; epsilon is negative; there is nothing to take moments of.
+
+    Source: Ba, Kiros & Hinton 2016, "Layer Normalization" (arXiv:1607.06450), equations
+    3 and 4. Its gain and bias are one for each feature, as here.
+
+    >>> layer_norm(jnp.array([[1.0, 3.0], [20.0, 0.0]]), epsilon=0.0)
+    Array([[-1.,  1.],
+           [ 1., -1.]], dtype=float32)
+    """
+    x, dtype = as_operand(x, dtype)
+    features = canonical_axes(axis, x.ndim)
+    reduced = features if reduced is None else canonical_axes(reduced, x.ndim)
+    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    if weights is not None:
+        weights = as_weights(weights, x)
+
+    moments = measure(x, reduced, weights)
+    moments = synchronize(moments, axis_name, axis_index_groups)
+    return normalize(
+        x,
+        moments,
+        scale,
+        bias,
+        reduced=reduced,
+        features=features,
+        epsilon=epsilon,
+        weights=weights,
+        dtype=dtype,
+        rounding=rounding,
+    )

@@ -1,0 +1,88 @@
+"""Root mean square normalisation (Zhang & Sennrich 2019)."""
+
+from collections.abc import Sequence
+
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import Axis, canonical_axes, check_samples
+from jaxnorm.masking import as_weights
+from jaxnorm.measurement import measure_about_zero
+from jaxnorm.moments import synchronize
+from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.precision import as_operand
+
+
+def rms_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    reduced: Axis | None = None,
+    epsilon: float = 1e-6,
+    weights: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
+) -> Float[Array, "..."]:
+    """Divides each sample by the root mean square of its features.
+
+        y = γ·x/√(Σw·x²/Σw + ε) + β
+
+    Layer normalisation without a mean to subtract, and, as usual, without β.
+
+    Args:
+      x: floating array of any rank.
+      scale: γ, of the shape of the axes `axis` of x; None is 1.
+      bias: β, likewise; None is 0.
+      axis: the feature axis or axes, over which scale and bias vary.
+      reduced: the axes over which the moments are taken; None is `axis`. With axis=-1,
+        (1, 2, 3) is each image of (N, H, W, C) as a whole.
+      epsilon: ε ≥ 0, added to the variance.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 counts in no moment; see `normalize` for its output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) along which samples are split.
+      axis_index_groups: groups of indices along axis_name that are one sample each.
+      dtype: the dtype of y; None is that of x.
+      rounding: where y is rounded to its dtype; see `normalize`.
+
+    Returns:
+      y, in the shape of x.
+
+    Raises:
+      TypeError: x is not real floating.
+      ValueError: an axis is out of range or repeated; scale, bias or weights do not fit
+        x; epsilon is negative; there is nothing to take moments of.
+
+    Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"
+    (arXiv:1910.07467), equation 4.
+
+    Gemma stores γ − 1: give it `1 + scale`, added in float32. Llama rounds twice.
+
+    >>> rms_norm(jnp.array([[1.0, 7.0], [-5.0, 5.0]]), epsilon=0.0)
+    Array([[ 0.2,  1.4],
+           [-1. ,  1. ]], dtype=float32)
+    """
+    x, dtype = as_operand(x, dtype)
+    features = canonical_axes(axis, x.ndim)
+    reduced = features if reduced is None else canonical_axes(reduced, x.ndim)
+    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    if weights is not None:
+        weights = as_weights(weights, x)
+
+    moments = measure_about_zero(x, reduced, weights)
+    moments = synchronize(moments, axis_name, axis_index_groups)
+    return normalize(
+        x,
+        moments,
+        scale,
+        bias,
+        reduced=reduced,
+        features=features,
+        epsilon=epsilon,
+        weights=weights,
+        dtype=dtype,
+        rounding=rounding,
+    )
