@@ -5,6 +5,7 @@ Flax modules over the same functions are in `jaxnorm.linen`, imported by its own
 
 from jaxnorm.measurement import measure as measure
 from jaxnorm.measurement import measure_about_zero as measure_about_zero
+from jaxnorm.measurement import measure_groups as measure_groups
 from jaxnorm.moments import Moments as Moments
 from jaxnorm.moments import merge as merge
 from jaxnorm.moments import pool as pool

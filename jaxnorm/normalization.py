@@ -140,10 +140,22 @@ def _normalize(
     centred = clear(x - moments.mean, usable)
     inverse = _inverse_deviation(moments.var, epsilon)
     if rounding == "twice":
-        normalized = (centred * inverse).astype(dtype)
-        return normalized * scale.astype(dtype) + bias.astype(dtype)
+        scale, bias, normalized = (
+            _rounded(each, dtype) for each in (scale, bias, centred * inverse)
+        )
+        return (_rounded(normalized * scale, dtype) + bias).astype(dtype)
     # One factor of the size of the moments or features, so that x is multiplied once.
     return (centred * (scale * inverse) + bias).astype(dtype)
+
+
+def _rounded(values: Array, dtype: np.dtype) -> Array:
+    """`values` as precise as dtype, in their own: XLA may leave out a cast there and back.
+
+    It may for float16, too, whose smallest numbers reduce_precision would flush to 0.
+    """
+    if dtype == jnp.bfloat16:
+        return lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
+    return values.astype(dtype).astype(values.dtype)
 
 
 def _normalize_jvp(
@@ -183,27 +195,52 @@ def _differential(
 ) -> Array:
     """The differential of y, linear in those given; None is 0.
 
-    dy = γr·(dx − dμ) + (x − μ)·d(γr) + dβ,  d(γr) = r·dγ + γ·dr,  dr = −½r³·dσ²
+    dy = γr·(dx − dμ) + (x − μ)·r·(dγ − ½γr²·dσ²) + dβ
     """
     _, mean, var = moments
     usable = _usable(x, moments, weights)
     x = clear(jnp.asarray(x, mean.dtype), usable)
     inverse = _inverse_deviation(var, epsilon)
-    gain = scale * inverse
-    dy = dgain = jnp.zeros_like(mean)
+    dy = dshift = dgain = jnp.zeros_like(mean)
     if dx is not None:
-        dy = dy + gain * jnp.asarray(dx, mean.dtype)
+        dy = dy + scale * inverse * jnp.asarray(dx, mean.dtype)
     if dmean is not None:
-        dy = dy - gain * dmean
+        dshift = dshift + _product(-inverse * dmean, scale)
     if dscale is not None:
-        dgain = dgain + inverse * dscale
+        dgain = dgain + dscale
     if dvar is not None:
         # In this order r³ does not overflow where the result does not.
-        dgain = dgain - gain * inverse * (inverse * dvar) / 2
+        dgain = dgain + _product(-inverse * (inverse * dvar) / 2, scale)
     if not (dscale is None and dvar is None):
-        dy = dy + (x - mean) * dgain
-    dy = clear(dy, usable)
+        dy = dy + (x - mean) * (inverse * dgain)
+    if dbias is not None and usable is None:
+        return dy + (dshift + dbias)
+    dy = clear(dy + dshift, usable)
     return dy if dbias is None else dy + dbias
+
+
+def _product(vector: Array, scale: Array) -> Array:
+    """What has the shape of the moments, times the scale, as an outer product of them.
+
+    Where both have an axis of their own, as in layer normalisation, the transpose is then
+    a matrix times a vector, which XLA on a CPU does several times faster than it
+    multiplies and sums. Elsewhere XLA makes these of it again.
+    """
+    along, across = (
+        [i for i, size in enumerate(each.shape) if size != 1] for each in (vector, scale)
+    )
+    if set(across) <= set(along):
+        return vector * scale
+    both = sorted({*along, *across})
+    product = jnp.einsum(
+        vector.reshape(take(vector.shape, tuple(along))),
+        along,
+        scale.reshape(take(scale.shape, tuple(across))),
+        across,
+        both,
+        precision=lax.Precision.HIGHEST,
+    )
+    return expand(product, tuple(both), vector.ndim)
 
 
 def _usable(x: Operand, moments: Moments, weights: Operand | None) -> Array | None:

@@ -1,4 +1,4 @@
-"""The one table of cases: norm × shape and axes × dtype × weights.
+"""The one table of cases: norm × layout × dtype × weights.
 
 A new norm is one row of NORMS; the contract, gradient and transformation tests then go
 through it without another line.
@@ -20,31 +20,65 @@ EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
+class Layout:
+    """A shape of x and which of its axes are what.
+
+    Attributes:
+      shape: of x.
+      axis: the feature axes.
+      reduced: those the moments are taken over, where the norm is told; None is its own
+        choice.
+      cut: an axis along which x may be sharded, the moments being taken over it, and the
+        parameters the same on all shards; None is none. The last layout has one.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | tuple[int, ...]
+    reduced: tuple[int, ...] | None = None
+    cut: int | None = None
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        return tuple(sorted(each % len(self.shape) for each in axes))
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[each] for each in self.features)
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(each for each in range(len(self.shape)) if each not in self.features)
+
+    def __str__(self) -> str:
+        over = "" if self.reduced is None else f"-over{self.reduced}"
+        return f"{'x'.join(map(str, self.shape))}-axis{self.axis}{over}"
+
+
+@dataclass(frozen=True)
 class Norm:
     """One norm.
 
     Attributes:
       name: for the test's id.
-      apply: `apply(x, scale, bias, *, axis, features, weights, axis_name) -> y`, where
-        features is the shape of the feature axes, for state of that shape.
-      oracle: `oracle(x, scale, bias, g, *, features, weights) -> Oracle`, where features
-        are the feature axes.
-      couples: whether samples are normalised together, also along an axis of vmap.
+      apply: `apply(x, scale, bias, *, axis, weights, axis_name, ...) -> y`, with `reduced`
+        where the layout says so, and with `features`, the shape of the feature axes, for
+        what has a state of that shape.
+      oracle: `oracle(x, scale, bias, g, *, layout, reduced, weights) -> Oracle`.
+      over: `over(layout)`, the axes along which all that has weight has one mean, besides
+        the features of a group.
+      layouts: those it is tested in; tests that compile much take the last ones.
+      own_moments: whether it normalises x by moments of x.
+      weighted_features: whether weights may differ between features.
     """
 
     name: str
     apply: Callable[..., Any]
     oracle: Callable[..., oracle.Oracle]
-    couples: bool
-
-
-def _features(shape: tuple[int, ...], axis: int | tuple[int, ...]) -> tuple[int, ...]:
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    return tuple(sorted(each % len(shape) for each in axes))
-
-
-def _others(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(each for each in range(len(shape)) if each not in axes)
+    over: Callable[[Layout], tuple[int, ...]]
+    layouts: tuple[Layout, ...]
+    own_moments: bool = True
+    weighted_features: bool = True
 
 
 def _running(features: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -62,54 +96,128 @@ def _batch_norm(x, scale, bias, *, features, **options):
     return jaxnorm.batch_norm(x, statistics, scale, bias, epsilon=EPSILON, **options)[0]
 
 
-def _own_moments(x, scale, bias, g, *, features, weights, over):
-    reduced = over(x.shape, features)
+def _own_moments(x, scale, bias, g, *, layout, reduced, weights, **options):
     return oracle.norm_by_own_moments(
         x,
         scale,
         bias,
         g,
         reduced=reduced,
-        features=features,
+        features=layout.features,
+        epsilon=EPSILON,
+        weights=weights,
+        **options,
+    )
+
+
+def _running_moments(x, scale, bias, g, *, layout, reduced, weights):
+    mean, var = (
+        oracle.along(each, layout.features, x.ndim)
+        for each in _running(layout.parameter_shape)
+    )
+    return oracle.norm_by_given_moments(
+        x, scale, bias, g, mean=mean, var=var, features=layout.features, epsilon=EPSILON
+    )
+
+
+def _stateless(norm, **options):
+    def apply(x, scale, bias, *, features, **others):
+        return norm(x, scale, bias, epsilon=EPSILON, **options, **others)
+
+    return apply
+
+
+def _grouped(x, scale, bias, g, *, layout, reduced, weights, groups):
+    return oracle.group_norm(
+        x,
+        scale,
+        bias,
+        g,
+        reduced=reduced,
+        features=layout.features,
+        groups=groups,
         epsilon=EPSILON,
         weights=weights,
     )
 
 
-def _running_moments(x, scale, bias, g, *, features, weights):
-    mean, var = (
-        oracle.along(each, features, x.ndim)
-        for each in _running(tuple(x.shape[each] for each in features))
-    )
-    return oracle.norm_by_given_moments(
-        x, scale, bias, g, mean=mean, var=var, features=features, epsilon=EPSILON
-    )
+def _batch(layout: Layout) -> tuple[int, ...]:
+    return layout.others
 
+
+def _sample(layout: Layout) -> tuple[int, ...]:
+    return layout.features if layout.reduced is None else layout.reduced
+
+
+def _positions(layout: Layout) -> tuple[int, ...]:
+    inner = tuple(each for each in layout.others if each)
+    return inner if layout.reduced is None else layout.reduced
+
+
+BATCHES = (
+    Layout((8, 3), -1, cut=0),
+    Layout((4, 5, 3), -1, cut=0),
+    Layout((6, 2, 4), (0, -1), cut=1),
+    Layout((4, 3, 2, 5), 1, cut=0),
+)
+SAMPLES = (
+    Layout((8, 3), -1),
+    Layout((6, 2, 4), (0, -1)),
+    Layout((3, 5, 2, 4), 1, reduced=(1, 2, 3), cut=2),
+)
+IMAGES = (
+    Layout((3, 5, 4), -1, cut=1),
+    Layout((4, 5, 2, 2), (1, 3), reduced=(0,), cut=0),
+    Layout((2, 4, 3, 5), 1, cut=2),
+)
 
 NORMS = (
     Norm(
         "batch_norm-train",
         partial(_batch_norm, train=True),
-        partial(_own_moments, over=_others),
-        couples=True,
+        _own_moments,
+        _batch,
+        BATCHES,
+        weighted_features=False,
     ),
     Norm(
         "batch_norm-eval",
         partial(_batch_norm, train=False),
         _running_moments,
-        couples=False,
+        _batch,
+        BATCHES,
+        own_moments=False,
+        weighted_features=False,
+    ),
+    Norm(
+        "layer_norm",
+        _stateless(jaxnorm.layer_norm),
+        _own_moments,
+        _sample,
+        SAMPLES,
+    ),
+    Norm(
+        "rms_norm",
+        _stateless(jaxnorm.rms_norm),
+        partial(_own_moments, about_zero=True),
+        _sample,
+        SAMPLES,
+    ),
+    Norm(
+        "group_norm",
+        _stateless(jaxnorm.group_norm, num_groups=2),
+        partial(_grouped, groups=2),
+        _positions,
+        IMAGES,
+    ),
+    Norm(
+        "instance_norm",
+        _stateless(jaxnorm.instance_norm),
+        _own_moments,
+        _positions,
+        IMAGES,
     ),
 )
-
-LAYOUTS = (
-    ((8, 3), -1),
-    ((4, 5, 3), -1),
-    ((4, 3, 2, 5), 1),
-    ((6, 2, 4), (0, -1)),
-)
-
-# For tests that compile much: features between other axes, and features of two axes.
-TWO_LAYOUTS = LAYOUTS[2:]
 
 WEIGHTINGS = ("none", "mask", "float")
 
@@ -119,22 +227,28 @@ class Case:
     """One row of the table, and the arrays it stands for."""
 
     norm: Norm
-    shape: tuple[int, ...]
-    axis: int | tuple[int, ...]
+    layout: Layout
     dtype: str
     weighting: str
 
     def __str__(self) -> str:
-        shape = "x".join(map(str, self.shape))
-        return f"{self.norm.name}-{shape}-axis{self.axis}-{self.dtype}-{self.weighting}"
+        return f"{self.norm.name}-{self.layout}-{self.dtype}-{self.weighting}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.layout.shape
+
+    @property
+    def axis(self) -> int | tuple[int, ...]:
+        return self.layout.axis
 
     @property
     def features(self) -> tuple[int, ...]:
-        return _features(self.shape, self.axis)
+        return self.layout.features
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:
-        return tuple(self.shape[each] for each in self.features)
+        return self.layout.parameter_shape
 
     def arrays(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """x, scale and bias of the case, and a cotangent of the output."""
@@ -147,18 +261,24 @@ class Case:
         return x, scale, bias, jnp.asarray(rng.normal(size=self.shape), self.dtype)
 
     def weights(self) -> jax.Array | None:
-        """Weights of size 1 along the features, some of them 0."""
+        """Weights, some of them 0, but not all of those that one mean is taken of.
+
+        They are the same for all features of batch norm, as those of padding are.
+        """
         if self.weighting == "none":
             return None
         rng = np.random.default_rng(1)
-        shape = [1 if i in self.features else n for i, n in enumerate(self.shape)]
+        alike = () if self.norm.weighted_features else self.features
+        shape = [1 if i in alike else n for i, n in enumerate(self.shape)]
         drawn = rng.uniform(0.5, 2.0, shape) * (rng.uniform(size=shape) < 0.7)
-        drawn[tuple(slice(0, 1) for _ in shape)] = 1.0  # never all 0
+        over = self.norm.over(self.layout)
+        drawn[tuple(slice(1 if i in over else None) for i in range(len(shape)))] = 1
         return jnp.asarray(
             drawn > 0 if self.weighting == "mask" else drawn.astype(np.float32)
         )
 
     def apply(self, x, scale, bias, *, weights="own", axis_name=None):
+        reduced = self.layout.reduced
         return self.norm.apply(
             x,
             scale,
@@ -167,25 +287,40 @@ class Case:
             features=self.parameter_shape,
             weights=self.weights() if isinstance(weights, str) else weights,
             axis_name=axis_name,
+            **({} if reduced is None else {"reduced": reduced}),
+        )
+
+    def expect(self, *arrays) -> oracle.Oracle:
+        """What the norm must make of these arrays and the weights of the case."""
+        weights = self.weights()
+        return self.norm.oracle(
+            *(np.asarray(each).astype(np.float64) for each in arrays),
+            layout=self.layout,
+            reduced=self.norm.over(self.layout),
+            weights=None if weights is None else np.asarray(weights),
         )
 
     def expected(self) -> oracle.Oracle:
-        weights = self.weights()
-        arrays = (np.asarray(each).astype(np.float64) for each in self.arrays())
-        weights = None if weights is None else np.asarray(weights)
-        return self.norm.oracle(*arrays, features=self.features, weights=weights)
+        return self.expect(*self.arrays())
 
 
 def cases(
     dtypes=("float32", "bfloat16", "float16", "float64"),
     weightings=WEIGHTINGS,
-    layouts=LAYOUTS,
+    few=False,
 ):
-    """The rows of the table with these dtypes, weights and layouts."""
+    """The rows of the table with these dtypes and weights.
+
+    Args:
+      dtypes: of x.
+      weightings: how x is weighted.
+      few: for tests that compile much: of each norm the last layout only, which has
+        features between other axes.
+    """
     return [
-        Case(norm, shape, axis, dtype, weighting)
+        Case(norm, layout, dtype, weighting)
         for norm in NORMS
-        for shape, axis in layouts
+        for layout in (norm.layouts[-1:] if few else norm.layouts)
         for dtype in dtypes
         for weighting in weightings
     ]

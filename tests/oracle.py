@@ -9,12 +9,16 @@ import numpy as np
 
 
 class Oracle(NamedTuple):
-    """Outputs and gradients of a norm, for a cotangent g of its output."""
+    """Outputs and gradients of a norm, for a cotangent g of its output.
+
+    And the largest term that dx is a sum of: what is left of it may be much smaller.
+    """
 
     y: np.ndarray
     dx: np.ndarray
     dscale: np.ndarray
     dbias: np.ndarray
+    largest_term: float
 
 
 def along(vector, axes, ndim):
@@ -44,10 +48,17 @@ def normalize(x, mean, var, scale, bias, features, epsilon):
     return gamma * normalized + beta
 
 
-def norm_by_own_moments(x, scale, bias, g, *, reduced, features, epsilon, weights):
-    """A norm whose moments are those of x; Ioffe & Szegedy 2015, section 3, weighted."""
+def norm_by_own_moments(
+    x, scale, bias, g, *, reduced, features, epsilon, weights, about_zero=False
+):
+    """A norm whose moments are those of x; Ioffe & Szegedy 2015, section 3, weighted.
+
+    About 0 there is no mean to subtract, nor one to differentiate.
+    """
     x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
     n, mean, var = moments(x, reduced, weights)
+    if about_zero:
+        mean, var = np.zeros_like(mean), var + mean**2
     y = normalize(x, mean, var, scale, bias, features, epsilon)
     w = np.broadcast_to(
         1.0 if weights is None else np.asarray(weights, np.float64), x.shape
@@ -55,11 +66,48 @@ def norm_by_own_moments(x, scale, bias, g, *, reduced, features, epsilon, weight
     inverse = 1 / np.sqrt(var + epsilon)
     normalized = (x - mean) * inverse
     h = g * along(scale, features, x.ndim)
-    sums = h.sum(reduced, keepdims=True)
+    sums = 0 if about_zero else h.sum(reduced, keepdims=True)
     products = (h * normalized).sum(reduced, keepdims=True)
     dx = inverse * (h - w / n * (sums + normalized * products))
     others = tuple(each for each in range(x.ndim) if each not in features)
-    return Oracle(y, dx, (g * normalized).sum(others), g.sum(others))
+    largest = np.abs(h * inverse).max()
+    return Oracle(y, dx, (g * normalized).sum(others), g.sum(others), largest)
+
+
+def group_norm(x, scale, bias, g, *, reduced, features, groups, epsilon, weights):
+    """Each group of features is an axis of its own, and the features in it another.
+
+    Wu & He 2018, section 3.1.
+    """
+    others = tuple(each for each in range(x.ndim) if each not in features)
+    order = (*others, *features)
+    sizes = tuple(x.shape[each] for each in order)
+
+    def split(array):
+        array = np.broadcast_to(np.asarray(array, np.float64), x.shape).transpose(order)
+        return array.reshape(*sizes[: len(others)], groups, -1)
+
+    def join(array):
+        return array.reshape(sizes).transpose(np.argsort(order))
+
+    last = (len(others), len(others) + 1)
+    found = norm_by_own_moments(
+        split(x),
+        *(np.reshape(each, (groups, -1)) for each in (scale, bias)),
+        split(g),
+        reduced=(*(others.index(each) for each in reduced), last[1]),
+        features=last,
+        epsilon=epsilon,
+        weights=None if weights is None else split(weights),
+    )
+    parameters = tuple(x.shape[each] for each in features)
+    return Oracle(
+        join(found.y),
+        join(found.dx),
+        found.dscale.reshape(parameters),
+        found.dbias.reshape(parameters),
+        found.largest_term,
+    )
 
 
 def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
@@ -69,4 +117,5 @@ def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
     inverse = 1 / np.sqrt(var + epsilon)
     others = tuple(each for each in range(x.ndim) if each not in features)
     dx = g * along(scale, features, x.ndim) * inverse
-    return Oracle(y, dx, (g * (x - mean) * inverse).sum(others), g.sum(others))
+    dscale = (g * (x - mean) * inverse).sum(others)
+    return Oracle(y, dx, dscale, g.sum(others), np.abs(dx).max())

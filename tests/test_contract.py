@@ -66,7 +66,7 @@ def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
     nothing = jnp.zeros((1,) * x.ndim, bool)
     y = case.apply(x, scale, bias, weights=nothing)
     assert jnp.isfinite(y).all()
-    if case.norm.couples:
+    if case.norm.own_moments:
         beta = jnp.expand_dims(bias, [i for i in range(x.ndim) if i not in case.features])
         np.testing.assert_array_equal(y, jnp.broadcast_to(beta, y.shape))
 

@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxnorm import measure
-from tests.cases import TWO_LAYOUTS, cases
+from tests.cases import cases
 
 
 @pytest.mark.parametrize("case", cases(["float32", "float64"]), ids=str)
@@ -19,13 +19,16 @@ def test_equal_the_oracle(case):
         def gradients(x, scale, bias, g):
             return jax.vjp(case.apply, x, scale, bias)[1](g)
 
-        expected = case.expected()
-        tolerance = 1e-11 if case.dtype == "float64" else 1e-5
-        for got, want in zip(gradients(x, scale, bias, g), expected[1:], strict=True):
-            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+        _, *expected, largest = case.expected()
+        tolerance = 1e-11 if case.dtype == "float64" else 2e-6
+        sizes = (max(1, largest), 5, 5)
+        for got, want, size in zip(
+            gradients(x, scale, bias, g), expected, sizes, strict=True
+        ):
+            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * size)
 
 
-@pytest.mark.parametrize("case", cases(["float64"], layouts=TWO_LAYOUTS), ids=str)
+@pytest.mark.parametrize("case", cases(["float64"], few=True), ids=str)
 def test_equal_finite_differences(case):
     with jax.enable_x64(True):
         x, scale, bias, _ = case.arrays()

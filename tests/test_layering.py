@@ -17,6 +17,7 @@ LAYERS = (
     ("norms", "weights"),
     ("running", "normalization"),
     ("measurement",),
+    ("two_pass", "groups"),
     ("moments", "masking"),
     ("axes", "precision", "mode"),
 )

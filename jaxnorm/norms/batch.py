@@ -11,7 +11,7 @@ from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure
 from jaxnorm.mode import check_train
 from jaxnorm.moments import synchronize
-from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.normalization import Rounding, check_operands, normalize
 from jaxnorm.precision import as_operand
 from jaxnorm.running import Estimator, as_statistics, ema
 
@@ -87,6 +87,7 @@ def batch_norm(
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
     check_train(train=train)
+    check_operands(x, features, scale, bias, epsilon, weights)
     if weights is not None:
         weights = as_weights(weights, x)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
@@ -11,15 +10,14 @@ from jaxnorm.axes import (
     Axis,
     canonical_axes,
     check_samples,
-    complement,
     count_groups,
     positions,
     take,
 )
 from jaxnorm.masking import as_weights
-from jaxnorm.measurement import measure
-from jaxnorm.moments import Moments, pool, synchronize
-from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.measurement import measure_groups
+from jaxnorm.moments import synchronize
+from jaxnorm.normalization import Rounding, check_operands, normalize
 from jaxnorm.precision import as_operand
 
 
@@ -85,19 +83,15 @@ def group_norm(
     groups = count_groups(math.prod(channels), num_groups, group_size)
     if groups == math.prod(channels):
         check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_operands(x, features, scale, bias, epsilon, weights)
     if weights is not None:
         weights = as_weights(weights, x)
 
-    # On a CPU, XLA is several times slower to reduce positions and a group's features at
-    # once than positions alone, after which few moments are left to merge.
-    moments = measure(x, reduced, weights)
-    kept = complement(reduced, x.ndim)
-    places = tuple(kept.index(each) for each in features)
-    grouped = _split(moments, places, groups)
-    grouped = synchronize(pool(grouped, -1), axis_name, axis_index_groups)
+    moments = measure_groups(x, reduced, features, groups, weights)
+    moments = synchronize(moments, axis_name, axis_index_groups)
     return normalize(
         x,
-        _spread(grouped, places, channels),
+        moments,
         scale,
         bias,
         reduced=reduced,
@@ -107,24 +101,3 @@ def group_norm(
         dtype=dtype,
         rounding=rounding,
     )
-
-
-def _split(moments: Moments, axes: tuple[int, ...], groups: int) -> Moments:
-    """Moments whose features are on these axes, as (..., groups, features of a group)."""
-
-    def split(each: Array) -> Array:
-        each = jnp.moveaxis(each, axes, range(-len(axes), 0))
-        return each.reshape(*each.shape[: each.ndim - len(axes)], groups, -1)
-
-    return Moments(*map(split, moments))
-
-
-def _spread(moments: Moments, axes: tuple[int, ...], channels: tuple[int, ...]) -> Moments:
-    """Moments of shape (..., groups), given to each feature of a group, on these axes."""
-
-    def spread(each: Array) -> Array:
-        size = math.prod(channels) // each.shape[-1]
-        each = jnp.repeat(each, size, -1).reshape(*each.shape[:-1], *channels)
-        return jnp.moveaxis(each, range(-len(axes), 0), axes)
-
-    return Moments(*map(spread, moments))

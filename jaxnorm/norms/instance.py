@@ -9,7 +9,7 @@ from jaxnorm.axes import Axis, canonical_axes, check_samples, positions
 from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure
 from jaxnorm.moments import synchronize
-from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.normalization import Rounding, check_operands, normalize
 from jaxnorm.precision import as_operand
 
 
@@ -67,6 +67,7 @@ def instance_norm(
     features = canonical_axes(axis, x.ndim)
     reduced = positions(x.shape, features, reduced)
     check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_operands(x, features, scale, bias, epsilon, weights)
     if weights is not None:
         weights = as_weights(weights, x)
 

@@ -9,7 +9,7 @@ from jaxnorm.axes import Axis, canonical_axes, check_samples
 from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure_about_zero
 from jaxnorm.moments import synchronize
-from jaxnorm.normalization import Rounding, normalize
+from jaxnorm.normalization import Rounding, check_operands, normalize
 from jaxnorm.precision import as_operand
 
 
@@ -69,6 +69,7 @@ def rms_norm(
     features = canonical_axes(axis, x.ndim)
     reduced = features if reduced is None else canonical_axes(reduced, x.ndim)
     check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_operands(x, features, scale, bias, epsilon, weights)
     if weights is not None:
         weights = as_weights(weights, x)
 

@@ -1,0 +1,60 @@
+"""Groups of features: the same moments for all features of a group."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import take
+from jaxnorm.moments import Moments, pool
+
+
+class Groups(NamedTuple):
+    """The features on some axes of an array, in their order, in groups of one size.
+
+    Attributes:
+      axes: the feature axes, together.
+      number: how many groups they are split into.
+    """
+
+    axes: tuple[int, ...]
+    number: int
+
+
+def split(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "... groups size"]:
+    """`vector` with its features in a row, as (..., groups, features of a group).
+
+    >>> split(jnp.arange(4.0).reshape(1, 4), Groups((1,), 2))
+    Array([[[0., 1.],
+            [2., 3.]]], dtype=float32)
+    """
+    rear = range(-len(groups.axes), 0)
+    rest = tuple(n for i, n in enumerate(vector.shape) if i not in groups.axes)
+    return jnp.moveaxis(vector, groups.axes, rear).reshape(*rest, groups.number, -1)
+
+
+def spread(
+    grouped: Float[Array, "... groups"], groups: Groups, sizes: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """The value of each group for all its features, whose axes have these sizes.
+
+    >>> spread(jnp.array([[0.5, 2.5]]), Groups((1,), 2), sizes=(4,))
+    Array([[0.5, 0.5, 2.5, 2.5]], dtype=float32)
+    """
+    size = math.prod(sizes) // groups.number
+    row = jnp.repeat(grouped, size, -1).reshape(*grouped.shape[:-1], *sizes)
+    return jnp.moveaxis(row, range(-len(sizes), 0), groups.axes)
+
+
+def share(moments: Moments, groups: Groups) -> Moments:
+    """The moments of each feature merged with those of its group."""
+    sizes = take(moments.mean.shape, groups.axes)
+    pooled = pool(Moments(*(split(each, groups) for each in moments)), -1)
+    return Moments(*(spread(each, groups, sizes) for each in pooled))
+
+
+def total_of_groups(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "..."]:
+    """The sum of each group, for all its features."""
+    sizes = take(vector.shape, groups.axes)
+    return spread(jnp.sum(split(vector, groups), -1), groups, sizes)
