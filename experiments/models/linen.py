@@ -1,5 +1,6 @@
 """The networks of the sources, in Linen."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -7,6 +8,16 @@ import jax
 
 import jaxnorm.linen as jn
 from experiments.data import Dataset
+from experiments.models.architectures import (
+    KERAS_KERNEL,
+    KERAS_NORM,
+    SEED_NORM,
+    SEED_WIDTHS,
+    Kit,
+    Layer,
+    convolutional,
+    fully_connected,
+)
 
 
 class ScaledDense(nn.Module):
@@ -34,7 +45,7 @@ class SeedNetwork(nn.Module):
     The input of the first relu is sown into the collection `intermediates`.
     """
 
-    widths: tuple[int, ...] = (1000, 500, 250, 250, 250, 10)
+    widths: tuple[int, ...] = SEED_WIDTHS
     normalized: bool = True
 
     @nn.compact
@@ -43,12 +54,44 @@ class SeedNetwork(nn.Module):
             x = nn.relu(x) if layer else x
             x = ScaledDense(width)(x)
             if self.normalized:
-                x = jn.BatchNorm(train=train, momentum=0.99, epsilon=1e-10)(x)
+                x = jn.BatchNorm(train=train, **SEED_NORM)(x)
             else:
                 x = x + self.param(f"bias_{layer}", nn.initializers.zeros, (width,))
             if layer == 0:
                 self.sow("intermediates", "first", x)
         return x
+
+
+class FullyConnected(nn.Module):
+    """The fully connected network of `architectures.fully_connected`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return _chain(x, fully_connected(_kit(train)))
+
+
+class Convolutional(nn.Module):
+    """The convolutional network of `architectures.convolutional`."""
+
+    flatten: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return _chain(x, convolutional(_kit(train), flatten=self.flatten))
+
+
+def _kit(train: bool) -> Kit:
+    return Kit(
+        dense=lambda _, features: nn.Dense(features, kernel_init=KERAS_KERNEL),
+        conv=lambda _, features: nn.Conv(
+            features, (3, 3), padding="VALID", kernel_init=KERAS_KERNEL
+        ),
+        norm=lambda _: jn.BatchNorm(train=train, **KERAS_NORM),
+    )
+
+
+def _chain(x: jax.Array, layers: tuple[Layer, ...]) -> jax.Array:
+    return functools.reduce(lambda x, layer: layer(x), layers, x)
 
 
 def parameter_count(model: nn.Module, data: Dataset) -> int:
