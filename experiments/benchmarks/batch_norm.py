@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxnorm.linen as jn
-from experiments.benchmarks.layers import EPSILON, MOMENTUM, STEPS_BEFORE, Inputs, Layer
+from experiments.benchmarks.layers import (
+    EPSILON,
+    MOMENTUM,
+    STEPS_BEFORE,
+    Inputs,
+    Layer,
+    keras_policy,
+)
 
 
 def linen(inputs: Inputs, dtype: str, *, module: Any) -> Layer:
@@ -27,7 +34,8 @@ def linen(inputs: Inputs, dtype: str, *, module: Any) -> Layer:
         variables = {"params": params, "batch_stats": state}
         return made.apply(variables, x, use_running_average=True)
 
-    state = {"mean": jnp.asarray(inputs.mean), "var": jnp.asarray(inputs.var)}
+    mean, var = map(jnp.asarray, inputs.statistics)
+    state = {"mean": mean, "var": var}
     return Layer(train, evaluate, state, lambda state: (state["mean"], state["var"]))
 
 
@@ -57,7 +65,7 @@ def haiku(inputs: Inputs, dtype: str) -> Layer:
     return Layer(
         functools.partial(apply, is_training=True),
         lambda params, state, x: apply(params, state, x, is_training=False)[0],
-        dict(zip(names, map(start, (inputs.mean, inputs.var)), strict=True)),
+        dict(zip(names, map(start, inputs.statistics), strict=True)),
         lambda state: tuple(state[name]["average"].reshape(-1) for name in names),
     )
 
@@ -79,7 +87,7 @@ def equinox(inputs: Inputs, dtype: str) -> Layer:
         mode="batch",
     )
     statistics = made.batch_state_index
-    start = (jnp.asarray(inputs.mean, dtype), jnp.asarray(inputs.var, dtype))
+    start = tuple(jnp.asarray(each, dtype) for each in inputs.statistics)
     state = state.set(statistics, start)
     state = state.set(made.batch_counter, jnp.array(STEPS_BEFORE))  # weakly typed there
 
@@ -103,8 +111,7 @@ def keras(inputs: Inputs, dtype: str) -> Layer:
     """On the JAX backend, with float32 variables."""
     from keras.layers import BatchNormalization
 
-    policy = {"bfloat16": "mixed_bfloat16"}.get(dtype, dtype)
-    made = BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, dtype=policy)
+    made = BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, dtype=keras_policy(dtype))
     made.build(inputs.x.shape)
 
     def apply(params, state, x, training) -> Any:
@@ -114,7 +121,7 @@ def keras(inputs: Inputs, dtype: str) -> Layer:
     return Layer(
         functools.partial(apply, training=True),
         lambda params, state, x: apply(params, state, x, training=False)[0],
-        [jnp.asarray(inputs.mean), jnp.asarray(inputs.var)],
+        list(map(jnp.asarray, inputs.statistics)),
         tuple,
     )
 
@@ -132,18 +139,21 @@ def torch_forward(tensors: Any, *, train: bool) -> Any:
     """Of torch, on `torch_programs.Tensors`; updates its running statistics in place."""
     from torch.nn.functional import batch_norm
 
-    x, scale, bias, mean, var = (tensors.x, *tensors.params, *tensors.statistics)
-    return batch_norm(x, mean, var, scale, bias, train, 1 - MOMENTUM, EPSILON)
+    mean, var = tensors.statistics
+    scale, bias = tensors.params.values()
+    return batch_norm(tensors.x, mean, var, scale, bias, train, 1 - MOMENTUM, EPSILON)
 
 
 def reference(inputs: Inputs, *, train: bool) -> np.ndarray:
     """The output y in float64."""
     x = np.asarray(inputs.x, np.float64)
-    mean, var = np.float64(inputs.mean), np.float64(inputs.var)
+    mean, var = (each.astype(np.float64) for each in inputs.statistics)
     if train:
         reduced = tuple(range(x.ndim - 1))
         mean, var = x.mean(reduced), x.var(reduced)
-    return (x - mean) / np.sqrt(var + EPSILON) * inputs.scale + inputs.bias
+    return (x - mean) / np.sqrt(var + EPSILON) * inputs.params["scale"] + inputs.params[
+        "bias"
+    ]
 
 
 def reference_dx(inputs: Inputs) -> np.ndarray:
@@ -153,4 +163,4 @@ def reference_dx(inputs: Inputs) -> np.ndarray:
     inverse = 1 / np.sqrt(x.var(reduced) + EPSILON)
     normalized = (x - x.mean(reduced)) * inverse
     centred = g - g.mean(reduced) - normalized * (g * normalized).mean(reduced)
-    return inputs.scale * inverse * centred
+    return inputs.params["scale"] * inverse * centred

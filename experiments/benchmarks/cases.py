@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import peers, programs, torch_programs, training_step
+from experiments.benchmarks import peers, programs, training_step
 from experiments.benchmarks.comparison import COPY, FIGURES, IMPLEMENTATIONS, OURS, STEP
-from experiments.benchmarks.layers import Inputs, Program
-from experiments.benchmarks.ops import OPS, Shape
+from experiments.benchmarks.layers import Inputs, Program, Shape
+from experiments.benchmarks.ops import OPS
 from experiments.benchmarks.timing import interleaved
 
 Note = Callable[[str], None]
@@ -58,7 +58,7 @@ def measure(case: Case, rounds: int, *, torch: bool, note: Note) -> np.ndarray:
       torch: whether it takes part.
       note: is told of every library that takes no part after all.
     """
-    inputs = None if case.mode == STEP else Inputs.draw(case.shape, case.dtype)
+    inputs = None if case.mode == STEP else OPS[case.op].draw(case.shape, case.dtype)
     made = _steps(case) if inputs is None else _programs(case, inputs, note, torch=torch)
     errors = {} if inputs is None else _errors(case, inputs, made)
     seconds = interleaved({name: each.call for name, each in made.items()}, rounds)
@@ -105,7 +105,7 @@ def _programs(case: Case, inputs: Inputs, note: Note, *, torch: bool) -> dict[st
 
 def _program(name: str, build: Callable, case: Case, inputs: Inputs) -> Program:
     if name == "torch":
-        return torch_programs.program(build, case.mode, inputs, case.dtype)
+        return build(case.mode, inputs, case.dtype)
     layer = build(inputs, case.dtype)
     return programs.program(layer, case.mode, inputs, case.dtype)
 

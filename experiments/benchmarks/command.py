@@ -14,7 +14,8 @@ from experiments.benchmarks import cases as measured
 from experiments.benchmarks import figure, peers, report
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.comparison import FIGURES, IMPLEMENTATIONS
-from experiments.benchmarks.ops import MODES, OPS, Shape
+from experiments.benchmarks.layers import Shape
+from experiments.benchmarks.ops import MODES, OPS
 from experiments.console import Refused, console, exit_status
 from experiments.options import add_folder
 from experiments.runs import Run
@@ -53,16 +54,20 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def shape(text: str) -> Shape:
-    """A shape from text such as 32x56x56x64."""
+def shape(text: str, ops: Sequence[str]) -> Shape:
+    """A shape from text such as 32x56x56x64; refused if an op has no variance there."""
     sizes = text.split("x")
     if len(sizes) < 2 or not all(each.isdecimal() and int(each) for each in sizes):
         raise Refused(
             f"--shapes {text}: is no shape of two or more axes, such as 32x56x56x64."
         )
     found = tuple(map(int, sizes))
-    if np.prod(found[:-1]) < 2:
-        raise Refused(f"--shapes {text}: one value of a feature has no variance.")
+    for op in ops:
+        if OPS[op].pooled(found) < 2:
+            raise Refused(
+                f"--shapes {text}: {op} has no two values there that share their moments; "
+                "choose others with --ops."
+            )
     return found
 
 
@@ -102,7 +107,9 @@ def processor() -> str:
 def run(arguments: Sequence[str]) -> None:
     """Measures, or goes on measuring, or shows what is finished."""
     options = parser().parse_args(arguments)
-    shapes = [shape(text) for text in options.shapes] if options.shapes else None
+    shapes = (
+        [shape(text, options.ops) for text in options.shapes] if options.shapes else None
+    )
     peers.check()
     scale = "cpu" if jax.default_backend() == "cpu" else "accelerator"
     cases = measured.cases(

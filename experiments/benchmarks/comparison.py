@@ -24,6 +24,14 @@ LABELS = {
     STEP: "step",
 }
 
+
+def labels(modes: Iterable[str]) -> dict[str, str]:
+    """What tables call the modes of an op; a lone way forward is not called `train`."""
+    modes = tuple(modes)
+    lone = {} if "eval-forward" in modes else {"train-forward": "forward"}
+    return {mode: (LABELS | lone)[mode] for mode in modes}
+
+
 # Of every implementation in every case, where it has them:
 FIGURES = (
     "milliseconds",  # the median over rounds
@@ -86,10 +94,11 @@ def _megabytes(value: float) -> str:
     return f"{value / 1e6:.3g}"
 
 
+KEPT = Beside(
+    "kept for backward, in sizes of x", "backward", "residual_ratio", "{:.3g}".format
+)
 BESIDE = (
-    Beside(
-        "kept for backward, in sizes of x", "backward", "residual_ratio", "{:.3g}".format
-    ),
+    KEPT,
     Beside("largest error of y", "train-forward", "largest_error", two_digits),
     Beside("seconds to compile", "forward-backward", "compile_seconds", "{:.2g}".format),
     Beside("temporaries, MB", "forward-backward", "temporary_bytes", _megabytes),

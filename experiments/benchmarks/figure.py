@@ -1,6 +1,6 @@
 """The figure: times over flax's, for each shape."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from experiments import plotting
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.comparison import Figures
-from experiments.benchmarks.report import groups, of
+from experiments.benchmarks.report import of
 
 MARKERS = {
     "jaxnorm": "o",
@@ -19,54 +19,99 @@ MARKERS = {
     "torch": "X",
 }
 
-
 TITLES = {"train-forward": "forward", "forward-backward": "forward + backward"}
+Panels = Mapping[str, Mapping[tuple[str, str], Sequence[Case]]]
 
 
-def panels(cases: Sequence[Case]) -> list[str]:
-    """The modes that the figure shows: forward and both ways, or what there is."""
+def panels(cases: Sequence[Case]) -> Panels:
+    """The cases of each op, then of each dtype and mode, of which each panel has one.
+
+    Of the modes forward and both ways, or what there is.
+    """
     modes = list(dict.fromkeys(case.mode for case in cases))
-    chosen = [mode for mode in TITLES if mode in modes]
-    return chosen or modes
+    columns = [
+        (dtype, mode)
+        for dtype in dict.fromkeys(case.dtype for case in cases)
+        for mode in ([mode for mode in TITLES if mode in modes] or modes)
+    ]
+    return {
+        op: {
+            column: [
+                case for case in cases if (case.op, case.dtype, case.mode) == (op, *column)
+            ]
+            for column in columns
+        }
+        for op in dict.fromkeys(case.op for case in cases)
+    }
 
 
 def draw(cases: Sequence[Case], results: dict[str, Any], path: Path) -> None:
     """The time of each implementation over that of flax, for each shape."""
-    modes, rows = panels(cases), groups(cases)
-    with plotting.figure(path, rows=len(rows), columns=len(modes)) as axes:
-        for row, ((op, dtype), group) in zip(axes, rows.items(), strict=True):
-            for each, mode in zip(row, modes, strict=True):
-                _dots(each, [case for case in group if case.mode == mode], results)
-                each.set_title(f"{TITLES.get(mode, mode)}, {dtype}", fontsize=11)
-            row[0].set_ylabel(op)
-            for each in row[1:]:
-                each.set_yticklabels([])
+    rows = panels(cases)
+    columns = list(next(iter(rows.values())))
+    sizes = {op: _sizes(row.values()) for op, row in rows.items()}
+    with plotting.figure(path, rows=len(rows), columns=len(columns)) as axes:
+        _fit(axes, [len(each) for each in sizes.values()])
+        for column, (dtype, mode) in zip(axes.T, columns, strict=True):
+            shown = [row[dtype, mode] for row in rows.values()]
+            for each, group, op in zip(column, shown, rows, strict=True):
+                _dots(each, group, sizes[op], results)
+            _scale(column, [case for group in shown for case in group], results)
+            column[0].set_title(f"{TITLES.get(mode, mode)},\n{dtype}", fontsize=11)
+        for op, each in zip(rows, axes[:, 0], strict=True):
+            each.set_ylabel(op.replace("_", "\n"))
+        for each in axes[:, 1:].flat:
+            each.set_yticklabels([])
+        for each in axes[:-1].flat:
+            each.set_xticklabels([])
         for each in axes[-1]:
-            each.set_xlabel("time over flax's (left is faster)")
+            each.set_xlabel("time over flax's\n(left is faster)")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].figure.legend(handles, labels, loc="outside lower center", ncols=6)
 
 
-def _dots(axes: Any, cases: Sequence[Case], results: dict[str, Any]) -> None:
-    positions = np.arange(len(cases))[::-1]
+def _sizes(row: Iterable[Sequence[Case]]) -> list[str]:
+    """The shapes of all panels of an op."""
+    return list(dict.fromkeys(case.size for group in row for case in group))
+
+
+def _fit(axes: np.ndarray, lines: Sequence[int]) -> None:
+    """As wide as a page, and each row as high as its number of shapes asks for."""
+    heights = [0.45 * number + 0.3 for number in lines]
+    axes[0, 0].get_gridspec().set_height_ratios(heights)
+    width = max(2.5 * axes.shape[1] + 1.2, 7)
+    axes[0, 0].figure.set_size_inches(width, sum(heights) + 1.4)
+
+
+def _dots(
+    axes: Any, cases: Sequence[Case], sizes: Sequence[str], results: dict[str, Any]
+) -> None:
+    positions = np.array([len(sizes) - 1 - sizes.index(case.size) for case in cases])
     axes.axvline(1, color="black", lw=1, label="flax")
-    drawn = [0.5, 2.0]  # at least this much is seen
     for row, (name, marker) in enumerate(MARKERS.items()):
-        ratios = [_over_flax(of(results, case), name) for case in cases]
-        drawn += [each for each in ratios if np.isfinite(each)]
         axes.plot(
-            ratios,
+            [_over_flax(of(results, case), name) for case in cases],
             positions + 0.13 * (len(MARKERS) // 2 - row),  # each below the one before
             marker,
             color=plotting.COLOURS[name],
-            markersize=7 if len(cases) < 8 else 5,
+            markersize=6 if len(sizes) < 8 else 4,
             label=name,
         )
-    axes.set(xscale="log", yticks=positions, yticklabels=[case.size for case in cases])
-    axes.set(xlim=(min(drawn) / 1.2, max(drawn) * 1.2), ylim=(-0.6, len(cases) - 0.4))
-    ticks = [tick for tick in 2.0 ** np.arange(-6, 7) if min(drawn) <= tick <= max(drawn)]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+    axes.set_yticks(np.arange(len(sizes))[::-1], sizes)
+    axes.set_ylim(-0.6, len(sizes) - 0.4)
+
+
+def _scale(column: Iterable[Any], cases: Sequence[Case], results: dict[str, Any]) -> None:
+    """One for all ops, of which at least half and twice flax's time is seen."""
+    ratios = [_over_flax(of(results, case), name) for case in cases for name in MARKERS]
+    ratios = [0.5, 2.0, *(each for each in ratios if np.isfinite(each))]
+    low, high = min(ratios), max(ratios)
+    base = 2.0 if high / low < 2**6 else 4.0
+    ticks = [tick for tick in base ** np.arange(-5, 6) if low <= tick <= high]
+    for axes in column:
+        axes.set(xscale="log", xlim=(low / 1.2, high * 1.2))
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
 
 
 def _over_flax(figures: Figures, name: str) -> float:

@@ -1,12 +1,14 @@
 """A norm as one library has it, and the numbers that every library is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Shape = tuple[int, ...]
 
 EPSILON = 1e-5
 MOMENTUM = 0.99  # the weight of the old value; torch's is 1 − MOMENTUM
@@ -17,18 +19,23 @@ STEPS_BEFORE = 10_000
 
 
 class Inputs(NamedTuple):
-    """What a norm is given, channels last, as float32 that the dtype represents."""
+    """What a norm is given, channels last, as float32 that the dtype represents.
+
+    Attributes:
+      x: what is normalised.
+      g: the cotangent of y.
+      params: "scale" and "bias", or those of them that the norm has, in this order.
+      statistics: the running mean and variance; empty if the norm has none.
+    """
 
     x: np.ndarray
-    g: np.ndarray  # the cotangent of y
-    scale: np.ndarray
-    bias: np.ndarray
-    mean: np.ndarray
-    var: np.ndarray
+    g: np.ndarray
+    params: Mapping[str, np.ndarray]
+    statistics: tuple[np.ndarray, ...]
 
     @classmethod
     def draw(
-        cls, shape: tuple[int, ...], dtype: str, mean: float = 1, deviation: float = 2
+        cls, shape: Shape, dtype: str, mean: float = 1, deviation: float = 2
     ) -> "Inputs":
         """Always the same numbers, with features on the last axis.
 
@@ -48,7 +55,8 @@ class Inputs(NamedTuple):
             for drawn in (mean + deviation * normal(*shape), normal(*shape))
         )
         scale, bias, running, var = (normal(shape[-1]) for _ in range(4))
-        return cls(x, g, 1 + 0.1 * scale, 0.1 * bias, 1 + 0.1 * running, np.exp(var))
+        params = {"scale": 1 + 0.1 * scale, "bias": 0.1 * bias}
+        return cls(x, g, params, (1 + 0.1 * running, np.exp(var)))
 
 
 class Outputs(NamedTuple):
@@ -62,12 +70,17 @@ class Outputs(NamedTuple):
     var: np.ndarray | None = None
 
 
+def keras_policy(dtype: str) -> str:
+    """The policy of a layer of keras that computes in this dtype, by float32 variables."""
+    return {"bfloat16": "mixed_bfloat16"}.get(dtype, dtype)
+
+
 @dataclass(frozen=True)
 class Layer:
     """A norm of one JAX library, as pure functions.
 
     Attributes:
-      train: `train(params, state, x) -> (y, state)`, where params are scale and bias.
+      train: `train(params, state, x) -> (y, state)`, params named as those of `Inputs`.
       evaluate: `evaluate(params, state, x) -> y`.
       state: the library's own, holding the running statistics; None if it has none.
       statistics: `statistics(state) -> (mean, var)`.

@@ -14,14 +14,15 @@ from typing import Any
 from experiments.benchmarks.accuracy import tables as accuracy_tables
 from experiments.benchmarks.comparison import (
     BESIDE,
-    LABELS,
     OURS,
     PEERS,
     RATIOS,
     Figures,
     geometric_mean,
+    labels,
     ratio,
 )
+from experiments.benchmarks.overview import overview
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits
 from experiments.console import Refused, exit_status
 
@@ -31,7 +32,8 @@ Shapes = Mapping[str, Mapping[str, Figures]]  # by shape, then by mode
 
 
 def benchmark_tables(measurements: Mapping[str, Any]) -> Iterator[Table]:
-    """For each op the times in each dtype, then what stands beside them."""
+    """All ops; for each the times in each dtype, then what stands beside them."""
+    yield from overview(measurements)
     for op, dtypes in measurements.items():
         for dtype, shapes in dtypes.items():
             yield times(shapes, f"{op}, {dtype}, ms; ÷: our time over that of the other")
@@ -44,17 +46,17 @@ def benchmark_tables(measurements: Mapping[str, Any]) -> Iterator[Table]:
 
 def times(shapes: Shapes, title: str) -> Table:
     """Milliseconds and ratios of each shape and mode; below, geometric means of ratios."""
-    rows = []
+    rows, called = [], labels(_modes(shapes))
     for shape, modes in shapes.items():
         for mode, figures in modes.items():
             milliseconds = (
                 three_digits(figures.get(name, {}).get("milliseconds", float("nan")))
                 for name in NAMES
             )
-            rows.append((shape, LABELS[mode], *milliseconds, *_ratios([figures])))
+            rows.append((shape, called[mode], *milliseconds, *_ratios([figures])))
     rows += [
-        ("geometric mean", LABELS[mode], *[""] * len(NAMES), *_ratios(_of(shapes, mode)))
-        for mode in _modes(shapes)
+        ("geometric mean", name, *[""] * len(NAMES), *_ratios(_of(shapes, mode)))
+        for mode, name in called.items()
     ]
     return Table(title, ("x", "mode", *HEADINGS), rows, labels=2)
 
@@ -72,7 +74,7 @@ def beside_time(shapes: Shapes) -> Iterator[tuple[str, ...]]:
         found = asked.most(_of(shapes, asked.mode))
         if found:
             yield (asked.label, *(found.get(name, ABSENT) for name in NAMES))
-    for mode in _modes(shapes):
+    for mode, called in labels(_modes(shapes)).items():
         shares = [
             geometric_mean(
                 float(figures.get(name, {}).get("copy_share", float("nan")))
@@ -81,7 +83,7 @@ def beside_time(shapes: Shapes) -> Iterator[tuple[str, ...]]:
             for name in NAMES
         ]
         if any(share == share for share in shares):  # NaN is not itself
-            label = f"share of the copy's bandwidth, {LABELS[mode]}"
+            label = f"share of the copy's bandwidth, {called}"
             yield (label, *map(three_digits, shares))
 
 

@@ -54,7 +54,7 @@ def arguments_of(layer: Layer, inputs: Inputs, dtype: str) -> tuple:
         each = np.moveaxis(each, -1, 1) if layer.channels_first else each
         return jnp.asarray(np.ascontiguousarray(each), dtype)
 
-    params = {"scale": jnp.asarray(inputs.scale), "bias": jnp.asarray(inputs.bias)}
+    params = {name: jnp.asarray(each) for name, each in inputs.params.items()}
     return params, layer.state, place(inputs.x), place(inputs.g)
 
 
@@ -99,11 +99,11 @@ def outputs(layer: Layer, result: dict[str, Any]) -> Outputs:
         each = np.asarray(result[name], np.float64)
         return np.moveaxis(each, 1, -1) if layer.channels_first else each
 
-    dparams = result.get("dparams", {"scale": None, "bias": None})
+    dparams = result.get("dparams", {})
     mean, var = layer.statistics(result["state"]) if "state" in result else (None, None)
     small = (
         None if each is None else np.asarray(each, np.float64)
-        for each in (dparams["scale"], dparams["bias"], mean, var)
+        for each in (dparams.get("scale"), dparams.get("bias"), mean, var)
     )
     return Outputs(big("y"), big("dx"), *small)
 

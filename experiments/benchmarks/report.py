@@ -13,15 +13,18 @@ from experiments.benchmarks.comparison import (
     BESIDE,
     FIGURES,
     IMPLEMENTATIONS,
-    LABELS,
     OURS,
     PEERS,
     RATIOS,
+    STEP,
     Figures,
     geometric_mean,
+    labels,
     ratio,
 )
-from experiments.benchmarks.tables import three_digits
+from experiments.benchmarks.ops import OPS
+from experiments.benchmarks.overview import overview
+from experiments.benchmarks.tables import terminal, three_digits
 from experiments.console import console
 
 DESCRIPTION = benchmarks.__doc__ or ""
@@ -35,11 +38,16 @@ def line(case: Case, figures: np.ndarray) -> str:
         name: dict(zip(FIGURES, row, strict=True))
         for name, row in zip(IMPLEMENTATIONS, figures, strict=True)
     }
-    what = f"{case.op} {case.dtype} {case.size} {LABELS[case.mode]}"
+    what = f"{case.op} {case.dtype} {case.size} {label(case)}"
     ratios = (three_digits(ratio(named, each)) for each in (("flax",), PEERS))
     return f"{what:<44} {three_digits(named[OURS]['milliseconds']):>11} " + " ".join(
         f"{each:>7}" for each in ratios
     )
+
+
+def label(case: Case) -> str:
+    """What tables call the mode of the case."""
+    return labels((*OPS[case.op].passes, STEP))[case.mode]
 
 
 def of(results: dict[str, Any], case: Case) -> Figures:
@@ -59,7 +67,7 @@ def times(cases: Sequence[Case], results: dict[str, Any], title: str) -> Table:
             previous = case.shape
         figures = of(results, case)
         table.add_row(
-            f" {LABELS[case.mode]}",
+            f" {label(case)}",
             *(
                 three_digits(figures.get(name, {}).get("milliseconds", np.nan))
                 for name in IMPLEMENTATIONS
@@ -72,14 +80,14 @@ def times(cases: Sequence[Case], results: dict[str, Any], title: str) -> Table:
 def summary(cases: Sequence[Case], results: dict[str, Any], title: str) -> Table:
     """Of one op and dtype: geometric means over shapes, for each mode."""
     table = _table(title, "", *(f"÷{name}" for name in RATIOS), "share", "flax's share")
-    for mode in dict.fromkeys(case.mode for case in cases):
-        all_figures = [of(results, case) for case in cases if case.mode == mode]
+    for mode in dict.fromkeys(map(label, cases)):
+        all_figures = [of(results, case) for case in cases if label(case) == mode]
 
         def share(name: str, all_figures=all_figures) -> Iterable[float]:
             return (each.get(name, {}).get("copy_share", np.nan) for each in all_figures)
 
         table.add_row(
-            LABELS[mode],
+            mode,
             *(
                 three_digits(geometric_mean(ratio(each, others) for each in all_figures))
                 for others in RATIOS.values()
@@ -115,7 +123,7 @@ def groups(cases: Sequence[Case]) -> dict[tuple[str, str], list[Case]]:
 
 
 def show(cases: Sequence[Case], results: dict[str, Any]) -> None:
-    """For each op and dtype its times, their means and what stands beside them."""
+    """For each op and dtype its times and what stands beside them; at last all ops."""
     for (op, dtype), group in groups(cases).items():
         console.print(
             times(
@@ -136,3 +144,8 @@ def show(cases: Sequence[Case], results: dict[str, Any]) -> None:
         for text in beside_time(group, results):
             console.print(f"  {text}")
         console.print()
+    ordered: dict[str, Any] = {}
+    for op, dtype in groups(cases):
+        ordered.setdefault(op, {})[dtype] = results[op][dtype]
+    for table in overview(ordered):
+        console.print(terminal(table))

@@ -11,12 +11,12 @@ from experiments.benchmarks.layers import Inputs, Outputs, Program
 
 
 class Tensors(NamedTuple):
-    """The inputs as tensors; channels come second."""
+    """The inputs as tensors, named as there; channels come second."""
 
     x: Any
     g: Any
-    params: tuple[Any, Any]
-    statistics: tuple[Any, Any]
+    params: dict[str, Any]
+    statistics: tuple[Any, ...]
 
 
 def absence() -> str | None:
@@ -31,32 +31,42 @@ def absence() -> str | None:
     return f"torch has no device of the kind that jax measures on ({platform})"
 
 
-def tensors_of(inputs: Inputs, dtype: str) -> Tensors:
+def tensors_of(inputs: Inputs, dtype: str, *, channels_last: bool) -> Tensors:
     """The inputs on the device that jax measures on."""
     import torch
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
 
-    # Only the strides change: torch calls that channels_last. On two cores it is the
-    # faster format for batch norm, and it is the order in which the others have x.
+    # Without a copy only the strides change: torch calls that channels_last.
     def place(each: np.ndarray) -> Any:
-        return torch.tensor(each).to(device, getattr(torch, dtype)).movedim(-1, 1)
+        placed = torch.tensor(each).to(device, getattr(torch, dtype)).movedim(-1, 1)
+        return placed if channels_last else placed.contiguous()
 
     def vector(each: np.ndarray) -> Any:
         return torch.tensor(each, device=device)
 
-    params = (vector(inputs.scale), vector(inputs.bias))
+    params = {name: vector(each) for name, each in inputs.params.items()}
     x = place(inputs.x)
-    for each in (x, *params):
+    for each in (x, *params.values()):
         each.requires_grad_()
-    return Tensors(x, place(inputs.g), params, (vector(inputs.mean), vector(inputs.var)))
+    return Tensors(x, place(inputs.g), params, tuple(map(vector, inputs.statistics)))
 
 
-def program(forward: Callable, mode: str, inputs: Inputs, dtype: str) -> Program:
-    """A mode of `forward(tensors, train=...) -> y`."""
+def program(
+    forward: Callable, mode: str, inputs: Inputs, dtype: str, *, channels_last: bool = True
+) -> Program:
+    """A mode of a norm of torch.
+
+    Args:
+      forward: `forward(tensors, train=...) -> y`.
+      mode: which.
+      inputs: the numbers.
+      dtype: of x.
+      channels_last: the order in memory; torch is given the one in which it is faster.
+    """
     import torch
 
-    tensors = tensors_of(inputs, dtype)
+    tensors = tensors_of(inputs, dtype, channels_last=channels_last)
     call = _call(forward, mode, tensors)
 
     def ready() -> Any:
@@ -67,9 +77,11 @@ def program(forward: Callable, mode: str, inputs: Inputs, dtype: str) -> Program
 
     def read(result: tuple) -> Outputs:
         y, gradients = result
-        dx, dscale, dbias = gradients or (None, None, None)
+        dx, *others = gradients or (None,)
+        dparams = dict(zip(tensors.params, others, strict=False))  # none of an output
         updated = tensors.statistics if mode.startswith(("train", "forward")) else ()
-        return Outputs(_big(y), _big(dx), *map(_small, (dscale, dbias, *updated)))
+        small = (dparams.get("scale"), dparams.get("bias"), *updated)
+        return Outputs(_big(y), _big(dx), *map(_small, small))
 
     return Program(ready, read)
 
@@ -78,7 +90,7 @@ def _call(forward: Callable, mode: str, tensors: Tensors) -> Callable[[], tuple]
     """Gives y and the gradients of x, scale and bias, each None where not in the mode."""
     import torch
 
-    leaves = (tensors.x, *tensors.params)
+    leaves = (tensors.x, *tensors.params.values())
 
     def alone() -> tuple:
         with torch.no_grad():

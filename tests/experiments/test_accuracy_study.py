@@ -31,10 +31,10 @@ def test_what_errors_are_taken_against_is_the_formula_in_float64(dtype, mean):
     from tests import oracle
 
     _, inputs = drawn(dtype, mean)
-    assert (inputs.scale == 1).all()
-    assert (inputs.bias == 0).all()
+    assert (inputs.params["scale"] == 1).all()
+    assert (inputs.params["bias"] == 0).all()
     want = oracle.norm_by_own_moments(
-        inputs.x, inputs.scale, inputs.bias, inputs.g,
+        inputs.x, *inputs.params.values(), inputs.g,
         reduced=(0,), features=(1,), epsilon=1e-5, weights=None,
     )  # fmt: skip
     close = {"rtol": 1e-9, "atol": 1e-9}

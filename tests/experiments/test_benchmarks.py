@@ -13,7 +13,9 @@ from experiments import __main__ as listing
 from experiments.benchmarks import environment, timing
 
 PEERS = ("haiku", "equinox", "keras", "torch")
-SMALL = ["--quick", "--dtype", "float32", "--shapes", "4x3x3x2"]
+OPS = ("batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm")
+ONE = ["--quick", "--dtype", "float32", "--ops", "batch_norm"]
+SMALL = [*ONE, "--shapes", "4x3x3x2"]
 
 
 def test_every_round_calls_each_once_in_an_order_of_its_own():
@@ -66,15 +68,43 @@ def test_it_is_listed_without_importing_it(capsys):
     assert "flax, haiku, equinox, keras, torch" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("shape", ["3", "4x0x2", "4xa", "-1x4", "1x4"])
-def test_shapes_without_a_variance_are_refused(shape, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("shape", "op"),
+    [
+        *((shape, "batch_norm") for shape in ("3", "4x0x2", "4xa", "-1x4", "1x4")),
+        ("4x1", "layer_norm"),
+        ("4x1", "rms_norm"),
+        ("4x3x3x48", "group_norm"),
+        ("4x32", "group_norm"),
+        ("4x1x2", "instance_norm"),
+    ],
+)
+def test_shapes_without_a_variance_are_refused(shape, op, tmp_path, capsys):
     from experiments.benchmarks import command
 
-    assert command.main([f"--shapes={shape}", "--out", str(tmp_path)]) == 2
+    arguments = [f"--shapes={shape}", "--ops", op, "--out", str(tmp_path)]
+    assert command.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: --shapes {shape}: ")
     assert error.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_shape_is_refused_for_the_ops_chosen_only():
+    from experiments.benchmarks import command
+
+    assert command.shape("1x4", ["layer_norm", "rms_norm"]) == (1, 4)
+    assert command.shape("2x3x64", OPS) == (2, 3, 64)
+
+
+def test_every_op_has_shapes_that_it_takes():
+    from experiments.benchmarks import ops
+
+    assert tuple(ops.OPS) == OPS
+    for name, op in ops.OPS.items():
+        assert list(op.shapes) == ["cpu", "accelerator", "quick"], name
+        assert all(op.pooled(each) > 1 for shapes in op.shapes.values() for each in shapes)
+        assert set(op.passes) <= set(ops.MODES), name
 
 
 def test_a_missing_peer_is_refused_with_its_mend(monkeypatch, tmp_path, capsys):
@@ -87,12 +117,12 @@ def test_a_missing_peer_is_refused_with_its_mend(monkeypatch, tmp_path, capsys):
     )
 
 
-def program_of(name, mode, inputs, dtype="float32"):
-    from experiments.benchmarks import batch_norm, programs, torch_programs
+def program_of(op, name, mode, inputs, dtype="float32"):
+    from experiments.benchmarks import ops, programs
 
     if name == "torch":
-        return torch_programs.program(batch_norm.torch_forward, mode, inputs, dtype)
-    layer = batch_norm.LAYERS[name](inputs, dtype)
+        return ops.OPS[op].torch(mode, inputs, dtype)
+    layer = ops.OPS[op].layers[name](inputs, dtype)
     return programs.program(layer, mode, inputs, dtype)
 
 
@@ -109,8 +139,116 @@ def name(request, need, lenient):
     return request.param
 
 
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=2e-4, atol=1e-5)
+def same(outputs, expected, mode):
+    """What is expected is there, and close, and nothing else is."""
+    for got, want in zip(outputs, expected, strict=True):
+        assert (got is None) == (want is None), mode
+        if want is not None:
+            np.testing.assert_allclose(got, want, rtol=2e-4, atol=1e-5, err_msg=mode)
+
+
+def own_moments(inputs, reduced, features):
+    """What a norm gives of inputs whose moments it takes over these axes."""
+    from experiments.benchmarks.layers import EPSILON
+    from tests import oracle
+
+    return oracle.norm_by_own_moments(
+        inputs.x,
+        inputs.params["scale"],
+        inputs.params["bias"],
+        inputs.g,
+        reduced=reduced,
+        features=features,
+        epsilon=EPSILON,
+        weights=None,
+    )
+
+
+def layer_norm(inputs):
+    last = (inputs.x.ndim - 1,)
+    return own_moments(inputs, last, last)
+
+
+def instance_norm(inputs):
+    *positions, last = range(1, inputs.x.ndim)
+    return own_moments(inputs, tuple(positions), (last,))
+
+
+def group_norm(inputs):
+    """As the mean over positions and features of x in groups, on an axis of their own."""
+
+    def split(each):
+        return each.reshape(*each.shape[:-1], 32, -1)
+
+    params = {name: split(each) for name, each in inputs.params.items()}
+    last = inputs.x.ndim
+    found = own_moments(
+        inputs._replace(x=split(inputs.x), g=split(inputs.g), params=params),
+        (*range(1, last - 1), last),
+        (last - 1, last),
+    )
+    return found._replace(
+        y=found.y.reshape(inputs.x.shape),
+        dx=found.dx.reshape(inputs.x.shape),
+        dscale=found.dscale.reshape(-1),
+        dbias=found.dbias.reshape(-1),
+    )
+
+
+def rms_norm(inputs):
+    """As layer norm of (x, −x), whose mean is 0 and whose variance is that about 0."""
+    x, g, scale = inputs.x, inputs.g, inputs.params["scale"]
+    doubled = inputs._replace(
+        x=np.concatenate([x, -x], -1),
+        g=np.concatenate([g, 0 * g], -1),
+        params={"scale": np.concatenate([scale] * 2), "bias": np.zeros(2 * len(scale))},
+    )
+    found = layer_norm(doubled)
+    (y, _), (positive, negative), (dscale, _) = (
+        np.split(each, 2, -1) for each in (found.y, found.dx, found.dscale)
+    )
+    return found._replace(y=y, dx=positive - negative, dscale=dscale, dbias=None)
+
+
+STATELESS = [
+    (layer_norm, (6, 5, 4)),
+    (rms_norm, (6, 5, 4)),
+    (group_norm, (3, 2, 4, 64)),
+    (instance_norm, (3, 5, 4, 3)),
+]
+
+
+@pytest.mark.parametrize(("expected", "shape"), STATELESS)
+def test_every_implementation_without_a_state_does_all_of_the_same_work(
+    name, expected, shape
+):
+    from experiments.benchmarks import ops
+
+    op = ops.OPS[expected.__name__]
+    inputs = op.draw(shape, "float32")
+    y, *gradients = expected(inputs)
+    none = [None] * len(gradients)
+    given = {
+        "train-forward": (y, *none),
+        "backward": (None, *gradients),
+        "forward-backward": (y, *gradients),
+    }
+    assert list(given) == list(op.passes)
+    for mode, each in given.items():
+        program = program_of(expected.__name__, name, mode, inputs)
+        same(program.read(program.call()), (*each, None, None), mode)
+
+
+@pytest.mark.parametrize(("expected", "shape"), STATELESS)
+def test_what_errors_are_taken_against_is_the_formula_in_float64(expected, shape):
+    from experiments.benchmarks import ops
+
+    op = ops.OPS[expected.__name__]
+    inputs = op.draw(shape, "float32")
+    want = expected(inputs)
+    exact = {"rtol": 1e-9, "atol": 1e-9}
+    np.testing.assert_allclose(op.reference(inputs, train=True), want.y, **exact)
+    np.testing.assert_allclose(op.reference_dx(inputs), want.dx, **exact)
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (12, 3)])
@@ -122,18 +260,19 @@ def test_every_implementation_does_all_of_the_same_work(name, shape):
     inputs = Inputs.draw(shape, "float32")
     reduced, features = tuple(range(len(shape) - 1)), (len(shape) - 1,)
     count, mean, var = oracle.moments(inputs.x, reduced)
-    given = (inputs.x, inputs.scale, inputs.bias, inputs.g)
-    fixed = {"features": features, "epsilon": EPSILON}
-    trained = oracle.norm_by_own_moments(*given, reduced=reduced, weights=None, **fixed)
+    trained = own_moments(inputs, reduced, features)
+    scale, bias = inputs.params.values()
     evaluated = oracle.norm_by_given_moments(
-        *given, mean=inputs.mean, var=inputs.var, **fixed
-    )
+        inputs.x, scale, bias, inputs.g,
+        mean=inputs.statistics[0], var=inputs.statistics[1],
+        features=features, epsilon=EPSILON,
+    )  # fmt: skip
     # torch alone takes the variance of the population that the batch is drawn from.
     n = float(np.ravel(count)[0])
     var = var * n / (n - 1) if name == "torch" else var
     updated = [
         MOMENTUM * old + (1 - MOMENTUM) * new.reshape(-1)
-        for old, new in ((inputs.mean, mean), (inputs.var, var))
+        for old, new in zip(inputs.statistics, (mean, var), strict=True)
     ]
     expected = {
         "eval-forward": (evaluated.y, None, None, None, None, None),
@@ -142,23 +281,27 @@ def test_every_implementation_does_all_of_the_same_work(name, shape):
         "forward-backward": (*trained, *updated),
     }
     for mode, each in expected.items():
-        program = program_of(name, mode, inputs)
-        for got, want in zip(program.read(program.call()), each, strict=True):
-            assert (got is None) == (want is None), mode
-            if want is not None:
-                close(got, want)
+        program = program_of("batch_norm", name, mode, inputs)
+        same(program.read(program.call()), each, mode)
 
 
-def test_what_is_normalised_in_bfloat16_stays_bfloat16(name):
+@pytest.mark.parametrize("op", OPS)
+def test_what_is_normalised_in_bfloat16_stays_bfloat16(name, op):
     """A float32 result would be more bytes than the others write."""
-    from experiments.benchmarks.layers import Inputs
+    from experiments.benchmarks import ops
 
-    inputs = Inputs.draw((64, 4, 4, 3), "bfloat16")
-    result = program_of(name, "forward-backward", inputs, "bfloat16").call()
+    row = ops.OPS[op]
+    inputs = row.draw((8, 4, 4, 64), "bfloat16")
+    program = program_of(op, name, "forward-backward", inputs, "bfloat16")
+    result = program.call()
     y, dx = (result[0], result[1][0]) if name == "torch" else (result["y"], result["dx"])
     assert all(str(each.dtype).endswith("bfloat16") for each in (y, dx))
-    for mode in ("train-forward", "eval-forward", "backward"):
-        program_of(name, mode, inputs, "bfloat16").call()
+    read = program.read(result)
+    np.testing.assert_allclose(read.y, row.reference(inputs, train=True), atol=0.1)
+    np.testing.assert_allclose(read.dx, row.reference_dx(inputs), atol=0.1)
+    others = {"eval-forward", "train-forward", "backward"} if op == "batch_norm" else ()
+    for mode in others:
+        program_of(op, name, mode, inputs, "bfloat16").call()
 
 
 def test_the_copy_is_one():
@@ -230,6 +373,47 @@ def check(figures):
         assert each["lower_quartile"] <= each["milliseconds"] <= each["upper_quartile"]
     ours, flax = (figures[name]["milliseconds"] for name in ("jaxnorm", "flax"))
     assert figures["flax"]["jaxnorm_ratio"] == pytest.approx(ours / flax)
+
+
+@pytest.mark.peer
+@pytest.mark.usefixtures("lenient")
+def test_a_run_of_all_ops_has_all_libraries_in_its_tables(tmp_path, capsys, need):
+    need(*PEERS)
+    from experiments.benchmarks import command
+
+    chosen = ["--quick", "--dtype", "float32", "--modes", "train-forward"]
+    assert command.main([*chosen, "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    overview = shown.partition("all ops, ")[2].splitlines()
+    rows = [line.split()[:2] for line in overview if "_norm " in line]
+    assert rows == [[op, "float32"] for op in OPS]
+    assert "group_norm float32 2x8x8x64 forward " in shown
+    assert "batch_norm float32 8x14x14x32 train " in shown
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["notes"] == []
+    assert set(result["measurements"]) == set(OPS)
+    for op, by_dtype in result["measurements"].items():
+        (figures,) = by_dtype["float32"].values()
+        assert list(figures["train-forward"]) == ["copy", "jaxnorm", "flax", *PEERS]
+        for name, each in figures["train-forward"].items():
+            assert name == "copy" or each["largest_error"] < 1e-5, (op, name)
+
+
+def test_a_panel_has_the_shapes_of_one_op_dtype_and_mode(tmp_path):
+    from experiments.benchmarks import cases, figure, ops
+
+    drawn = cases.cases(OPS, ("float32", "bfloat16"), ops.MODES, [], "cpu")
+    panels = figure.panels(drawn)
+    assert list(panels) == list(OPS)
+    for op, row in panels.items():
+        assert [mode for _, mode in row] == ["train-forward", "forward-backward"] * 2
+        for (dtype, mode), group in row.items():
+            assert all((each.dtype, each.mode) == (dtype, mode) for each in group)
+            assert [each.shape for each in group] == list(ops.OPS[op].shapes["cpu"])
+    shape = (len(drawn), len(cases.IMPLEMENTATIONS), len(cases.FIGURES))
+    times = np.random.default_rng(0).lognormal(0, 0.3, shape)
+    figure.draw(drawn, cases.nested(drawn, times), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size < 150_000
 
 
 @pytest.mark.peer

@@ -51,6 +51,45 @@ def test_times_ratios_and_their_means_are_those_of_the_result():
     ]
 
 
+def test_several_ops_are_in_one_table_first():
+    def shapes(*ratios):
+        return {
+            str(number): {
+                "forward-backward": case(1.0, {"flax": flax, "keras": keras}),
+                "train-forward": case(1.0, {"flax": flax / 2}),
+                "backward": {
+                    "jaxnorm": {"residual_ratio": 1.0 + number},
+                    "flax": {"residual_ratio": 3.0 + number},
+                },
+            }
+            for number, (flax, keras) in enumerate(ratios)
+        }
+
+    measured = {
+        "layer_norm": {"float32": shapes((0.5, 0.25), (2.0, 4.0))},
+        "rms_norm": {"float32": shapes((1.0, 0.5)), "bfloat16": shapes((3.0, 0.5))},
+    }
+    table = next(page.benchmark_tables(measured))
+    assert [" ".join(row) for row in table.rows] == [
+        "layer_norm float32 1.00 1.41 4.00 – 0.500 1.00 – 2 4",
+        "rms_norm float32 1.00 1.00 1.00 – 0.500 0.500 – 1 3",
+        "rms_norm bfloat16 3.00 3.00 3.00 – 1.50 1.50 – 1 3",
+    ]
+    assert len(table.headings) == len(table.rows[0])
+    assert len(list(page.benchmark_tables(measured))) == 1 + 2 + 3
+    del measured["rms_norm"]  # what is of one op stands below its times
+    assert len(list(page.benchmark_tables(measured))) == 2
+
+
+def test_the_only_way_forward_is_not_called_training():
+    figures = case(1.0, {"flax": 0.5})
+    both = {"4x2": {"eval-forward": figures, "train-forward": figures}}
+    alone = {"4x2": {"train-forward": figures, "backward": figures}}
+    for shapes, expected in ((both, ["eval", "train"]), (alone, ["forward", "backward"])):
+        table = page.times(shapes, "")
+        assert [row[1] for row in table.rows] == expected * 2
+
+
 def test_numbers_have_two_or_three_digits():
     small = [5.14e-7, 0.0123, 0.101, 4.0, 51.4, 1234.0, 0.0, float("nan")]
     written = ["5.1e-7", "1.2e-2", "0.10", "4.0", "51", "1.2e3", "0", "NaN"]

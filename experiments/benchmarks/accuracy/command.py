@@ -12,7 +12,7 @@ from experiments.benchmarks.accuracy import errors, figure
 from experiments.benchmarks.accuracy.errors import Case
 from experiments.benchmarks.accuracy.tables import DTYPES, FIGURES, NAMES, tables
 from experiments.benchmarks.comparison import OURS, PEERS
-from experiments.benchmarks.ops import Shape
+from experiments.benchmarks.layers import Shape
 from experiments.benchmarks.tables import terminal, two_digits
 from experiments.console import console, exit_status
 from experiments.options import add_folder

@@ -10,8 +10,8 @@ import numpy as np
 from experiments.benchmarks import batch_norm, peers, programs, torch_programs
 from experiments.benchmarks.accuracy.tables import FIGURES, NAMES, TWO_PASSES
 from experiments.benchmarks.comparison import OURS
-from experiments.benchmarks.layers import Inputs, Outputs
-from experiments.benchmarks.ops import OPS, Shape
+from experiments.benchmarks.layers import Inputs, Outputs, Shape
+from experiments.benchmarks.ops import OPS
 
 OP = OPS["batch_norm"]
 MODE = "forward-backward"
@@ -48,7 +48,10 @@ def draw(case: Case, shape: Shape) -> Inputs:
     """The data, which y is to be without a scale or a bias of."""
     inputs = Inputs.draw(shape, case.dtype, mean=case.mean, deviation=1)
     return inputs._replace(
-        scale=np.ones_like(inputs.scale), bias=np.zeros_like(inputs.bias)
+        params={
+            "scale": np.ones_like(inputs.params["scale"]),
+            "bias": np.zeros_like(inputs.params["bias"]),
+        }
     )
 
 
