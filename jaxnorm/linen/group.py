@@ -91,7 +91,8 @@ class GroupNorm(nn.Module):
             bias,
             num_groups=self.num_groups,
             group_size=self.group_size,
-            reduced=without_last(self.reduction_axes, x.ndim),
+            # A lone example, before it is mapped, has no positions.
+            reduced=without_last(self.reduction_axes, x.ndim) if x.ndim > 1 else (),
             epsilon=self.epsilon,
             weights=as_mask(mask),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
@@ -140,7 +140,9 @@ class BatchNorm(nnx.Module):
         if use_running_average is None and train is None:
             use_running_average = self.use_running_average
         train = resolve_train(train=train, use_running_average=use_running_average)
-        x, _, _, scale, bias = promote(self, x, self.mean, self.var, self.scale, self.bias)
+        x, dtype, _, _, scale, bias = promote(
+            self, x, self.mean, self.var, self.scale, self.bias
+        )
         features = features_of(self, x, self.axis)
         y, statistics = batch_norm(
             x,
@@ -154,7 +156,7 @@ class BatchNorm(nnx.Module):
             weights=as_mask(mask),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
-            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            dtype=dtype,
             rounding=self.rounding,
         )
         if train:
@@ -166,7 +168,12 @@ class BatchNorm(nnx.Module):
     def set_view(
         self, use_running_average: bool | None = None, train: bool | None = None
     ) -> None:
-        """What `nnx.view` calls: sets the mode, by either of the flags."""
+        """Sets the mode, as `nnx.view` does.
+
+        Args:
+          use_running_average: the opposite of `train`, as in flax.
+          train: whether to normalise with the batch and update the statistics.
+        """
         if use_running_average is not None or train is not None:
             self.use_running_average = not resolve_train(
                 train=train, use_running_average=use_running_average

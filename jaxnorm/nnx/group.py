@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
@@ -113,18 +113,19 @@ class GroupNorm(nnx.Module):
           ValueError: x has not num_features features; reduction_axes are without the
             last, out of range or repeated; the mask does not fit x.
         """
-        x, scale, bias = promote(self, x, self.scale, self.bias)
-        features = features_of(self, x, -1)
+        x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
+        features, ndim = features_of(self, x, -1), jnp.ndim(x)
         return group_norm(
             x,
             shaped(scale, features),
             shaped(bias, features),
             num_groups=self.num_groups,
-            reduced=without_last(self.reduction_axes, jnp.ndim(x)),
+            # A lone example, before it is mapped, has no positions.
+            reduced=without_last(self.reduction_axes, ndim) if ndim > 1 else (),
             epsilon=self.epsilon,
             weights=as_mask(mask),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
-            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            dtype=dtype,
             rounding=self.rounding,
         )

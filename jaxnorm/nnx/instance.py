@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
@@ -107,7 +107,7 @@ class InstanceNorm(nnx.Module):
             repeated; the first is of features; there are no positions to take moments
             over; the mask does not fit x.
         """
-        x, scale, bias = promote(self, x, self.scale, self.bias)
+        x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
         features = features_of(self, x, self.feature_axes)
         return instance_norm(
             x,
@@ -118,6 +118,6 @@ class InstanceNorm(nnx.Module):
             weights=as_mask(mask),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
-            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
+            dtype=dtype,
             rounding=self.rounding,
         )

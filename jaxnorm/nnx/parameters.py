@@ -6,11 +6,12 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn.dtypes import canonicalize_dtype
 from flax.typing import Initializer
 from jax.typing import DTypeLike
 
 from jaxnorm.axes import Axis, canonical_axes, take
-from jaxnorm.precision import as_floating, coarsened
+from jaxnorm.precision import accumulation_dtype, as_floating
 
 
 def parameter(
@@ -49,12 +50,15 @@ def shaped(array: Any, features: tuple[int, ...]) -> Any:
 
 
 def promote(module: Any, x: Any, *variables: Any) -> tuple[Any, ...]:
-    """X and the values of variables or None, as the module's promote_dtype makes them.
+    """X, the dtype of the output, and the values of the variables, None being None.
 
-    An x that it would widen stays as it is: a norm accumulates in float32 anyway, and
-    keeps x for its derivative.
+    They are as the module's promote_dtype makes them, but for an x that it would widen: a
+    norm accumulates in float32 anyway, and keeps x for its derivative.
     """
     x = as_floating(x)
     values = (None if each is None else each[...] for each in variables)
     promoted, *others = module.promote_dtype((x, *values), dtype=module.dtype)
-    return coarsened(x, promoted.dtype), *others
+    # Scale and bias come last. Running statistics, before them, do not widen the output.
+    dtype = canonicalize_dtype(promoted, *others[-2:], dtype=module.dtype)
+    widened = accumulation_dtype(x.dtype, promoted.dtype) == promoted.dtype
+    return x if widened else promoted, dtype, *others

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
@@ -84,9 +84,7 @@ class RMSNorm(nnx.Module):
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
 
-    def __call__(
-        self, x: ArrayLike, *, mask: ArrayLike | None = None
-    ) -> Float[Array, "..."]:
+    def __call__(self, x: ArrayLike, mask: ArrayLike | None = None) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
@@ -98,7 +96,7 @@ class RMSNorm(nnx.Module):
           ValueError: x has not num_features features; an axis is out of range or
             repeated; the mask does not fit x.
         """
-        x, scale = promote(self, x, self.scale)
+        x, dtype, scale = promote(self, x, self.scale)
         features = features_of(self, x, self.feature_axes)
         return rms_norm(
             x,
@@ -109,6 +107,6 @@ class RMSNorm(nnx.Module):
             weights=as_mask(mask),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
-            dtype=canonicalize_dtype(x, scale, dtype=self.dtype),
+            dtype=dtype,
             rounding=self.rounding,
         )

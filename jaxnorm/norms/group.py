@@ -81,8 +81,8 @@ def group_norm(
     reduced = positions(x.shape, features, reduced)
     channels = take(x.shape, features)
     groups = count_groups(math.prod(channels), num_groups, group_size)
-    if groups == math.prod(channels):
-        check_samples(x.shape, reduced, mapped=axis_name is not None)
+    together = reduced if groups == math.prod(channels) else (*reduced, *features)
+    check_samples(x.shape, together, mapped=axis_name is not None)
     check_operands(x, features, scale, bias, epsilon, weights)
     if weights is not None:
         weights = as_weights(weights, x)

@@ -206,7 +206,11 @@ LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
         ),
         (lambda: batch_norm(X, START, train=True, dtype=int), TypeError, "floating"),
         (lambda: batch_norm(X[:0], START, train=True), ValueError, "no sample"),
-        (lambda: batch_norm(X[0], START, train=True), ValueError, "give x an axis of samples"),
+        (
+            lambda: batch_norm(X[0], START, train=True),
+            ValueError,
+            "give x an axis of samples",
+        ),
         (
             lambda: batch_norm(X, ema(0.9).init((2,)), train=True),
             ValueError,

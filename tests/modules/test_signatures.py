@@ -1,0 +1,68 @@
+"""Every constructor and call argument of flax, in its order and with its default."""
+
+import inspect
+
+import pytest
+
+from tests.modules.apis import each_api, each_norm
+
+# Linen's own, which it puts last.
+LAST = ("parent", "name")
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters.values())
+
+
+def kept(ours, theirs):
+    """Those of our parameters that flax has too."""
+    names = [each.name for each in theirs]
+    return [each for each in ours if each.name in names]
+
+
+@each_api
+@each_norm
+@pytest.mark.parametrize("method", ["__init__", "__call__"])
+def test_takes_the_arguments_of_flax_with_their_order_kinds_and_defaults(api, norm, method):
+    ours, theirs = (
+        parameters(getattr(getattr(each, norm), method)) for each in (api.ours, api.theirs)
+    )
+    assert [(each.name, each.kind) for each in kept(ours, theirs)] == [
+        (each.name, each.kind) for each in theirs
+    ]
+    for mine, other in zip(kept(ours, theirs), theirs, strict=True):
+        # An initialiser that flax makes anew for each module is as good as another.
+        assert same(mine.default, other.default), mine.name
+
+
+def same(mine, other):
+    return mine == other or (
+        callable(mine) and callable(other) and mine.__qualname__ == other.__qualname__
+    )
+
+
+@each_api
+@each_norm
+def test_adds_rounding_and_where_there_is_state_train(api, norm):
+    def added(method):
+        ours, theirs = (
+            parameters(getattr(getattr(each, norm), method))
+            for each in (api.ours, api.theirs)
+        )
+        names = [each.name for each in theirs]
+        return {each.name for each in ours if each.name not in names}
+
+    train = {"train"} if norm == "BatchNorm" else set()
+    assert added("__init__") == {"rounding"} | train
+    assert added("__call__") == train
+
+
+@each_api
+@each_norm
+def test_no_added_argument_displaces_a_positional_one_of_flax(api, norm):
+    ours, theirs = (
+        [each for each in parameters(getattr(module, norm)) if each.name not in LAST]
+        for module in (api.ours, api.theirs)
+    )
+    positional = [e.name for e in theirs if e.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert [each.name for each in ours][: len(positional)] == positional
