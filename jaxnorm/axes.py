@@ -157,14 +157,14 @@ def positions(
     return complement((0, *features), len(shape))
 
 
-def without_last(axes: Axis | None, ndim: int) -> tuple[int, ...] | None:
-    """The axes but the last, which flax's group norms want named; None is None.
+def without_last(axes: Axis | None, ndim: int) -> tuple[int, ...]:
+    """The axes but the last, which flax wants named for groups; None is all but the first.
 
-    >>> without_last((1, 2, -1), ndim=4)
-    (1, 2)
+    >>> without_last((1, 2, -1), ndim=4), without_last(None, ndim=4)
+    ((1, 2), (1, 2))
     """
     if axes is None:
-        return None
+        return tuple(range(1, ndim - 1))
     given = canonical_axes(axes, ndim)
     if ndim - 1 not in given:
         raise ValueError(

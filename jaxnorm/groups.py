@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import take
-from jaxnorm.moments import Moments, pool
+from jaxnorm.moments import Moments, pool, total_of_few
 
 
 class Groups(NamedTuple):
@@ -57,4 +57,5 @@ def share(moments: Moments, groups: Groups) -> Moments:
 def total_of_groups(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "..."]:
     """The sum of each group, for all its features."""
     sizes = take(vector.shape, groups.axes)
-    return spread(jnp.sum(split(vector, groups), -1), groups, sizes)
+    rows = split(vector, groups)
+    return spread(total_of_few(rows, (rows.ndim - 1,))[..., 0], groups, sizes)

@@ -72,12 +72,3 @@ def as_operand(
         )
     finest = accumulation_dtype(x.dtype, dtype)
     return (x if finest == accumulation_dtype(x.dtype) else x.astype(finest)), dtype
-
-
-def coarsened(x: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
-    """`x` in this dtype where that is coarser than its own.
-
-    >>> [coarsened(jnp.ones(2), each).dtype.name for each in (jnp.bfloat16, jnp.float64)]
-    ['bfloat16', 'float32']
-    """
-    return x if np.promote_types(x.dtype, dtype) == dtype else x.astype(dtype)

@@ -91,8 +91,7 @@ class GroupNorm(nn.Module):
             bias,
             num_groups=self.num_groups,
             group_size=self.group_size,
-            # A lone example, before it is mapped, has no positions.
-            reduced=without_last(self.reduction_axes, x.ndim) if x.ndim > 1 else (),
+            reduced=without_last(self.reduction_axes, x.ndim),
             epsilon=self.epsilon,
             weights=as_mask(mask),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),

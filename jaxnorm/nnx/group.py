@@ -114,14 +114,13 @@ class GroupNorm(nnx.Module):
             last, out of range or repeated; the mask does not fit x.
         """
         x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
-        features, ndim = features_of(self, x, -1), jnp.ndim(x)
+        features = features_of(self, x, -1)
         return group_norm(
             x,
             shaped(scale, features),
             shaped(bias, features),
             num_groups=self.num_groups,
-            # A lone example, before it is mapped, has no positions.
-            reduced=without_last(self.reduction_axes, ndim) if ndim > 1 else (),
+            reduced=without_last(self.reduction_axes, jnp.ndim(x)),
             epsilon=self.epsilon,
             weights=as_mask(mask),
             axis_name=self.axis_name,
