@@ -70,7 +70,7 @@ def test_importing_jaxnorm_imports_no_framework():
 
 def test_importing_jaxnorm_starts_no_backend():
     program = (
-        "import jaxnorm, jaxnorm.linen; from jax._src import xla_bridge; "
+        "import jaxnorm, jaxnorm.linen, jaxnorm.nnx; from jax._src import xla_bridge; "
         "print(xla_bridge.backends_are_initialized())"
     )
     done = subprocess.run(

@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from flax.nnx import Rngs, merge, split
 
 import jaxnorm.linen as jn
+import jaxnorm.nnx as jx
 from tests.cases import NORMS, WEIGHTINGS, Case, Layout
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -73,6 +75,28 @@ def test_it_stays_one_copy_through_the_module(train, dtype, out):
         )[0]
 
     assert 1 <= kept(apply, x, variables["params"]) <= 1.05
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("linen", "nnx", "shape"),
+    [
+        (jn.LayerNorm(), jx.LayerNorm, (256, 256)),
+        (jn.RMSNorm(), jx.RMSNorm, (256, 256)),
+        (jn.GroupNorm(4), functools.partial(jx.GroupNorm, num_groups=4), (4, 16, 16, 8)),
+        (jn.InstanceNorm(), jx.InstanceNorm, (4, 16, 16, 8)),
+    ],
+    ids=["layer", "rms", "group", "instance"],
+)
+def test_it_stays_one_copy_through_the_modules_without_state(linen, nnx, shape, dtype):
+    """Though promote_dtype would make one of x in float32."""
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
+    variables = linen.init(jax.random.key(0), x)
+    assert 1 <= kept(lambda x, v: linen.apply(v, x), x, variables) <= 1.05
+    model = nnx(shape[-1], rngs=Rngs(0))
+    graph, state = split(model)
+    assert 1 <= kept(lambda x, state: merge(graph, state)(x), x, state) <= 1.05
 
 
 def temporaries(norm, dtype, *, scan):

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from jax.sharding import PartitionSpec
 
 from jaxnorm import Moments, Statistics, batch_norm, ema
 from tests import oracle
@@ -20,6 +19,7 @@ SHAPE = (6, 3)
 batches = hnp.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32))
 doubles = hnp.arrays(np.float64, SHAPE, elements=st.floats(-100, 100))
 START = ema(0.9).init((3,))
+X = jnp.ones(SHAPE)
 
 train = jax.jit(functools.partial(batch_norm, train=True, estimator=ema(0.9)))
 evaluate = jax.jit(functools.partial(batch_norm, train=False, estimator=ema(0.9)))
@@ -96,62 +96,6 @@ def test_the_statistics_of_a_batch_without_weight_stay(rng):
     chex.assert_trees_all_equal(after, statistics)
 
 
-@pytest.mark.parametrize("check", [True, False])
-def test_shards_return_the_statistics_of_the_whole_batch(rng, check):
-    """4 + 1 valid rows: a mean of means would weigh the one as much as the four."""
-    x = rng.normal(2, 3, (8, 3)).astype(np.float32)
-    weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], bool)[:, None]
-    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
-    split, whole = PartitionSpec("devices"), PartitionSpec()
-    sharded = jax.jit(
-        jax.shard_map(
-            lambda x, w, s: batch_norm(x, s, train=True, weights=w, axis_name="devices"),
-            mesh=mesh,
-            in_specs=(split, split, whole),
-            out_specs=(split, whole),
-            check_vma=check,
-        )
-    )
-    expected = batch_norm(x, START, train=True, weights=weights)
-    chex.assert_trees_all_close(sharded(x, weights, START), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_groups_of_devices_are_batches_of_their_own(rng):
-    x = rng.normal(size=(4, 5, 3)).astype(np.float32)
-    groups = [[0, 1], [2, 3]]
-    mapped = jax.pmap(
-        lambda x: batch_norm(
-            x, START, train=True, axis_name="devices", axis_index_groups=groups
-        ),
-        axis_name="devices",
-    )
-    y, statistics = mapped(x)
-    for group in groups:
-        together, expected = batch_norm(np.concatenate(x[group]), START, train=True)
-        np.testing.assert_allclose(np.concatenate(y[np.array(group)]), together, atol=1e-5)
-        for device in group:
-            got = jax.tree.map(lambda each, device=device: each[device], statistics)
-            chex.assert_trees_all_close(got, expected, rtol=1e-5)
-
-
-def test_a_sharded_batch_under_jit_is_one_batch(rng):
-    x = rng.normal(size=(16, 3)).astype(np.float32)
-    mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
-    placed = jax.device_put(x, jax.NamedSharding(mesh, PartitionSpec("devices")))
-    chex.assert_trees_all_close(train(placed, START), train(x, START), rtol=1e-5, atol=1e-6)
-
-
-def test_lone_examples_are_a_batch_under_vmap(rng):
-    x = rng.normal(size=SHAPE).astype(np.float32)
-    mapped = jax.vmap(
-        lambda x: batch_norm(x, START, train=True, axis_name="batch"), axis_name="batch"
-    )
-    y, statistics = mapped(x)
-    expected, expected_statistics = batch_norm(x, START, train=True)
-    np.testing.assert_allclose(y, expected, atol=1e-5)
-    np.testing.assert_allclose(statistics.mean[0], expected_statistics.mean, atol=1e-6)
-
-
 def test_a_scan_over_steps_carries_the_statistics(rng):
     xs = rng.normal(2, 3, (4, *SHAPE)).astype(np.float32)
     scanned, ys = jax.lax.scan(lambda s, x: batch_norm(x, s, train=True)[::-1], START, xs)
@@ -180,88 +124,6 @@ def test_a_16_bit_input_may_be_given_a_wider_output(rng):
     assert wide.dtype == jnp.float32
     np.testing.assert_array_equal(wide.astype(jnp.bfloat16), narrow)
     assert (wide != narrow.astype(jnp.float32)).any()  # not rounded on the way
-
-
-X = jnp.ones(SHAPE)
-INTEGERS = Statistics(jnp.zeros(3, int), jnp.ones(3, int))
-COMPLEX = jnp.full(3, 1j)
-LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: batch_norm(X, START), TypeError, "train"),
-        (lambda: batch_norm(X, START, train=None), TypeError, "True or False is expected"),
-        (lambda: batch_norm(X, START, train=1), TypeError, "train=1"),
-        (
-            lambda: batch_norm(X, START, train=True, epsilon=-1e-5),
-            ValueError,
-            "epsilon=-1e-05",
-        ),
-        (
-            lambda: batch_norm(X, START, train=True, epsilon=np.nan),
-            ValueError,
-            "epsilon=nan",
-        ),
-        (lambda: batch_norm(X, START, train=True, dtype=int), TypeError, "floating"),
-        (lambda: batch_norm(X[:0], START, train=True), ValueError, "no sample"),
-        (
-            lambda: batch_norm(X[0], START, train=True),
-            ValueError,
-            "give x an axis of samples",
-        ),
-        (
-            lambda: batch_norm(X, ema(0.9).init((2,)), train=True),
-            ValueError,
-            r"init\(\(3,\)\)",
-        ),
-        (
-            lambda: batch_norm(X, tuple(START), train=True),
-            TypeError,
-            r"Statistics\(mean, var\)",
-        ),
-        (lambda: batch_norm(X, None, train=False), TypeError, r"estimator\.init"),
-        (lambda: batch_norm(X, INTEGERS, train=True), TypeError, "dtypes.*int32"),
-        (lambda: batch_norm(X, LISTS, train=True), TypeError, "an array in each field"),
-        (
-            lambda: batch_norm(X, START, train=True, estimator=0.9),
-            TypeError,
-            r"ema\(0\.99\)",
-        ),
-        (lambda: batch_norm(X, START, train=True, epsilon=None), TypeError, "epsilon=None"),
-        (lambda: batch_norm(X, START, train=True, epsilon=X), TypeError, "Python float"),
-        (
-            lambda: batch_norm(X, START, COMPLEX, train=True),
-            TypeError,
-            "scale is complex",
-        ),
-        (lambda: ema("0.9"), TypeError, "decay='0.9', but a real number"),
-        (
-            lambda: batch_norm(X, START, train=True, axis_index_groups=[[0]]),
-            ValueError,
-            "name it with axis_name=",
-        ),
-        (
-            lambda: jax.jit(lambda t: batch_norm(X, START, train=t))(True),
-            TypeError,
-            "mark it static",
-        ),
-    ],
-)
-@pytest.mark.usefixtures("unchecked")
-def test_bad_input_is_refused_with_the_mend(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
-
-
-def test_nothing_is_computed_before_an_error(monkeypatch):
-    def never(*_, **__):
-        raise AssertionError("computed before the inputs were checked")
-
-    monkeypatch.setattr("jaxnorm.norms.batch.measure", never)
-    with pytest.raises(ValueError, match="scale has shape"):
-        batch_norm(X, START, jnp.ones(99), train=True)
 
 
 def test_an_empty_batch_can_be_evaluated():

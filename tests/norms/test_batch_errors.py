@@ -1,0 +1,90 @@
+"""What batch norm refuses, and what it says to do instead."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnorm import Statistics, batch_norm, ema
+
+START = ema(0.9).init((3,))
+X = jnp.ones((6, 3))
+INTEGERS = Statistics(jnp.zeros(3, int), jnp.ones(3, int))
+COMPLEX = jnp.full(3, 1j)
+LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: batch_norm(X, START), TypeError, "train"),
+        (lambda: batch_norm(X, START, train=None), TypeError, "True or False is expected"),
+        (lambda: batch_norm(X, START, train=1), TypeError, "train=1"),
+        (
+            lambda: batch_norm(X, START, train=True, epsilon=-1e-5),
+            ValueError,
+            "epsilon=-1e-05",
+        ),
+        (
+            lambda: batch_norm(X, START, train=True, epsilon=np.nan),
+            ValueError,
+            "epsilon=nan",
+        ),
+        (lambda: batch_norm(X, START, train=True, dtype=int), TypeError, "floating"),
+        (lambda: batch_norm(X[:0], START, train=True), ValueError, "no sample"),
+        (
+            lambda: batch_norm(X[0], START, train=True),
+            ValueError,
+            "give x an axis of samples",
+        ),
+        (
+            lambda: batch_norm(X, ema(0.9).init((2,)), train=True),
+            ValueError,
+            r"init\(\(3,\)\)",
+        ),
+        (
+            lambda: batch_norm(X, tuple(START), train=True),
+            TypeError,
+            r"Statistics\(mean, var\)",
+        ),
+        (lambda: batch_norm(X, None, train=False), TypeError, r"estimator\.init"),
+        (lambda: batch_norm(X, INTEGERS, train=True), TypeError, "dtypes.*int32"),
+        (lambda: batch_norm(X, LISTS, train=True), TypeError, "an array in each field"),
+        (
+            lambda: batch_norm(X, START, train=True, estimator=0.9),
+            TypeError,
+            r"ema\(0\.99\)",
+        ),
+        (lambda: batch_norm(X, START, train=True, epsilon=None), TypeError, "epsilon=None"),
+        (lambda: batch_norm(X, START, train=True, epsilon=X), TypeError, "Python float"),
+        (
+            lambda: batch_norm(X, START, COMPLEX, train=True),
+            TypeError,
+            "scale is complex",
+        ),
+        (lambda: ema("0.9"), TypeError, "decay='0.9', but a real number"),
+        (
+            lambda: batch_norm(X, START, train=True, axis_index_groups=[[0]]),
+            ValueError,
+            "name it with axis_name=",
+        ),
+        (
+            lambda: jax.jit(lambda t: batch_norm(X, START, train=t))(True),
+            TypeError,
+            "mark it static",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_bad_input_is_refused_with_the_mend(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_nothing_is_computed_before_an_error(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("computed before the inputs were checked")
+
+    monkeypatch.setattr("jaxnorm.norms.batch.measure", never)
+    with pytest.raises(ValueError, match="scale has shape"):
+        batch_norm(X, START, jnp.ones(99), train=True)
