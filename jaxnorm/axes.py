@@ -8,6 +8,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
@@ -50,8 +51,11 @@ def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(axes))
 
 
-def _as_sequence(axis: Axis) -> Sequence[int]:
-    return axis if isinstance(axis, Sequence) else (axis,)
+def _as_sequence(axis: Any) -> Sequence[Any]:
+    try:
+        return tuple(axis)
+    except TypeError:
+        return (axis,)
 
 
 def complement(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -70,6 +74,18 @@ def take(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     (64,)
     """
     return tuple(shape[each] for each in axes)
+
+
+def is_sharded(array: Any, axes: tuple[int, ...] | None = None) -> bool:
+    """Whether an array is sharded along some of these axes, or any, of an explicit mesh.
+
+    Where the mesh's axes are automatic, the compiler sees to it, and it is not known here.
+
+    >>> is_sharded(jnp.ones(3))
+    False
+    """
+    spec = jax.typeof(array).sharding.spec
+    return any(spec[i] is not None for i in (range(len(spec)) if axes is None else axes))
 
 
 def expand(
@@ -184,8 +200,8 @@ def check_samples(
     if not reduced and not mapped:
         raise ValueError(
             f"x has shape {shape}, and no axis is left to take moments over: each value "
-            "would be its own mean, and the output β everywhere; give x an axis of "
-            "samples or positions, or name fewer axes in axis=."
+            "would be normalised by itself; give x an axis of samples or positions, or "
+            "name other axes in axis= or reduced=."
         )
     if 0 in take(shape, reduced):
         raise ValueError(

@@ -31,7 +31,8 @@ def split(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "... grou
     """
     rear = range(-len(groups.axes), 0)
     rest = tuple(n for i, n in enumerate(vector.shape) if i not in groups.axes)
-    return jnp.moveaxis(vector, groups.axes, rear).reshape(*rest, groups.number, -1)
+    size = math.prod(take(vector.shape, groups.axes)) // groups.number
+    return jnp.moveaxis(vector, groups.axes, rear).reshape(*rest, groups.number, size)
 
 
 def spread(

@@ -1,6 +1,7 @@
 """Measuring: the moments of an array, and their derivative."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm.axes import Axis, canonical_axes
+from jaxnorm.axes import Axis, canonical_axes, count_groups, positions, take
 from jaxnorm.groups import Groups, share, total_of_groups
 from jaxnorm.masking import as_weights, clear
 from jaxnorm.moments import Moments
@@ -109,14 +110,17 @@ def measure_groups(
     the features of a group at once than positions alone; so each feature is measured, and
     what is merged are few moments.
 
-    The other arguments, the errors and derivatives are those of `measure`.
+    The other arguments, the errors and derivatives are those of `measure`; a ValueError,
+    too, if the groups do not divide the features, or an axis is of both.
 
     >>> measure_groups(jnp.array([[1.0, 3.0, 10.0, 30.0]]), 0, -1, num_groups=2).mean
     Array([ 2.,  2., 20., 20.], dtype=float32)
     """
     x = as_floating(x)
-    groups = Groups(canonical_axes(features, x.ndim), num_groups)
-    return _measured(x, weights, Samples(canonical_axes(axes, x.ndim), groups))
+    features = canonical_axes(features, x.ndim)
+    axes = positions(x.shape, features, axes)
+    number = count_groups(math.prod(take(x.shape, features)), num_groups, None)
+    return _measured(x, weights, Samples(axes, Groups(features, number)))
 
 
 def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
@@ -130,16 +134,19 @@ def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
 def _measure(x: Operand, weights: Operand | None, samples: Samples) -> Moments:
     """The moments, with the reduced axes kept at size 1."""
     if samples.about_zero:
-        return mean_square(x, weights, samples.axes)
-    if weights is None:
+        count, mean, var = mean_square(x, weights, samples.axes)
+    elif weights is None:
         x = jnp.asarray(x, accumulation_dtype(x.dtype))
-        moments = equal_samples(x, samples.axes)
+        count, mean, var = equal_samples(x, samples.axes)
     else:
-        moments = weighted_samples(x, weights, samples.axes)
-    if samples.groups is None:
-        return moments
-    count, mean, var = share(moments, samples.groups)
-    return Moments(count, _once(mean, mean), var)
+        count, mean, var = weighted_samples(x, weights, samples.axes)
+    if weights is not None:
+        # Weights may be the same on all shards of x. The count's derivative is not.
+        count = count + jnp.zeros_like(var)
+    if samples.groups is not None:
+        count, mean, var = share(Moments(count, mean, var), samples.groups)
+        mean = _once(mean, mean)
+    return Moments(count, mean, var)
 
 
 def _measure_jvp(

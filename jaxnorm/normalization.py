@@ -18,6 +18,7 @@ from jaxnorm.axes import (
     check_weights,
     complement,
     expand,
+    is_sharded,
     take,
 )
 from jaxnorm.masking import as_weights, clear, weighted
@@ -173,7 +174,8 @@ def _normalize_jvp(
         for each in (dx, dmoments.mean, dmoments.var, dscale, dbias)
     )
     dy = _differential(x, moments, scale, weights, *differentials, epsilon)
-    return y, jnp.broadcast_to(dy, y.shape).astype(dtype)
+    # As y, it varies along all mapped axes along which any of the primals does.
+    return y, (dy + jnp.zeros_like(y, dtype=dy.dtype)).astype(dtype)
 
 
 _normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
@@ -224,12 +226,13 @@ def _product(vector: Array, scale: Array) -> Array:
 
     Where both have an axis of their own, as in layer normalisation, the transpose is then
     a matrix times a vector, which XLA on a CPU does several times faster than it
-    multiplies and sums. Elsewhere XLA makes these of it again.
+    multiplies and sums. Elsewhere XLA makes these of it again. On a mesh with explicit
+    axes that would need to be told how its result is sharded.
     """
     along, across = (
         [i for i, size in enumerate(each.shape) if size != 1] for each in (vector, scale)
     )
-    if set(across) <= set(along):
+    if set(across) <= set(along) or is_sharded(vector) or is_sharded(scale):
         return vector * scale
     both = sorted({*along, *across})
     product = jnp.einsum(

@@ -1,11 +1,13 @@
 """The moments of samples in two passes over them, and what goes into their sums."""
 
+import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnorm.axes import take
+from jaxnorm.axes import is_sharded, take
 from jaxnorm.masking import clear, weighted
 from jaxnorm.moments import Moments
 from jaxnorm.precision import Operand, accumulation_dtype
@@ -99,6 +101,9 @@ def seen_count(count: Array) -> Array:
 def _sample(x: Array, axes: tuple[int, ...], part: float) -> Array:
     """The sample that lies so far along the reduced axes: 0 is the first, 1 the last."""
     places = [int(part * (size - 1)) for size in x.shape]
+    if is_sharded(x, axes):  # and so cannot be cut
+        here = [jax.lax.broadcasted_iota(int, x.shape, i) == places[i] for i in axes]
+        return sum_over(jnp.where(functools.reduce(jnp.logical_and, here), x, 0), axes)
     return x[
         tuple(
             slice(place, place + 1) if i in axes else slice(None)

@@ -10,7 +10,7 @@ from jaxnorm import measure
 from tests.cases import cases
 
 
-@pytest.mark.parametrize("case", cases(["float32", "float64"]), ids=str)
+@pytest.mark.parametrize("case", cases(["float32"]) + cases(["float64"], few=True), ids=str)
 def test_equal_the_oracle(case):
     with jax.enable_x64(case.dtype == "float64"):
         x, scale, bias, g = case.arrays()
@@ -55,9 +55,8 @@ def test_what_has_no_weight_has_no_derivative_by_its_weight(rng):
     assert gradient[1] == 0
 
 
-@pytest.mark.parametrize("case", cases(["float32"], ["mask", "float"]), ids=str)
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_what_has_weight_zero_reaches_no_gradient(case, poison):
+@pytest.mark.parametrize("case", cases(["float32"], ["mask", "float"], few=True), ids=str)
+def test_what_has_weight_zero_reaches_no_gradient(case):
     x, scale, bias, g = case.arrays()
     used = np.broadcast_to(np.asarray(case.weights()) > 0, x.shape)
     g = jnp.where(used, g, 0)  # a loss over the valid places
@@ -67,8 +66,9 @@ def test_what_has_weight_zero_reaches_no_gradient(case, poison):
         return jax.vjp(case.apply, x, scale, bias)[1](g)
 
     clean = gradients(x)
-    for got, want in zip(gradients(jnp.where(used, x, poison)), clean, strict=True):
-        np.testing.assert_array_equal(got, want)
+    for poison in (jnp.nan, jnp.inf):
+        for got, want in zip(gradients(jnp.where(used, x, poison)), clean, strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("case", cases(["float32"], ["none"]), ids=str)

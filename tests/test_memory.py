@@ -12,7 +12,7 @@ import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
 from tests.cases import NORMS, WEIGHTINGS, Case, Layout
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16")
 SHAPE = (64, 8, 8, 16)
 # The moments and what comes of them are to be small beside x, as they are in use.
 LAYOUTS = {

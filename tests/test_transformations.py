@@ -17,7 +17,7 @@ FEW_CASES = cases(["float32"], ["none", "float"], few=True)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", cases(["float32"], few=True), ids=str)
 def test_jit_equals_eager(case):
     arrays = case.arrays()[:3]
     close(jax.jit(case.apply)(*arrays), case.apply(*arrays))

@@ -112,7 +112,8 @@ class BatchNorm(nnx.Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
-        self.set_view(train=train)
+        # False, its default, cannot be told from nothing said.
+        self.set_view(use_running_average or None, train)
 
     def __call__(
         self,

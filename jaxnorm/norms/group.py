@@ -66,7 +66,7 @@ def group_norm(
       TypeError: x is not real floating.
       ValueError: an axis is out of range, repeated, or both reduced and of features; the
         features do not divide into the groups; scale, bias or weights do not fit x;
-        epsilon is negative; groups have a single value, and the output would be β.
+        epsilon is negative; groups are of one feature and there is no axis of positions.
 
     Source: Wu & He 2018, "Group Normalization" (arXiv:1803.08494), equations 1, 2 and 7.
     With one group it is layer normalisation of the whole sample, with as many groups as

@@ -52,8 +52,8 @@ def instance_norm(
     Raises:
       TypeError: x is not real floating.
       ValueError: an axis is out of range, repeated, or both reduced and of features;
-        scale, bias or weights do not fit x; epsilon is negative; there are no positions,
-        as then the output would be β everywhere.
+        scale, bias or weights do not fit x; epsilon is negative; there is no axis of
+        positions, as then the output would be β everywhere.
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance Normalization: The Missing
     Ingredient for Fast Stylization" (arXiv:1607.08022), equation 5.

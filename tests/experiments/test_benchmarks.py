@@ -226,7 +226,7 @@ def test_every_implementation_without_a_state_does_all_of_the_same_work(
 
     op = ops.OPS[expected.__name__]
     inputs = op.draw(shape, "float32")
-    y, *gradients = expected(inputs)
+    y, *gradients = expected(inputs)[:4]
     none = [None] * len(gradients)
     given = {
         "train-forward": (y, *none),
@@ -277,8 +277,8 @@ def test_every_implementation_does_all_of_the_same_work(name, shape):
     expected = {
         "eval-forward": (evaluated.y, None, None, None, None, None),
         "train-forward": (trained.y, None, None, None, *updated),
-        "backward": (None, *trained[1:], None, None),
-        "forward-backward": (*trained, *updated),
+        "backward": (None, *trained[1:4], None, None),
+        "forward-backward": (*trained[:4], *updated),
     }
     for mode, each in expected.items():
         program = program_of("batch_norm", name, mode, inputs)

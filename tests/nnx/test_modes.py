@@ -74,3 +74,11 @@ def test_evaluating_uses_the_running_statistics():
     model = make(epsilon=0.0, train=False)
     model.mean[...], model.var[...] = jnp.full(6, 2.0), jnp.full(6, 4.0)
     chex.assert_trees_all_close(model(X), (X - 2) / 2, rtol=1e-6)
+
+
+def test_flags_of_the_constructor_that_contradict_are_refused():
+    """False is flax's default, and cannot be told from nothing said."""
+    assert not jx.BatchNorm(3, train=True, rngs=nnx.Rngs(0)).use_running_average
+    assert jx.BatchNorm(3, train=False, rngs=nnx.Rngs(0)).use_running_average
+    with pytest.raises(ValueError, match="contradict each other"):
+        jx.BatchNorm(3, use_running_average=True, train=True, rngs=nnx.Rngs(0))

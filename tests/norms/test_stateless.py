@@ -208,3 +208,28 @@ def test_a_group_of_several_features_needs_no_positions():
     np.testing.assert_allclose(halves.std(-1), 1, rtol=1e-5)
     with pytest.raises(ValueError, match="no axis is left"):
         group_norm(X[:, 0], num_groups=6)
+
+
+@each(NORMS)
+def test_an_empty_batch_has_an_empty_output(name):
+    assert NORMS[name](X[:0]).shape == (0, *SHAPE[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((1, -1, 4), ValueError, "num_groups=4 does not divide the 6 channels"),
+        ((1, -1, 2.0), TypeError, "an integer is expected"),
+        (((1, 2), -1, 2), ValueError, "both name the axes"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_groups_that_cannot_be_measured_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        measure_groups(X, *arguments)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_axes_may_be_an_array():
+    with_array = layer_norm(X, axis=np.array([1, 2]))
+    np.testing.assert_array_equal(with_array, layer_norm(X, axis=(1, 2)))
