@@ -166,27 +166,26 @@ def _normalize_jvp(
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[Array, Array]:
-    x, moments, scale, _, weights = primals
     y = _normalize(*primals, epsilon, dtype, rounding)
     dx, dmoments, dscale, dbias, _ = tangents
     differentials = (
         None if isinstance(each, SymbolicZero) else each
         for each in (dx, dmoments.mean, dmoments.var, dscale, dbias)
     )
-    dy = _differential(x, moments, scale, weights, *differentials, epsilon)
-    # As y, it varies along all mapped axes along which any of the primals does.
-    return y, (dy + jnp.zeros_like(y, dtype=dy.dtype)).astype(dtype)
+    dy = _differential(*primals, *differentials, epsilon)
+    return y, dy.astype(dtype)
 
 
 _normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
 
 
 # What a checkpoint is given is all that is kept of it: x, and no copy in float32.
-@functools.partial(jax.checkpoint, static_argnums=9)
+@functools.partial(jax.checkpoint, static_argnums=10)
 def _differential(
     x: Operand,
     moments: Moments,
     scale: Operand,
+    bias: Operand,
     weights: Operand | None,
     dx: Operand | None,
     dmean: Operand | None,
@@ -203,6 +202,8 @@ def _differential(
     usable = _usable(x, moments, weights)
     x = clear(jnp.asarray(x, mean.dtype), usable)
     inverse = _inverse_deviation(var, epsilon)
+    # Of y's type: it varies along each mapped axis along which one of the operands does.
+    nothing = jnp.zeros_like(clear(x + mean + scale + bias, usable))
     dy = dshift = dgain = jnp.zeros_like(mean)
     if dx is not None:
         dy = dy + scale * inverse * jnp.asarray(dx, mean.dtype)
@@ -216,8 +217,8 @@ def _differential(
     if not (dscale is None and dvar is None):
         dy = dy + (x - mean) * (inverse * dgain)
     if dbias is not None and usable is None:
-        return dy + (dshift + dbias)
-    dy = clear(dy + dshift, usable)
+        return nothing + dy + (dshift + dbias)
+    dy = nothing + clear(dy + dshift, usable)
     return dy if dbias is None else dy + dbias
 
 
