@@ -9,13 +9,12 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxnorm.axes import (
     Axis,
     canonical_axes,
     check_features,
-    check_weights,
     complement,
     expand,
     is_sharded,
@@ -35,21 +34,24 @@ def check_operands(
     bias: ArrayLike | None,
     epsilon: float,
     weights: ArrayLike | None,
-) -> None:
-    """Raises for what no norm can take, looking at shapes, dtypes and epsilon alone."""
+) -> Shaped[Array, "..."] | None:
+    """The weights, as an array of x's rank; all of them are checked.
+
+    Raises for what no norm can take, looking at shapes, dtypes and epsilon alone.
+    """
     check_features(take(x.shape, features), scale=scale, bias=bias)
     for name, parameter in (("scale", scale), ("bias", bias)):
         if parameter is not None and jnp.iscomplexobj(parameter):
             raise TypeError(
                 f"{name} is complex, but the output of a norm is real; give its real part."
             )
-    check_weights(x.shape, weights)
     check_number(epsilon=epsilon)
     if not epsilon >= 0:  # so that NaN is refused too
         raise ValueError(
             f"epsilon={epsilon}, but it is added to a variance under a root and must "
             "be at least 0; 1e-5 is usual."
         )
+    return None if weights is None else as_weights(weights, x)
 
 
 def normalize(
@@ -105,7 +107,7 @@ def normalize(
     kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
     features = canonical_axes(features, x.ndim)
     _check_moments(moments, take(x.shape, kept))
-    check_operands(x, features, scale, bias, epsilon, weights)
+    weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     def over(axes: tuple[int, ...], array: ArrayLike) -> Array:
         wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
@@ -116,7 +118,7 @@ def normalize(
         Moments(*(over(kept, each) for each in moments)),
         over((), 1) if scale is None else over(features, scale),
         over((), 0) if bias is None else over(features, bias),
-        None if weights is None else as_weights(weights, x),
+        weights,
         float(epsilon),
         dtype,
         rounding,

@@ -16,7 +16,7 @@ def precision_of(case):
 
 
 OTHER_DTYPES = ("bfloat16", "float16", "float64")
-EVERY_DTYPE = cases(["float32"]) + cases(OTHER_DTYPES, few=True)
+EVERY_DTYPE = cases(["float32"]) + cases(OTHER_DTYPES, ["none", "float"], few=True)
 
 
 @pytest.mark.parametrize("case", EVERY_DTYPE, ids=str)

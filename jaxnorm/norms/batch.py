@@ -7,7 +7,6 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
-from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure
 from jaxnorm.mode import check_train
 from jaxnorm.moments import synchronize
@@ -87,9 +86,7 @@ def batch_norm(
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
     check_train(train=train)
-    check_operands(x, features, scale, bias, epsilon, weights)
-    if weights is not None:
-        weights = as_weights(weights, x)
+    weights = check_operands(x, features, scale, bias, epsilon, weights)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
     if train:

@@ -14,7 +14,6 @@ from jaxnorm.axes import (
     positions,
     take,
 )
-from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure_groups
 from jaxnorm.moments import synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
@@ -83,9 +82,7 @@ def group_norm(
     groups = count_groups(math.prod(channels), num_groups, group_size)
     together = reduced if groups == math.prod(channels) else (*reduced, *features)
     check_samples(x.shape, together, mapped=axis_name is not None)
-    check_operands(x, features, scale, bias, epsilon, weights)
-    if weights is not None:
-        weights = as_weights(weights, x)
+    weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     moments = measure_groups(x, reduced, features, groups, weights)
     moments = synchronize(moments, axis_name, axis_index_groups)

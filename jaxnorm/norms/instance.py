@@ -6,7 +6,6 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, positions
-from jaxnorm.masking import as_weights
 from jaxnorm.measurement import measure
 from jaxnorm.moments import synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
@@ -67,9 +66,7 @@ def instance_norm(
     features = canonical_axes(axis, x.ndim)
     reduced = positions(x.shape, features, reduced)
     check_samples(x.shape, reduced, mapped=axis_name is not None)
-    check_operands(x, features, scale, bias, epsilon, weights)
-    if weights is not None:
-        weights = as_weights(weights, x)
+    weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     moments = measure(x, reduced, weights)
     moments = synchronize(moments, axis_name, axis_index_groups)

@@ -30,7 +30,7 @@ FEATURES = {(0, 2): 24, (1, 2): 18}
         ("GroupNorm", THREE | {"reduction_axes": (-1, 5)}, "axis 5 .* from -3 to 2"),
         ("InstanceNorm", {"feature_axes": (0, 2)}, "names the first axis"),
         ("InstanceNorm", {"feature_axes": (2, -1)}, "name each axis once"),
-        ("InstanceNorm", {"feature_axes": (1, 2)}, "name fewer axes in axis="),
+        ("InstanceNorm", {"feature_axes": (1, 2)}, "name other axes in axis="),
         ("LayerNorm", {"feature_axes": (2, -1)}, "name each axis once"),
         ("LayerNorm", {"reduction_axes": (1, 1)}, "name each axis once"),
         ("LayerNorm", {"reduction_axes": 3}, "axis 3 .* from -3 to 2"),
@@ -68,7 +68,7 @@ def test_what_is_not_real_floating_is_refused(api, norm, dtype):
 
 @each_api
 def test_a_batch_without_positions_has_no_instances(api):
-    with pytest.raises(ValueError, match=r"\(4, 6\).* each value\s+would be its own mean"):
+    with pytest.raises(ValueError, match=r"\(4, 6\).* each value\s+would be normalised"):
         api.model(api.ours.InstanceNorm, X[:, 0], 6)(X[:, 0])
 
 
