@@ -28,7 +28,7 @@ def test_equal_the_oracle(case):
             np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * size)
 
 
-@pytest.mark.parametrize("case", cases(["float64"], few=True), ids=str)
+@pytest.mark.parametrize("case", cases(["float64"], ["none", "float"], few=True), ids=str)
 def test_equal_finite_differences(case):
     with jax.enable_x64(True):
         x, scale, bias, _ = case.arrays()

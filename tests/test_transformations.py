@@ -18,6 +18,16 @@ FEW_CASES = cases(["float32"], ["none"], few=True) + [
     for case in cases(["float32"], ["float"], few=True)
     if case.norm.name in ("batch_norm-train", "layer_norm", "group_norm")
 ]
+# And those that take ten seconds, of the norm that couples a batch and of that of samples.
+HEAVY_CASES = [
+    pytest.param(
+        case,
+        marks=()
+        if case.norm.name in ("batch_norm-train", "layer_norm")
+        else pytest.mark.slow,
+    )
+    for case in FEW_CASES
+]
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
@@ -60,7 +70,7 @@ def scalar(case, g):
     return loss
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", HEAVY_CASES, ids=str)
 def test_all_ways_to_a_first_derivative_agree(case):
     x, *_, g = case.arrays()
     loss, dx = scalar(case, g), jnp.cos(x)
@@ -84,7 +94,7 @@ def test_all_ways_to_a_first_derivative_agree(case):
             close(each, alike[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", HEAVY_CASES, ids=str)
 def test_all_ways_to_a_second_derivative_agree(case):
     x, *_, g = case.arrays()
     loss, dx = scalar(case, g), jnp.cos(x)
@@ -102,7 +112,7 @@ def test_all_ways_to_a_second_derivative_agree(case):
         close(each, first, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", HEAVY_CASES, ids=str)
 def test_vmap_commutes_with_derivatives(case):
     """Vmap of grad, of jvp and of a Hessian's product, and the derivative of a vmap."""
     x, _, _, g = case.arrays()
