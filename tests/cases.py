@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxnorm
 from tests import oracle
@@ -323,6 +324,13 @@ def cases(
         for layout in (norm.layouts[-1:] if few else norm.layouts)
         for dtype in dtypes
         for weighting in weightings
+    ]
+
+
+def rows(every, fast):
+    """Parameters of a test: every case, in the slow run alone if it is not `fast`."""
+    return [
+        pytest.param(case, marks=() if case in fast else pytest.mark.slow) for case in every
     ]
 
 
