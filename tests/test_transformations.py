@@ -9,35 +9,31 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from tests.cases import cases
+from tests.cases import cases, rows
 
+ALL_CASES = cases(["float32"])
+LAST_CASES = cases(["float32"], few=True)
 # Each compiles for seconds. A mask takes the way of weights, without their products, and
 # the norms of one sample differ in their axes only.
-FEW_CASES = cases(["float32"], ["none"], few=True) + [
+FAST_CASES = cases(["float32"], ["none"], few=True) + [
     case
     for case in cases(["float32"], ["float"], few=True)
     if case.norm.name in ("batch_norm-train", "layer_norm", "group_norm")
 ]
-# And those that take ten seconds, of the norm that couples a batch and of that of samples.
-HEAVY_CASES = [
-    pytest.param(
-        case,
-        marks=()
-        if case.norm.name in ("batch_norm-train", "layer_norm")
-        else pytest.mark.slow,
-    )
-    for case in FEW_CASES
+# And these for ten: of the norm that couples a batch, and of one of samples.
+FASTEST_CASES = [
+    case for case in FAST_CASES if case.norm.name in ("batch_norm-train", "layer_norm")
 ]
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(ALL_CASES, FAST_CASES), ids=str)
 def test_jit_equals_eager(case):
     arrays = case.arrays()[:3]
     close(jax.jit(case.apply)(*arrays), case.apply(*arrays))
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(ALL_CASES, FAST_CASES), ids=str)
 def test_vmap_equals_a_loop(case):
     x, scale, bias, _ = case.arrays()
     xs = jnp.stack([x, 3 * x + 1])
@@ -45,7 +41,7 @@ def test_vmap_equals_a_loop(case):
     close(mapped, jnp.stack([case.apply(each, scale, bias) for each in xs]))
 
 
-@pytest.mark.parametrize("case", cases(["float32"], few=True), ids=str)
+@pytest.mark.parametrize("case", rows(ALL_CASES, LAST_CASES), ids=str)
 def test_forward_mode_is_the_transpose_of_reverse_mode(case):
     x, scale, bias, g = case.arrays()
     tangents = tuple(jnp.sin(each) for each in (x, scale, bias))
@@ -70,7 +66,7 @@ def scalar(case, g):
     return loss
 
 
-@pytest.mark.parametrize("case", HEAVY_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(LAST_CASES, FASTEST_CASES), ids=str)
 def test_all_ways_to_a_first_derivative_agree(case):
     x, *_, g = case.arrays()
     loss, dx = scalar(case, g), jnp.cos(x)
@@ -94,7 +90,7 @@ def test_all_ways_to_a_first_derivative_agree(case):
             close(each, alike[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", HEAVY_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(LAST_CASES, FASTEST_CASES), ids=str)
 def test_all_ways_to_a_second_derivative_agree(case):
     x, *_, g = case.arrays()
     loss, dx = scalar(case, g), jnp.cos(x)
@@ -112,7 +108,7 @@ def test_all_ways_to_a_second_derivative_agree(case):
         close(each, first, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", HEAVY_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(LAST_CASES, FASTEST_CASES), ids=str)
 def test_vmap_commutes_with_derivatives(case):
     """Vmap of grad, of jvp and of a Hessian's product, and the derivative of a vmap."""
     x, _, _, g = case.arrays()
@@ -143,7 +139,7 @@ def test_vmap_commutes_with_derivatives(case):
         jax.tree.map(functools.partial(close, rtol=1e-3, atol=1e-3), each, looped)
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(LAST_CASES, FAST_CASES), ids=str)
 def test_arrays_may_be_donated(case):
     x, scale, bias, _ = case.arrays()
     expected = case.apply(x, scale, bias)
@@ -151,7 +147,7 @@ def test_arrays_may_be_donated(case):
     close(donated, expected)
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(LAST_CASES, FAST_CASES), ids=str)
 def test_a_scan_over_layers_has_the_gradient_of_a_loop(case):
     x, scale, bias, g = case.arrays()
     scales, biases = jnp.stack([scale, 2 * scale]), jnp.stack([bias, -bias])
@@ -188,7 +184,7 @@ def test_lowers_for_devices_that_are_not_here(case, platform):
     assert "stablehlo.reduce" in lowered.as_text() or not case.norm.own_moments
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(ALL_CASES, FAST_CASES), ids=str)
 def test_scan_equals_a_loop(case):
     x, scale, bias, _ = case.arrays()
 
@@ -202,7 +198,7 @@ def test_scan_equals_a_loop(case):
     close(scanned(x), looped)
 
 
-@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+@pytest.mark.parametrize("case", rows(ALL_CASES, FAST_CASES), ids=str)
 def test_eval_shape_needs_no_data(case):
     x, scale, bias, _ = case.arrays()
     y = jax.eval_shape(case.apply, x, scale, bias)
@@ -224,15 +220,21 @@ def shards(case, number):
 
 
 SHARDED = [
-    case for case in cases(["float32"], ["float"], few=True) if case.norm.own_moments
+    case
+    for case in cases(["float32"], ["float"])
+    if case.norm.own_moments and case.layout.cut is not None
 ]
-WAYS = ["vmap", "shard_map", "shard_map-unchecked"]
 
 
+@pytest.mark.parametrize("case", rows(SHARDED, LAST_CASES), ids=str)
 @pytest.mark.parametrize(
-    ("case", "way"),
-    [(SHARDED[0], "pmap"), *((case, way) for case in SHARDED for way in WAYS)],
-    ids=str,
+    "way",
+    [
+        "vmap",
+        pytest.param("pmap", marks=pytest.mark.slow),
+        "shard_map",
+        "shard_map-unchecked",
+    ],
 )
 def test_a_mapped_axis_equals_the_whole_batch(case, way):
     """With unequal counts and an empty shard, in forward and in reverse mode."""
