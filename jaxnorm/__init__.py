@@ -3,6 +3,10 @@
 Flax modules over the same functions are in `jaxnorm.linen`, imported by its own name.
 """
 
+from jaxnorm.estimators import Statistics as Statistics
+from jaxnorm.estimators import cumulative as cumulative
+from jaxnorm.estimators import ema as ema
+from jaxnorm.estimators import population as population
 from jaxnorm.measurement import measure as measure
 from jaxnorm.measurement import measure_about_zero as measure_about_zero
 from jaxnorm.measurement import measure_groups as measure_groups
@@ -12,12 +16,15 @@ from jaxnorm.moments import pool as pool
 from jaxnorm.moments import synchronize as synchronize
 from jaxnorm.normalization import normalize as normalize
 from jaxnorm.norms.batch import batch_norm as batch_norm
+from jaxnorm.norms.batch_renorm import batch_renorm as batch_renorm
+from jaxnorm.norms.batch_renorm import renorm_schedule as renorm_schedule
 from jaxnorm.norms.group import group_norm as group_norm
 from jaxnorm.norms.instance import instance_norm as instance_norm
 from jaxnorm.norms.layer import layer_norm as layer_norm
 from jaxnorm.norms.rms import rms_norm as rms_norm
 from jaxnorm.running import Estimator as Estimator
-from jaxnorm.running import Statistics as Statistics
-from jaxnorm.running import ema as ema
+from jaxnorm.wrappers import accumulate as accumulate
+from jaxnorm.wrappers import collect as collect
+from jaxnorm.wrappers import skip_nonfinite as skip_nonfinite
 
 __version__ = "0.1.0"

@@ -30,9 +30,17 @@ def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Shaped[Array, "...
     return weights.astype(accumulation_dtype(x.dtype))
 
 
-def as_mask(mask: ArrayLike | None) -> Bool[Array, "..."] | None:
-    """What flax calls a mask: numbers are taken for True where they are not 0."""
-    return None if mask is None else jnp.asarray(mask, bool)
+def one_weighting(mask: ArrayLike | None, weights: ArrayLike | None) -> ArrayLike | None:
+    """The weights, or what flax calls a mask, in which a number is True if it is not 0.
+
+    Raises a ValueError if both are given.
+    """
+    if mask is not None and weights is not None:
+        raise ValueError(
+            "a mask and weights are given, which say the same; give weights of 0 where the "
+            "mask is False, as in weights=weights * mask."
+        )
+    return weights if mask is None else jnp.asarray(mask, bool)
 
 
 def weighted(weights: Shaped[Array, "..."]) -> Bool[Array, "..."]:

@@ -44,3 +44,21 @@ def resolve_train(**flags: bool | None) -> bool:
         raise ValueError(f"it is not said whether to train; {mend}")
     said = ", ".join(f"{name}={flag}" for name, flag in given.items())
     raise ValueError(f"{said} contradict each other; {mend}")
+
+
+def resolve_update(train: bool, **flags: bool | None) -> bool:
+    """Whether to update the statistics: as when training, unless a flag says otherwise.
+
+    Raises:
+      TypeError: one is no bool.
+      ValueError: two flags contradict each other.
+
+    >>> resolve_update(True, update=None), resolve_update(True, update=False)
+    (True, False)
+    """
+    given = {name: flag for name, flag in flags.items() if flag is not None}
+    check_train(train=train, **given)
+    if len(set(given.values())) > 1:
+        said = ", ".join(f"{name}={flag}" for name, flag in given.items())
+        raise ValueError(f"{said} contradict each other; say it once, or the same.")
+    return bool(next(iter(given.values()), train))

@@ -1,27 +1,12 @@
-"""Population statistics as estimators: pure (init, update, read) triples."""
+"""Running statistics: what an estimator is, and its state as names and arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxnorm.moments import Moments
-from jaxnorm.precision import accumulation_dtype, check_number
-
-
-class Statistics(NamedTuple):
-    """Running statistics of each feature, the state of `ema`.
-
-    Attributes:
-      mean: the running mean, of the shape of the features, float32 unless chosen
-        otherwise.
-      var: the running variance, likewise.
-    """
-
-    mean: Float[Array, "*features"]
-    var: Float[Array, "*features"]
 
 
 class Estimator(NamedTuple):
@@ -33,7 +18,7 @@ class Estimator(NamedTuple):
     Attributes:
       init: `init(shape, dtype=float32) -> state`, for features of this shape.
       update: `update(state, moments) -> state`, with one more batch seen. A count of
-        0 changes nothing.
+        0 leaves the statistics as they are.
       read: `read(state) -> Moments`, to normalise with in evaluation. Its count is
         infinite: it stands for the population, not for a sample that could be merged.
     """
@@ -43,56 +28,34 @@ class Estimator(NamedTuple):
     read: Callable[[Any], Moments]
 
 
-def ema(decay: float) -> Estimator:
-    """The exponential moving average that batch normalisation commonly keeps.
+def named(state: Any) -> dict[str, Any]:
+    """The arrays of an estimator's state under the names that a module keeps them by.
 
-        s ← decay·s + (1 − decay)·batch,  started at mean 0 and variance 1.
+    What is in a field called `statistics` keeps its own names, so that those of an
+    estimator within another stay `mean` and `var`.
 
-    After t batches decayᵗ of the start is still in it: with a decay of 0.99, 37 % after
-    100. (flax and keras call the decay `momentum`; torch's momentum is 1 − decay.)
-
-    Args:
-      decay: the weight of the old value, in [0, 1]; 1 freezes the statistics.
-
-    Returns:
-      An Estimator whose state is `Statistics(mean, var)`.
-
-    Raises:
-      ValueError: decay outside [0, 1].
-
-    >>> estimator = ema(0.9)
-    >>> state = estimator.init((1,))
-    >>> batch = Moments(count=jnp.ones(1), mean=jnp.ones(1), var=jnp.zeros(1))
-    >>> estimator.update(state, batch)
-    Statistics(mean=Array([0.1], dtype=float32), var=Array([0.9], dtype=float32))
+    >>> from jaxnorm import accumulate, ema
+    >>> list(named(accumulate(ema(0.9), every=4).init((2,))))
+    ['mean', 'var', 'pending_count', 'pending_mean', 'pending_var', 'batches']
     """
-    check_number(decay=decay)
-    if not 0 <= decay <= 1:  # so that NaN is refused too
+    leaves = jax.tree.leaves_with_path(state)
+    parts = [
+        [jax.tree_util.keystr((key,), simple=True) for key in path] for path, _ in leaves
+    ]
+    names = ["_".join(part for part in each if part != "statistics") for each in parts]
+    if len(set(names)) < len(names):
         raise ValueError(
-            f"decay={decay}, but it is the weight of the old value and must lie in "
-            "[0, 1]; flax and keras call it momentum, torch's momentum is 1 − decay."
+            f"the state has arrays of the names {names}, of which some are the same; put "
+            "no estimator into another of its kind."
         )
+    return dict(zip(names, (leaf for _, leaf in leaves), strict=True))
 
-    def init(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Statistics:
-        return Statistics(mean=jnp.zeros(shape, dtype), var=jnp.ones(shape, dtype))
 
-    def update(statistics: Statistics, moments: Moments) -> Statistics:
-        def blend(old: Array, new: Array) -> Array:
-            dtype = accumulation_dtype(old.dtype, new.dtype)
-            blended = decay * old.astype(dtype) + (1 - decay) * new.astype(dtype)
-            # Back to the dtype of the state, which must not change over a scan.
-            return jnp.where(moments.count > 0, blended.astype(old.dtype), old)
-
-        return Statistics(
-            mean=blend(statistics.mean, moments.mean),
-            var=blend(statistics.var, moments.var),
-        )
-
-    def read(statistics: Statistics) -> Moments:
-        forever = jnp.full_like(statistics.mean, jnp.inf)
-        return Moments(forever, statistics.mean, statistics.var)
-
-    return Estimator(init, update, read)
+def unnamed(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The state, of the structure of `like`, whose named arrays are these."""
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [arrays[name] for name in named(like)]
+    )
 
 
 def as_statistics(statistics: Any, estimator: Estimator, shape: tuple[int, ...]) -> Any:

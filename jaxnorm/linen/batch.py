@@ -1,9 +1,10 @@
 """Batch normalisation as a Linen module."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Initializer
@@ -11,13 +12,15 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import canonical_axes, take
+from jaxnorm.estimators import ema
 from jaxnorm.linen.parameters import mapped_axes, parameter
-from jaxnorm.masking import as_mask
-from jaxnorm.mode import resolve_train
+from jaxnorm.masking import one_weighting
+from jaxnorm.mode import resolve_train, resolve_update
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.precision import as_floating
-from jaxnorm.running import Statistics, ema
+from jaxnorm.running import Estimator, named, unnamed
+from jaxnorm.wrappers import collect
 
 
 class BatchNorm(nn.Module):
@@ -53,6 +56,12 @@ class BatchNorm(nn.Module):
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
       train: whether to normalise with the batch and update the statistics. Here or in
         the call; where several flags are given they must agree.
+      update: whether to update the statistics, where that is not as `train` says; here or
+        in the call.
+      estimator: how the running statistics follow the batches', in place of
+        `jaxnorm.ema(momentum)`. What it keeps besides mean and var is in `batch_stats` too,
+        under the names of its state's fields.
+      ghost_size: in training, normalises each group of so many samples by itself.
 
     >>> model = BatchNorm(momentum=0.9)
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
@@ -78,6 +87,9 @@ class BatchNorm(nn.Module):
     force_float32_reductions: bool = True
     rounding: Rounding = "once"
     train: bool | None = None
+    update: bool | None = None
+    estimator: Estimator | None = None
+    ghost_size: int | None = None
 
     @nn.compact
     def __call__(
@@ -86,7 +98,9 @@ class BatchNorm(nn.Module):
         use_running_average: bool | None = None,
         *,
         mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
         train: bool | None = None,
+        update: bool | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x, and in training updates the running statistics.
 
@@ -94,12 +108,16 @@ class BatchNorm(nn.Module):
           x: floating array of any rank.
           use_running_average: the opposite of `train`, as in flax.
           mask: booleans that broadcast against x; what is False counts in no statistic.
+          weights: in place of a mask, a boolean mask or non-negative weights that
+            broadcast against x: one of 2 counts as if the value were there twice.
           train: whether to normalise with the batch and update the statistics.
+          update: whether to update them, where that is not as `train` says.
 
         Raises:
           TypeError: x is not real floating, or a flag is no bool.
           ValueError: it is not said whether to train, or said twice in contradiction;
-            statistics are missing in evaluation, or immutable in training.
+            statistics are missing in evaluation, or immutable where they are updated, or
+            not those of the estimator; a mask and weights are both given.
         """
         train = resolve_train(
             **{
@@ -109,48 +127,74 @@ class BatchNorm(nn.Module):
                 "use_running_average (call)": use_running_average,
             }
         )
-        self._check_state(train)
+        update = resolve_update(
+            train, **{"update (constructor)": self.update, "update (call)": update}
+        )
         initializing = self.is_initializing()
         x = as_floating(x)
         features = take(x.shape, canonical_axes(self.axis, x.ndim))
+        estimator = ema(self.momentum) if self.estimator is None else self.estimator
+        if self.has_variable("batch_stats", "collected_count"):
+            estimator = collect(estimator)  # a calibration is under way
         kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
-        mean = self.variable("batch_stats", "mean", jnp.zeros, features, kept_in)
-        var = self.variable("batch_stats", "var", jnp.ones, features, kept_in)
+        like = jax.eval_shape(lambda: estimator.init(features, kept_in))
+        self._check_state(train, update, named(like))
+        kept = {
+            name: self.variable(
+                "batch_stats",
+                name,
+                lambda name=name: named(estimator.init(features, kept_in))[name],
+            )
+            for name in named(like)
+        }
         scale = parameter(self, "scale", features)
         bias = parameter(self, "bias", features)
 
-        y, statistics = batch_norm(
+        y, statistics = self.normalize(
             x,
-            Statistics(mean.value, var.value),
+            unnamed({name: variable.value for name, variable in kept.items()}, like),
             scale,
             bias,
             # A lone example, initialised before it is mapped, has no batch as yet.
             train=train and not (initializing and x.ndim == len(features)),
+            update=update and not initializing,
             axis=self.axis,
             epsilon=self.epsilon,
-            estimator=ema(self.momentum),
-            weights=as_mask(mask),
+            estimator=estimator,
+            weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
             rounding=self.rounding,
             **mapped_axes(self),
         )
-        if train and not initializing:
-            mean.value, var.value = statistics
+        if update and not initializing:
+            for name, value in named(statistics).items():
+                kept[name].value = value
         return y
 
-    def _check_state(self, train: bool) -> None:
+    def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
+        """The norm that this module holds the parameters and the state of."""
+        return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
+
+    def _check_state(self, train: bool, update: bool, names: Iterable[str]) -> None:
         if self.is_initializing():
             return
         where = "/".join(self.path) or type(self).__name__
-        if train and not self.is_mutable_collection("batch_stats"):
+        if update and not self.is_mutable_collection("batch_stats"):
             raise ValueError(
                 f"{where} is to train, but its statistics cannot be updated: the "
                 "collection 'batch_stats' is immutable; write "
                 "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
-                "updates it returns, or train=False."
+                "updates it returns, or train=False; or update=False."
             )
-        if not train and not self.has_variable("batch_stats", "mean"):
+        missing = [name for name in names if not self.has_variable("batch_stats", name)]
+        if not train and "mean" in missing:
             raise ValueError(
                 f"{where} is to normalise with running statistics, but there are none; "
                 "pass them to apply as {'params': ..., 'batch_stats': ...}."
+            )
+        # Made anew, they would say of a loaded mean that no batch went into it.
+        if missing and "mean" not in missing:
+            raise ValueError(
+                f"{where} has statistics without {missing}, which its estimator keeps; "
+                "take them from init's, and set what they are to be."
             )

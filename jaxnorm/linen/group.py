@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm.axes import without_last
 from jaxnorm.linen.parameters import mapped_axes, parameter
-from jaxnorm.masking import as_mask
+from jaxnorm.masking import one_weighting
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.group import group_norm
 from jaxnorm.precision import as_floating
@@ -68,18 +68,25 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: ArrayLike, *, mask: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank, its features on the last axis.
           mask: booleans that broadcast against x; what is False counts in no moment.
+          weights: in place of a mask, a boolean mask or non-negative weights that
+            broadcast against x: one of 2 counts as if the value were there twice.
 
         Raises:
           TypeError: x is not real floating.
           ValueError: the features do not divide into the groups; reduction_axes are without
-            the last, out of range or repeated; the mask does not fit x.
+            the last, out of range or repeated; a mask or weights do not fit x, or both are
+            given.
         """
         x = as_floating(x)
         features = x.shape[-1:]
@@ -93,7 +100,7 @@ class GroupNorm(nn.Module):
             group_size=self.group_size,
             reduced=without_last(self.reduction_axes, x.ndim),
             epsilon=self.epsilon,
-            weights=as_mask(mask),
+            weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
             rounding=self.rounding,
             **mapped_axes(self),

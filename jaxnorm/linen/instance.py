@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm.axes import canonical_axes, take
 from jaxnorm.linen.parameters import mapped_axes, parameter
-from jaxnorm.masking import as_mask
+from jaxnorm.masking import one_weighting
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.instance import instance_norm
 from jaxnorm.precision import as_floating
@@ -65,18 +65,25 @@ class InstanceNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: ArrayLike, *, mask: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank.
           mask: booleans that broadcast against x; what is False counts in no moment.
+          weights: in place of a mask, a boolean mask or non-negative weights that
+            broadcast against x: one of 2 counts as if the value were there twice.
 
         Raises:
           TypeError: x is not real floating.
           ValueError: an axis is out of range or repeated; the first is of features; there
-            are no positions to take moments over; the mask does not fit x.
+            are no positions to take moments over; a mask or weights do not fit x, or both
+            are given.
         """
         x = as_floating(x)
         features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
@@ -88,7 +95,7 @@ class InstanceNorm(nn.Module):
             bias,
             axis=self.feature_axes,
             epsilon=self.epsilon,
-            weights=as_mask(mask),
+            weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
             rounding=self.rounding,
             **mapped_axes(self),

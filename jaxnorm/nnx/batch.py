@@ -12,12 +12,14 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.masking import as_mask
-from jaxnorm.mode import resolve_train
+from jaxnorm.estimators import ema
+from jaxnorm.masking import one_weighting
+from jaxnorm.mode import resolve_train, resolve_update
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
-from jaxnorm.running import Statistics, ema
+from jaxnorm.running import Estimator, named, unnamed
+from jaxnorm.wrappers import collect
 
 
 class BatchNorm(nnx.Module):
@@ -53,6 +55,11 @@ class BatchNorm(nnx.Module):
       train: where given, in place of use_running_average, its opposite. It is kept as
         that attribute, for `train` is the method.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      update: whether to update the statistics, where that is not as `train` says.
+      estimator: how the running statistics follow the batches', in place of
+        `jaxnorm.ema(momentum)`. What it keeps besides mean and var is an `nnx.BatchStat`
+        too, under the names of its state's fields.
+      ghost_size: in training, normalises each group of so many samples by itself.
       rngs: the random keys for the initialisers.
       bias_metadata: of the bias's `nnx.Param`.
       scale_metadata: of the scale's `nnx.Param`.
@@ -86,12 +93,18 @@ class BatchNorm(nnx.Module):
         promote_dtype: Callable[..., Any] = promote_dtype,
         train: bool | None = None,
         rounding: Rounding = "once",
+        update: bool | None = None,
+        estimator: Estimator | None = None,
+        ghost_size: int | None = None,
         rngs: nnx.Rngs,
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         scale_metadata: Mapping[str, Any] = MappingProxyType({}),
     ):
-        self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
+        self.estimator = ema(momentum) if estimator is None else estimator
+        self.mean: nnx.BatchStat[Any]
+        self.var: nnx.BatchStat[Any]
+        for name, value in named(self.estimator.init((num_features,))).items():
+            setattr(self, name, nnx.BatchStat(value))
         self.scale = parameter(
             use_scale, scale_init, num_features, param_dtype, rngs, scale_metadata
         )
@@ -112,6 +125,8 @@ class BatchNorm(nnx.Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
+        self.update = update
+        self.ghost_size = ghost_size
         # False, its default, cannot be told from nothing said.
         self.set_view(use_running_average or None, train)
 
@@ -121,7 +136,9 @@ class BatchNorm(nnx.Module):
         use_running_average: bool | None = None,
         *,
         mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
         train: bool | None = None,
+        update: bool | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x, and in training updates the running statistics.
 
@@ -129,42 +146,58 @@ class BatchNorm(nnx.Module):
           x: floating array of any rank.
           use_running_average: the opposite of `train`, as in flax.
           mask: booleans that broadcast against x; what is False counts in no statistic.
+          weights: in place of a mask, a boolean mask or non-negative weights that
+            broadcast against x: one of 2 counts as if the value were there twice.
           train: whether to normalise with the batch and update the statistics; here, it
             goes before what the module was set to.
+          update: whether to update them, where that is not as `train` says; likewise.
 
         Raises:
           TypeError: x is not real floating, or a flag is no bool.
-          ValueError: x has not num_features features; an axis is out of range or
-            repeated; the mask does not fit x; it is not said whether to train, or said
-            twice in contradiction.
+          ValueError: x has not num_features features; an axis is out of range or repeated;
+            a mask or weights do not fit x, or both are given; it is not said whether to
+            train, or said twice in contradiction.
         """
         if use_running_average is None and train is None:
             use_running_average = self.use_running_average
         train = resolve_train(train=train, use_running_average=use_running_average)
+        update = resolve_update(train, update=self.update if update is None else update)
         x, dtype, _, _, scale, bias = promote(
             self, x, self.mean, self.var, self.scale, self.bias
         )
         features = features_of(self, x, self.axis)
-        y, statistics = batch_norm(
+        estimator = self.estimator
+        if hasattr(self, "collected_count"):
+            estimator = collect(estimator)  # a calibration is under way
+        like = jax.eval_shape(lambda: estimator.init(features))
+        kept = {name: getattr(self, name) for name in named(like)}
+        y, statistics = self.normalize(
             x,
-            Statistics(*(shaped(each[...], features) for each in (self.mean, self.var))),
+            unnamed(
+                {name: shaped(each[...], features) for name, each in kept.items()}, like
+            ),
             shaped(scale, features),
             shaped(bias, features),
             train=train,
+            update=update,
             axis=self.axis,
             epsilon=self.epsilon,
-            estimator=ema(self.momentum),
-            weights=as_mask(mask),
+            estimator=estimator,
+            weights=one_weighting(mask, weights),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
             dtype=dtype,
             rounding=self.rounding,
         )
-        if train:
-            for variable, value in zip((self.mean, self.var), statistics, strict=True):
+        if update:
+            for name, value in named(statistics).items():
                 # As in flax: a variable that is a reference cannot hold a tangent.
-                variable[...] = jax.lax.stop_gradient(jnp.reshape(value, variable.shape))
+                kept[name][...] = jax.lax.stop_gradient(value.reshape(kept[name].shape))
         return y
+
+    def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
+        """The norm that this module holds the parameters and the state of."""
+        return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 
     def set_view(
         self, use_running_average: bool | None = None, train: bool | None = None

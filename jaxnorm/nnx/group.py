@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import count_groups, without_last
-from jaxnorm.masking import as_mask
+from jaxnorm.masking import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.group import group_norm
@@ -100,18 +100,24 @@ class GroupNorm(nnx.Module):
         self.rounding: Rounding = rounding
 
     def __call__(
-        self, x: ArrayLike, *, mask: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank, its features on the last axis.
           mask: booleans that broadcast against x; what is False counts in no moment.
+          weights: in place of a mask, a boolean mask or non-negative weights that
+            broadcast against x: one of 2 counts as if the value were there twice.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: x has not num_features features; reduction_axes are without the
-            last, out of range or repeated; the mask does not fit x.
+          ValueError: x has not num_features features; reduction_axes are without the last,
+            out of range or repeated; a mask or weights do not fit x, or both are given.
         """
         x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
         features = features_of(self, x, -1)
@@ -122,7 +128,7 @@ class GroupNorm(nnx.Module):
             num_groups=self.num_groups,
             reduced=without_last(self.reduction_axes, jnp.ndim(x)),
             epsilon=self.epsilon,
-            weights=as_mask(mask),
+            weights=one_weighting(mask, weights),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
             dtype=dtype,

@@ -11,7 +11,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.masking import as_mask
+from jaxnorm.masking import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.layer import layer_norm
@@ -95,18 +95,24 @@ class LayerNorm(nnx.Module):
         self.rounding: Rounding = rounding
 
     def __call__(
-        self, x: ArrayLike, *, mask: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank.
           mask: booleans that broadcast against x; what is False counts in no moment.
+          weights: in place of a mask, a boolean mask or non-negative weights that
+            broadcast against x: one of 2 counts as if the value were there twice.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: x has not num_features features; an axis is out of range or
-            repeated; the mask does not fit x.
+          ValueError: x has not num_features features; an axis is out of range or repeated;
+            a mask or weights do not fit x, or both are given.
         """
         x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
         features = features_of(self, x, self.feature_axes)
@@ -117,7 +123,7 @@ class LayerNorm(nnx.Module):
             axis=self.feature_axes,
             reduced=self.reduction_axes,
             epsilon=self.epsilon,
-            weights=as_mask(mask),
+            weights=one_weighting(mask, weights),
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
             dtype=dtype,

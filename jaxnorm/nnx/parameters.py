@@ -45,8 +45,8 @@ def features_of(module: Any, x: Any, axis: Axis) -> tuple[int, ...]:
 
 
 def shaped(array: Any, features: tuple[int, ...]) -> Any:
-    """An array of shape (num_features,) laid over the feature axes; None is None."""
-    return None if array is None else jnp.reshape(array, features)
+    """An array of shape (num_features,) laid over the feature axes; None or () as it is."""
+    return array if array is None or array.ndim == 0 else jnp.reshape(array, features)
 
 
 def promote(module: Any, x: Any, *variables: Any) -> tuple[Any, ...]:

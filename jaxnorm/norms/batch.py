@@ -7,12 +7,14 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm.estimators import ema
+from jaxnorm.ghosts import by_ghosts, check_ghost_size
 from jaxnorm.measurement import measure
-from jaxnorm.mode import check_train
-from jaxnorm.moments import synchronize
+from jaxnorm.mode import resolve_update
+from jaxnorm.moments import Moments, synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
 from jaxnorm.precision import as_operand
-from jaxnorm.running import Estimator, as_statistics, ema
+from jaxnorm.running import Estimator, as_statistics
 
 
 def batch_norm(
@@ -30,6 +32,8 @@ def batch_norm(
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     dtype: DTypeLike | None = None,
     rounding: Rounding = "once",
+    update: bool | None = None,
+    ghost_size: int | None = None,
 ) -> tuple[Float[Array, "..."], Any]:
     """Normalises each feature by its moments over the batch and all positions.
 
@@ -44,7 +48,8 @@ def batch_norm(
         `features` is the shape of the axes `axis` of x.
       scale: γ, of the shape `features`; None is 1.
       bias: β, likewise; None is 0.
-      train: whether to normalise with this batch, and update the statistics.
+      train: whether to normalise with this batch rather than with the running statistics,
+        and to update these.
       axis: the feature axis or axes, -1 for channels last, 1 for channels first. All
         others are reduced.
       epsilon: ε ≥ 0, added to the variance.
@@ -56,19 +61,28 @@ def batch_norm(
         JAX has them: under pmap, and under shard_map with check_vma=False.
       dtype: the dtype of y; None is that of x.
       rounding: where y is rounded to its dtype; see `normalize`.
+      update: whether to update the statistics, where that is not as `train` says: with
+        train=True and update=False they stay; with train=False and update=True they
+        follow batches that are normalised with those given.
+      ghost_size: in training, normalises each group of so many samples by itself (Hoffer
+        et al. 2017, arXiv:1705.08741), along the first axis that is not of features.
+        Samples left over are shared out among the groups. The statistics follow the
+        whole batch, the moments of all its groups merged, and evaluation has no ghosts.
+        None is one group; along a mapped axis no group is larger than the device's batch.
 
     Returns:
       (y, statistics): y in the shape of x; the statistics in the structure given.
 
     Raises:
-      TypeError: x is not real floating; train is not a bool; statistics are not those
-        of the estimator.
+      TypeError: x is not real floating; train or update is not a bool; statistics are
+        not those of the estimator; ghost_size is no integer.
       ValueError: an axis is out of range or repeated; scale, bias, statistics or weights
         do not fit the features; epsilon is negative; training on a batch without
-        samples, or on an x of feature axes alone.
+        samples, or on an x of feature axes alone; ghost_size is less than 1.
 
     Source: Ioffe & Szegedy 2015, "Batch Normalization" (arXiv:1502.03167), algorithms 1
-    and 2. Its running variance is unbiased, m/(m−1)·σ²; `ema` keeps σ² itself.
+    and 2. Its running variance is unbiased, m/(m−1)·σ², as that of `ema` with
+    unbiased=True; by default that is σ² itself.
 
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
     >>> average = ema(0.5)
@@ -85,27 +99,37 @@ def batch_norm(
     x, dtype = as_operand(x, dtype)
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
-    check_train(train=train)
+    update = resolve_update(train, update=update)
+    check_ghost_size(ghost_size)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
-    if train:
-        check_samples(x.shape, reduced, mapped=axis_name is not None)
+    def normalized(x: Array, weights: Array | None, moments: Moments) -> Array:
+        return normalize(
+            x,
+            moments,
+            scale,
+            bias,
+            reduced=reduced,
+            features=features,
+            epsilon=epsilon,
+            weights=weights,
+            dtype=dtype,
+            rounding=rounding,
+        )
+
+    def by_itself(x: Array, weights: Array | None) -> tuple[Array, Moments]:
         moments = measure(x, reduced, weights)
+        return normalized(x, weights, moments), moments
+
+    if not (train or update):
+        return normalized(x, weights, estimator.read(statistics)), statistics
+    ghosts = ghost_size if train else None
+    check_samples(x.shape, reduced, mapped=axis_name is not None and ghosts is None)
+    if ghosts is not None:
+        y, moments = by_ghosts(by_itself, x, weights, reduced[0], ghosts)
         moments = synchronize(moments, axis_name, axis_index_groups)
-        statistics = estimator.update(statistics, moments)
     else:
-        moments = estimator.read(statistics)
-    y = normalize(
-        x,
-        moments,
-        scale,
-        bias,
-        reduced=reduced,
-        features=features,
-        epsilon=epsilon,
-        weights=weights,
-        dtype=dtype,
-        rounding=rounding,
-    )
-    return y, statistics
+        moments = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
+        y = normalized(x, weights, moments if train else estimator.read(statistics))
+    return y, estimator.update(statistics, moments) if update else statistics

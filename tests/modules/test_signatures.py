@@ -43,7 +43,7 @@ def same(mine, other):
 
 @each_api
 @each_norm
-def test_adds_rounding_and_where_there_is_state_train(api, norm):
+def test_adds_to_them_what_the_functions_take_besides(api, norm):
     def added(method):
         ours, theirs = (
             parameters(getattr(getattr(each, norm), method))
@@ -52,9 +52,10 @@ def test_adds_rounding_and_where_there_is_state_train(api, norm):
         names = [each.name for each in theirs]
         return {each.name for each in ours if each.name not in names}
 
-    train = {"train"} if norm == "BatchNorm" else set()
-    assert added("__init__") == {"rounding"} | train
-    assert added("__call__") == train
+    switches = {"train", "update"} if norm == "BatchNorm" else set()
+    state = {"estimator", "ghost_size"} if norm == "BatchNorm" else set()
+    assert added("__init__") == {"rounding"} | switches | state
+    assert added("__call__") == {"weights"} | switches
 
 
 @each_api

@@ -150,6 +150,8 @@ def test_has_the_signature_of_the_contract():
         "axis_index_groups": None,
         "dtype": None,
         "rounding": "once",
+        "update": None,
+        "ghost_size": None,
     }
 
 

@@ -1,0 +1,45 @@
+"""Batch renormalisation as a Linen module."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxnorm.linen.batch import BatchNorm
+from jaxnorm.norms.batch_renorm import Limits, batch_renorm, renorm_schedule
+
+
+class BatchRenorm(BatchNorm):
+    """Batch renormalisation: `BatchNorm` that normalises in training as in evaluation.
+
+    Takes the arguments of `BatchNorm`, but for ghost batches, and keeps the same variables,
+    and in `batch_stats/steps` how many batches it has been updated with. See
+    `jaxnorm.batch_renorm` for the equation and the source.
+
+    Attributes:
+      limits: `limits(steps) -> (r_max, d_max)`, by how much a batch may be corrected after
+        so many; by default as in the paper, `jaxnorm.renorm_schedule()`.
+
+    >>> model = BatchRenorm(limits=lambda steps: (3.0, 5.0), momentum=0.5, epsilon=0.0)
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> variables = model.init(jax.random.key(0), x, train=False)
+    >>> y, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    >>> y  # as by the running mean 0 and deviation 1
+    Array([[1.],
+           [3.]], dtype=float32)
+    >>> updates["batch_stats"]["steps"]
+    Array(1, dtype=int32)
+    """
+
+    limits: Limits = renorm_schedule()
+
+    def normalize(self, *arguments: Any, update: bool, **options: Any) -> tuple[Array, Any]:
+        """With the limits for the number of batches so far."""
+        steps = self.variable("batch_stats", "steps", jnp.zeros, (), jnp.int32)
+        r_max, d_max = self.limits(steps.value)
+        result = batch_renorm(
+            *arguments, r_max=r_max, d_max=d_max, update=update, **options
+        )
+        if update:
+            steps.value += 1
+        return result

@@ -1,0 +1,207 @@
+"""Batch renormalisation (Ioffe 2017)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm.estimators import ema
+from jaxnorm.measurement import measure
+from jaxnorm.mode import resolve_update
+from jaxnorm.moments import Moments, synchronize
+from jaxnorm.normalization import Rounding, check_operands, normalize
+from jaxnorm.precision import accumulation_dtype, as_operand
+from jaxnorm.running import Estimator, as_statistics
+
+Limits = Callable[[ArrayLike], tuple[Array, Array]]
+
+
+def batch_renorm(
+    x: ArrayLike,
+    statistics: Any,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    train: bool,
+    r_max: ArrayLike = 3.0,
+    d_max: ArrayLike = 5.0,
+    axis: Axis = -1,
+    epsilon: float = 1e-5,
+    estimator: Estimator = ema(0.99),
+    weights: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
+    update: bool | None = None,
+) -> tuple[Float[Array, "..."], Any]:
+    """Normalises each feature as evaluation would, with the derivative of batch norm.
+
+        y = γ·((x − μ_B)/σ_B·r + d) + β
+        r = clip(σ_B/σ, 1/r_max, r_max),  d = clip((μ_B − μ)/σ, −d_max, d_max)
+
+    In training μ_B and σ_B are of this batch, μ and σ the running ones before it, all σ
+    with ε under the root, and r and d are constants for a derivative. Where the limits do
+    not bind, y is that of evaluation, and a small or lopsided batch does no harm. With
+    r_max = 1 and d_max = 0 this is batch normalisation; it is well to begin with these,
+    see `renorm_schedule`.
+
+    Args:
+      x: floating array of any rank.
+      statistics: the state of the estimator, at first `estimator.init(features)`, where
+        `features` is the shape of the axes `axis` of x.
+      scale: γ, of the shape `features`; None is 1.
+      bias: β, likewise; None is 0.
+      train: whether to normalise with this batch, and update the statistics.
+      r_max: the limit of r, ≥ 1; it may be traced, as from a schedule.
+      d_max: the limit of d, ≥ 0, likewise.
+      axis: the feature axis or axes. All others are reduced.
+      epsilon: ε ≥ 0, added to the variances.
+      estimator: how the running statistics follow those of the batches.
+      weights: boolean mask or non-negative weights that broadcast against x.
+      axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
+      axis_index_groups: groups of indices along axis_name that are one batch each.
+      dtype: the dtype of y; None is that of x.
+      rounding: where y is rounded to its dtype; see `normalize`.
+      update: whether to update the statistics, where that is not as `train` says.
+
+    Returns:
+      (y, statistics): y in the shape of x; the statistics in the structure given.
+
+    Raises:
+      TypeError, ValueError: as `batch_norm` does; and for limits out of their range.
+
+    Source: Ioffe 2017, "Batch Renormalization" (arXiv:1702.03275), algorithm 1, which
+    averages σ itself; here that is σ², as the estimator keeps it.
+
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> statistics = ema(0.9).init((1,))
+    >>> y, _ = batch_renorm(x, statistics, train=True, epsilon=0.0)
+    >>> y  # as by the running mean 0 and deviation 1
+    Array([[1.],
+           [3.]], dtype=float32)
+    """
+    x, dtype = as_operand(x, dtype)
+    features = canonical_axes(axis, x.ndim)
+    reduced = complement(features, x.ndim)
+    update = resolve_update(train, update=update)
+    _check_limits(r_max, d_max)
+    weights = check_operands(x, features, scale, bias, epsilon, weights)
+    statistics = as_statistics(statistics, estimator, take(x.shape, features))
+
+    moments = running = estimator.read(statistics)
+    if train or update:
+        check_samples(x.shape, reduced, mapped=axis_name is not None)
+        batch = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
+        statistics = estimator.update(statistics, batch) if update else statistics
+        if train:
+            moments = batch
+            scale, bias = _corrected(scale, bias, batch, running, epsilon, r_max, d_max)
+    y = normalize(
+        x,
+        moments,
+        scale,
+        bias,
+        reduced=reduced,
+        features=features,
+        epsilon=epsilon,
+        weights=weights,
+        dtype=dtype,
+        rounding=rounding,
+    )
+    return y, statistics
+
+
+def _corrected(
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    batch: Moments,
+    running: Moments,
+    epsilon: float,
+    r_max: ArrayLike,
+    d_max: ArrayLike,
+) -> tuple[Array, Array]:
+    """γ·r and β + γ·d, so that y = γr·(x − μ_B)/σ_B + (β + γd)."""
+    wide = accumulation_dtype(batch.mean.dtype, running.mean.dtype)
+    batch, running = jax.tree.map(
+        lambda each: lax.stop_gradient(each.astype(wide)), (batch, running)
+    )
+    r_max, d_max = (jnp.asarray(each).astype(wide) for each in (r_max, d_max))
+    deviation, expected = (jnp.sqrt(each.var + epsilon) for each in (batch, running))
+    # Of a constant, or of nothing, there is no deviation to correct.
+    known = (batch.count > 0) & (expected > 0)
+    ratio, shift = (
+        jnp.where(known, each, 0) / jnp.where(known, expected, 1)
+        for each in (deviation, batch.mean - running.mean)
+    )
+    r = jnp.where(known, jnp.clip(ratio, 1 / r_max, r_max), 1)
+    d = jnp.clip(shift, -d_max, d_max)
+    gamma = jnp.ones_like(r) if scale is None else jnp.asarray(scale).astype(wide)
+    beta = jnp.zeros_like(d) if bias is None else jnp.asarray(bias).astype(wide)
+    return gamma * r, beta + gamma * d
+
+
+def renorm_schedule(
+    r_max: float = 3.0,
+    d_max: float = 5.0,
+    *,
+    start: int = 5_000,
+    r_end: int = 40_000,
+    d_end: int = 25_000,
+) -> Limits:
+    """The limits of batch renormalisation as a function of the step, as in the paper.
+
+    They are (1, 0), which is batch normalisation, up to the step `start`, then grow
+    linearly, r_max up to the step `r_end` and d_max up to `d_end`.
+
+    Args:
+      r_max: the limit of r at last, ≥ 1.
+      d_max: the limit of d at last, ≥ 0.
+      start: the step until which they are (1, 0).
+      r_end: the step from which r_max holds, > start.
+      d_end: the step from which d_max holds, > start.
+
+    Returns:
+      `limits(step) -> (r_max, d_max)`, of a step that may be traced.
+
+    Raises:
+      ValueError: limits out of their range, or steps out of their order.
+
+    Source: Ioffe 2017 (arXiv:1702.03275), section 4.
+
+    >>> limits = renorm_schedule()
+    >>> [tuple(map(float, limits(step))) for step in (5_000, 15_000, 40_000)]
+    [(1.0, 0.0), (1.5714285373687744, 2.5), (3.0, 5.0)]
+    """
+    _check_limits(r_max, d_max)
+    if not 0 <= start < min(r_end, d_end):
+        raise ValueError(
+            f"start={start}, r_end={r_end} and d_end={d_end}, but they are the steps at "
+            "which the limits begin and end to grow; give 0 ≤ start < r_end and d_end."
+        )
+
+    def limits(step: ArrayLike) -> tuple[Array, Array]:
+        step = jnp.asarray(step).astype(jnp.float32)
+        r, d = (jnp.clip((step - start) / (end - start), 0, 1) for end in (r_end, d_end))
+        return 1 + r * (r_max - 1), d * d_max
+
+    return limits
+
+
+def _check_limits(r_max: ArrayLike, d_max: ArrayLike) -> None:
+    """Raises a ValueError for limits out of range, where they are known before tracing."""
+    for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
+        if np.shape(limit) != ():
+            raise ValueError(
+                f"{name} has shape {np.shape(limit)}, but one number for all features is "
+                "expected; give a scalar."
+            )
+        if not isinstance(limit, Tracer) and not np.asarray(limit) >= least:
+            raise ValueError(f"{name}={limit}, but it must be at least {least}.")
