@@ -23,6 +23,13 @@ from jaxnorm.norms.instance import instance_norm as instance_norm
 from jaxnorm.norms.layer import layer_norm as layer_norm
 from jaxnorm.norms.rms import rms_norm as rms_norm
 from jaxnorm.running import Estimator as Estimator
+from jaxnorm.scaling import mean_normalize as mean_normalize
+from jaxnorm.scaling import min_max as min_max
+from jaxnorm.scaling import standardize as standardize
+from jaxnorm.summaries import Summary as Summary
+from jaxnorm.summaries import fit as fit
+from jaxnorm.summaries import merge_summaries as merge_summaries
+from jaxnorm.summaries import summarize as summarize
 from jaxnorm.wrappers import accumulate as accumulate
 from jaxnorm.wrappers import collect as collect
 from jaxnorm.wrappers import skip_nonfinite as skip_nonfinite

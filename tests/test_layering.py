@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 # what the files of its folder share.
 LAYERS = (
     ("linen", "nnx"),
-    ("folding", "calibration", "diagnostics", "interop"),
+    ("folding", "calibration", "diagnostics", "interop", "scaling"),
     ("norms", "weights"),
     ("wrappers",),
     ("estimators",),
-    ("running", "normalization"),
+    ("running", "normalization", "summaries"),
     ("measurement",),
     ("two_pass", "groups", "ghosts"),
     ("moments", "masking"),
