@@ -3,6 +3,10 @@
 Flax modules over the same functions are in `jaxnorm.linen`, imported by its own name.
 """
 
+from jaxnorm.calibration import calibrate as calibrate
+from jaxnorm.calibration import collect_moments as collect_moments
+from jaxnorm.calibration import with_moments as with_moments
+from jaxnorm.estimators import Averages as Averages
 from jaxnorm.estimators import Statistics as Statistics
 from jaxnorm.estimators import cumulative as cumulative
 from jaxnorm.estimators import ema as ema

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxnorm.moments import Moments, merge
+from jaxnorm.moments import Moments, merge, unbiased_variance
 from jaxnorm.precision import accumulation_dtype, check_number
 from jaxnorm.running import Estimator
 
@@ -189,7 +189,7 @@ def population(pooled: bool = True, unbiased: bool = True) -> Estimator:
         return _where_seen(moments, merge(state, moments), state)
 
     def read(state: Moments) -> Moments:
-        return _forever(state.mean, _unbiased(state) if unbiased else state.var)
+        return _forever(state.mean, unbiased_variance(state) if unbiased else state.var)
 
     return Estimator(init, update, read)
 
@@ -207,11 +207,13 @@ def _average(
         def blend(old: Array, new: Array) -> Array:
             dtype = accumulation_dtype(old.dtype, new.dtype)
             kept, added = shares(state.updates if aged else None, dtype)
-            return kept * old.astype(dtype) + added * new.astype(dtype)
+            # What is forgotten is so also where it is NaN.
+            left = jnp.where(kept == 0, 0, kept * old.astype(dtype))
+            return left + added * new.astype(dtype)
 
         blended = state._replace(
             mean=blend(state.mean, moments.mean),
-            var=blend(state.var, _unbiased(moments) if unbiased else moments.var),
+            var=blend(state.var, unbiased_variance(moments) if unbiased else moments.var),
         )
         if aged:
             blended = blended._replace(updates=state.updates + 1)
@@ -228,13 +230,6 @@ def _where_seen(moments: Moments, new: Any, old: Any) -> Any:
     return jax.tree.map(
         lambda n, o: jnp.where(moments.count > 0, n.astype(o.dtype), o), new, old
     )
-
-
-def _unbiased(moments: Moments) -> Array:
-    """Bessel's n/(n − 1)·σ²; σ² itself where there is one sample or less."""
-    count, _, var = moments
-    several = count > 1
-    return var * jnp.where(several, count, 1) / jnp.where(several, count - 1, 1)
 
 
 def _forever(mean: Array, var: Array) -> Moments:

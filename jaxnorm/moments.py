@@ -119,6 +119,17 @@ def merge(*moments: Moments) -> Moments:
     return pool(Moments(*map(jnp.stack, zip(*alike, strict=True))), axes=0)
 
 
+def unbiased_variance(moments: Moments) -> Float[Array, "..."]:
+    """Bessel's n/(n − 1)·σ²; σ² itself where there is one sample or less.
+
+    >>> float(unbiased_variance(Moments(jnp.array(4.0), jnp.array(0.0), jnp.array(3.0))))
+    4.0
+    """
+    several = moments.count > 1
+    factor = jnp.where(several, moments.count, 1) / jnp.where(several, moments.count - 1, 1)
+    return moments.var * factor
+
+
 def synchronize(
     moments: Moments,
     axis_name: str | tuple[str, ...] | None,

@@ -1,0 +1,227 @@
+"""Calibration: the statistics of every norm of a network, measured again as it is now."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from tqdm import tqdm
+
+from jaxnorm.moments import Moments, unbiased_variance
+
+PREFIX = "collected_"  # of the names that the state of `collect` is kept by
+
+
+def calibrate(
+    apply: Callable[[Any, Any], tuple[Any, Any]],
+    variables: Mapping[str, Any],
+    batches: Iterable[Any],
+    *,
+    unbiased: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measures the statistics of every batch norm of a network anew, at fixed weights.
+
+    For when the running ones are not those of the network: after an average of its
+    weights, after an average that is too slow, on another domain. Each gets the moments
+    of all its inputs over all batches, merged; nothing of the old is left, nor is any
+    weight changed.
+
+    With train=True in `apply` a norm is measured behind norms that normalise with each
+    batch, as in training; that needs one pass over data, and batches of the usual size.
+    With train=False and update=True it is measured behind the statistics as they were
+    before; then the first norm of a network is right after one pass, the second after
+    another one, and so on.
+
+    Args:
+      apply: `apply(variables, batch) -> (anything, updates)`, as a Linen module's with
+        mutable=["batch_stats"]; compiled once a shape of batch.
+      variables: of the network, with the collection `batch_stats`.
+      batches: what apply takes, one after another.
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
+      progress: whether to show a bar on stderr.
+
+    Returns:
+      The variables, with other arrays in `batch_stats`.
+
+    Raises:
+      TypeError: apply gives no updates.
+      ValueError: there are no batches, or a norm had none of them; it is not jaxnorm's.
+
+    To stop and resume, or to measure on several machines, `collect_moments` of some of
+    the batches, go on with `start=`, and put what was collected in by `with_moments`.
+
+    Source: Wu & Johnson 2021, "Rethinking Batch in BatchNorm" (arXiv:2105.07576), section
+    3.2, where it is called PreciseBN.
+
+    >>> import jaxnorm.linen as jn
+    >>> model = jn.BatchNorm(train=True)
+    >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])]
+    >>> variables = model.init(jax.random.key(0), batches[0])
+    >>> apply = lambda variables, x: model.apply(variables, x, mutable=["batch_stats"])
+    >>> calibrate(apply, variables, batches, progress=False)["batch_stats"]["mean"]
+    Array([4.], dtype=float32)
+    """
+    collected = collect_moments(apply, variables, batches, progress=progress)
+    return with_moments(variables, collected, unbiased=unbiased)
+
+
+def collect_moments(
+    apply: Callable[[Any, Any], tuple[Any, Any]],
+    variables: Mapping[str, Any],
+    batches: Iterable[Any],
+    *,
+    start: Any = None,
+    progress: bool = True,
+) -> Any:
+    """The moments of the inputs of every batch norm of a network, over all batches.
+
+    Args:
+      apply: as of `calibrate`.
+      variables: likewise.
+      batches: likewise; none is well where there is a start.
+      start: what was collected before, to go on from.
+      progress: whether to show a bar on stderr.
+
+    Returns:
+      The Moments of each norm, nested as its statistics are in `batch_stats`. Those of
+      several calls can be merged: `jax.tree.map(jaxnorm.merge, one, another,
+      is_leaf=lambda each: isinstance(each, jaxnorm.Moments))`.
+
+    Raises:
+      TypeError: apply gives no updates.
+      ValueError: there are no batch norms.
+
+    >>> import jaxnorm.linen as jn
+    >>> model = jn.BatchNorm(train=True)
+    >>> first, second = jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])
+    >>> variables = model.init(jax.random.key(0), first)
+    >>> apply = lambda variables, x: model.apply(variables, x, mutable=["batch_stats"])
+    >>> some = collect_moments(apply, variables, [first], progress=False)
+    >>> collect_moments(apply, variables, [second], start=some, progress=False).mean
+    Array([4.], dtype=float32)
+    """
+    statistics = variables.get("batch_stats", {})
+    collected = start if start is not None else at_norms(_nothing, statistics)
+    if not jax.tree.leaves(collected):
+        raise ValueError(
+            f"there is no batch norm in the variables, which hold {sorted(variables)}; "
+            "give them all, with the statistics in 'batch_stats'."
+        )
+
+    @jax.jit
+    def step(variables: Any, collected: Any, batch: Any) -> Any:
+        collecting = at_norms(_with_collectors, variables["batch_stats"], collected)
+        result = apply({**variables, "batch_stats": collecting}, batch)
+        return at_norms(_collected, _updates_of(result))
+
+    for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
+        # Waited for, or batches would pile up, or be overwritten in a loader's buffer.
+        collected = jax.block_until_ready(step(variables, collected, batch))
+    return collected
+
+
+def with_moments(
+    variables: Mapping[str, Any], collected: Any, *, unbiased: bool = True
+) -> dict[str, Any]:
+    """The variables of a network, with statistics from what was collected.
+
+    Args:
+      variables: of the network, with the collection `batch_stats`.
+      collected: as `collect_moments` returns it.
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
+
+    Raises:
+      ValueError: a norm has moments of nothing.
+
+    >>> variables = {"batch_stats": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}
+    >>> collected = {"norm": Moments(jnp.full(1, 4.0), jnp.ones(1), jnp.full(1, 3.0))}
+    >>> with_moments(variables, collected)["batch_stats"]["norm"]["var"]
+    Array([4.], dtype=float32)
+    """
+    check_collected(
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): moments
+            for path, moments in jax.tree.leaves_with_path(collected, is_leaf=_is_moments)
+        }
+    )
+
+    def replaced(statistics: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
+        return {**statistics, **settled(statistics, moments, unbiased=unbiased)}
+
+    statistics = at_norms(replaced, variables["batch_stats"], collected)
+    return {**variables, "batch_stats": statistics}
+
+
+def settled(
+    statistics: Mapping[str, Any], moments: Moments, *, unbiased: bool
+) -> dict[str, Array]:
+    """Those of a norm's statistics that the moments say anew: count, mean and var.
+
+    Where nothing was seen of a feature they are the old ones.
+    """
+    # What has a count keeps the biased variance, and corrects it where it is read.
+    corrected = unbiased and "count" not in statistics
+    var = unbiased_variance(moments) if corrected else moments.var
+    return {
+        name: jnp.where(moments.count > 0, value.astype(old.dtype), old)
+        for name, value in moments._replace(var=var)._asdict().items()
+        if (old := statistics.get(name)) is not None
+    }
+
+
+def check_collected(collected: Mapping[str, Moments]) -> None:
+    """Raises a ValueError if one of the norms, by their names, had no samples at all."""
+    empty = [name or "the norm" for name, each in collected.items() if not each.count.any()]
+    if empty:
+        raise ValueError(
+            f"nothing was measured at {', '.join(empty)}: no batch came, or none got "
+            "there with the statistics to be updated, or the norm is not of jaxnorm; "
+            "give batches (an iterator that was used up gives none), and an apply that "
+            "trains, or evaluates with update=True. Nothing was changed."
+        )
+
+
+def at_norms(function: Callable[..., Any], statistics: Any, *others: Any) -> Any:
+    """Maps the statistics of each norm, {"mean": ..., "var": ...}, in a nested mapping.
+
+    What is of no norm is left as it is, or out where it is not in the others.
+    """
+    if not isinstance(statistics, Mapping):
+        return statistics
+    if {"mean", "var"} <= set(statistics):
+        return function(statistics, *others)
+    return {
+        name: at_norms(function, value, *(each[name] for each in others))
+        for name, value in statistics.items()
+    }
+
+
+def _nothing(statistics: Mapping[str, Any]) -> Moments:
+    mean = statistics["mean"]
+    return Moments.empty(jnp.shape(mean), jnp.result_type(mean))
+
+
+def _with_collectors(statistics: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
+    named = {PREFIX + name: value for name, value in moments._asdict().items()}
+    return {**statistics, **named}
+
+
+def _collected(statistics: Mapping[str, Any]) -> Moments:
+    return Moments(*(statistics[PREFIX + name] for name in Moments._fields))
+
+
+def _updates_of(result: Any) -> Any:
+    match result:
+        case (_, {"batch_stats": statistics}):
+            return statistics
+    raise TypeError(
+        f"apply gave {type(result).__name__}, but a tuple (outputs, updates) with "
+        "'batch_stats' in the updates is expected, as from model.apply(variables, batch, "
+        'mutable=["batch_stats"]).'
+    )
+
+
+def _is_moments(each: Any) -> bool:
+    return isinstance(each, Moments)

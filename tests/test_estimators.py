@@ -1,0 +1,287 @@
+"""Estimators: what each makes of one batch after another, and the laws all keep."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxnorm import (
+    Averages,
+    Moments,
+    Statistics,
+    accumulate,
+    collect,
+    cumulative,
+    ema,
+    measure,
+    merge,
+    population,
+    skip_nonfinite,
+)
+
+KINDS = {
+    "ema": ema(0.9),
+    "debiased": ema(0.9, debias=True),
+    "warmed up": ema(0.9, warmup=True),
+    "debiased and warmed up": ema(0.9, debias=True, warmup=True),
+    "unbiased": ema(0.9, unbiased=True),
+    "cumulative": cumulative(),
+    "population": population(),
+    "paper's population": population(pooled=False),
+    "guarded": skip_nonfinite(ema(0.9)),
+    "accumulating": accumulate(ema(0.9), every=2),
+    "collecting": collect(ema(0.9)),
+    "all": skip_nonfinite(accumulate(ema(0.9, debias=True), every=2)),
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+floats = st.floats(-10, 10, width=32)
+
+
+def batch(mean, var=1.0, count=4.0, dtype=jnp.float32):
+    return Moments(*(jnp.full(2, each, dtype) for each in (count, mean, var)))
+
+
+@functools.cache
+def compiled(estimator):
+    return jax.jit(estimator.update)
+
+
+def after(estimator, batches, state=None):
+    state = estimator.init((2,)) if state is None else state
+    for each in batches:
+        state = compiled(estimator)(state, each)
+    return state
+
+
+def seen(estimator, batches, state=None):
+    """What is read after these batches, of the first feature."""
+    _, mean, var = estimator.read(after(estimator, batches, state))
+    return float(mean[0]), float(var[0])
+
+
+@each_kind
+def test_starts_as_if_nothing_had_to_be_normalised(kind):
+    count, mean, var = KINDS[kind].read(KINDS[kind].init((3,)))
+    chex.assert_trees_all_equal(mean, jnp.zeros(3))
+    chex.assert_trees_all_equal(var, jnp.ones(3))
+    assert jnp.isinf(count).all()
+
+
+@each_kind
+def test_a_count_of_0_leaves_the_statistics(kind):
+    state = after(KINDS[kind], [batch(3.0), batch(5.0, 2.0)])
+    once_more = compiled(KINDS[kind])(state, Moments.empty((2,)))
+    chex.assert_trees_all_equal(KINDS[kind].read(once_more), KINDS[kind].read(state))
+    if not {"batches"} & set(_fields(state)):  # which an accumulation counts all the same
+        chex.assert_trees_all_equal(once_more, state)
+
+
+def _fields(state):
+    fields = getattr(state, "_fields", ())
+    return [*fields, *(name for each in fields for name in _fields(getattr(state, each)))]
+
+
+@each_kind
+def test_a_feature_without_weight_is_left_while_another_is_updated(kind):
+    half = batch(5.0, 2.0)._replace(count=jnp.array([4.0, 0.0]))
+    once = after(KINDS[kind], [batch(3.0)] * 2)
+    both, one = (after(KINDS[kind], [each] * 2, once) for each in (batch(5.0, 2.0), half))
+    before, all_new, new = map(KINDS[kind].read, (once, both, one))
+    np.testing.assert_array_equal(new.mean, [all_new.mean[0], before.mean[1]])
+    np.testing.assert_array_equal(new.var, [all_new.var[0], before.var[1]])
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_the_state_keeps_its_dtypes_so_that_it_can_be_carried(kind, dtype):
+    with jax.enable_x64(True):
+        state = KINDS[kind].init((2,), dtype)
+        updated = jax.eval_shape(KINDS[kind].update, state, batch(1.0, dtype=jnp.float64))
+        chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
+
+
+@given(st.floats(0, 1), st.lists(floats, min_size=1, max_size=4))
+def test_ema_is_the_weighted_sum_of_its_past(decay, means):
+    expected = 0.0
+    for mean in means:
+        expected = decay * expected + (1 - decay) * mean
+    estimator = ema(decay)
+    state = estimator.init((2,))
+    for mean in means:
+        state = estimator.update(state, batch(mean))
+    np.testing.assert_allclose(estimator.read(state).mean, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [-0.01, 1.01, float("nan"), 99])
+def test_a_decay_outside_its_range_is_refused(decay):
+    with pytest.raises(ValueError, match=rf"decay={decay}.*\[0, 1\].*torch"):
+        ema(decay)
+
+
+@pytest.mark.parametrize("debias", [False, True])
+def test_a_decay_of_1_freezes_and_of_0_forgets(debias):
+    assert seen(ema(1, debias), [batch(3.0)]) == (0, 1)
+    assert seen(ema(0, debias), [batch(9.0), batch(3.0, 2.0)]) == (3, 2)
+
+
+def test_a_plain_ema_has_the_state_of_flax_and_no_more():
+    state = ema(0.5, unbiased=True).init((3,))
+    chex.assert_trees_all_equal(state, Statistics(jnp.zeros(3), jnp.ones(3)))
+    assert isinstance(ema(0.5, debias=True).init((3,)), Averages)
+
+
+def weights_of(estimator, number):
+    """The weight of the start, and of each batch, in what is read after so many."""
+    zero, one = batch(0.0, 0.0), batch(1.0, 1.0)
+    start = estimator.init((2,))._replace(mean=jnp.ones(2))
+    weights = [seen(estimator, [zero] * number, start)[0]]
+    start = start._replace(mean=jnp.zeros(2))
+    for i in range(number):
+        batches = [one if i == j else zero for j in range(number)]
+        weights.append(seen(estimator, batches, start)[0])
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("options", "decays"),
+    [
+        ({"debias": True}, lambda n: 0.9),
+        ({"warmup": True}, lambda n: min(0.9, (1 + n) / (10 + n))),
+        ({"debias": True, "warmup": True}, lambda n: min(0.9, (1 + n) / (10 + n))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_the_weights_of_ema_are_products_of_its_decays(options, decays, number):
+    each = [decays(n) for n in range(number)]
+    weights = [(1 - each[i]) * np.prod(each[i + 1 :]) for i in range(number)]
+    start = np.prod(each)
+    if options.get("debias"):
+        weights, start = np.array(weights) / np.sum(weights), 0
+    expected = [start, *weights]
+    np.testing.assert_allclose(
+        weights_of(ema(0.9, **options), number), expected, rtol=2e-6, atol=1e-7
+    )
+
+
+def test_debiasing_with_a_warm_up_holds_beyond_the_warm_up():
+    """(1 + n)/(10 + n) reaches 0.55 at n = 10."""
+    estimator, expected, weight = ema(0.55, debias=True, warmup=True), 0.0, 0.0
+    means = np.float32(np.random.default_rng(0).normal(5, 1, 30))
+    state = estimator.init((2,))
+    for n, mean in enumerate(means):
+        decay = min(0.55, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * mean
+        weight = decay * weight + (1 - decay)
+        state = compiled(estimator)(state, batch(mean))
+        np.testing.assert_allclose(state.mean, expected / weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("start", [0.0, -7.0, 1e30, np.nan])
+def test_debiasing_is_exact_for_any_start(start):
+    """Peers know of a start at 0 only; after a batch that counts, none of it is left."""
+    estimator = ema(0.99, debias=True)
+    state = estimator.init((2,))._replace(mean=jnp.full(2, start), var=jnp.full(2, start))
+    assert seen(estimator, [batch(3.0, 2.0)], state) == (3, 2)
+    after_many = seen(estimator, [batch(3.0, 2.0)] * 20, state)
+    np.testing.assert_allclose(after_many, (3, 2), rtol=1e-6)
+
+
+def test_bessels_correction_is_that_of_each_batch():
+    batches = [batch(0.0, 3.0, count=4.0), batch(0.0, 1.0, count=2.0)]
+    assert seen(cumulative(unbiased=True), batches)[1] == (4 + 2) / 2
+    # One sample has no variance to correct, and weights may add up to less.
+    assert seen(ema(0.0, unbiased=True), [batch(0.0, 3.0, count=1.0)])[1] == 3
+    assert seen(ema(0.0, unbiased=True), [batch(0.0, 3.0, count=0.5)])[1] == 3
+
+
+@given(st.lists(st.lists(floats, min_size=1, max_size=5), min_size=1, max_size=5))
+def test_population_is_that_of_all_samples_in_whatever_batches(parts):
+    moments = [_moments_of(part) for part in parts]
+    everything = np.concatenate(parts)
+    estimator = KINDS["population"]
+    state = after(estimator, moments)
+    count, mean, var = (float(each[0]) for each in state)
+    assert count == len(everything)
+    np.testing.assert_allclose(mean, everything.mean(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(var, everything.var(), rtol=1e-4, atol=1e-4)
+    read = float(estimator.read(state).var[0])
+    correction = count / (count - 1) if count > 1 else 1
+    np.testing.assert_allclose(read, correction * var, rtol=1e-6)
+
+
+def _moments_of(values):
+    values = np.float32(values)
+    return batch(values.mean(), values.var(), count=len(values))
+
+
+def test_the_papers_population_leaves_out_what_lies_between_batches():
+    """Two batches of ±1 about 0 and 10: 26 in all, of which 25 lie between them."""
+    batches = [batch(0.0, 1.0, count=2.0), batch(10.0, 1.0, count=2.0)]
+    assert seen(population(unbiased=False), batches) == (5, 26)
+    assert seen(population(), batches) == (5, pytest.approx(26 * 4 / 3))
+    assert seen(population(pooled=False), batches) == (5, 2)  # m/(m − 1) of m = 2
+    assert seen(population(pooled=False, unbiased=False), batches) == (5, 1)
+
+
+@pytest.mark.parametrize("spoilt", [{"mean": jnp.nan}, {"var": jnp.inf}, {"var": jnp.nan}])
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(spoilt):
+    estimator = KINDS["guarded"]
+    state = after(estimator, [batch(3.0)])
+    # One of two features; the other is left out with it.
+    bad = batch(1.0)._replace(**{k: jnp.array([1.0, v]) for k, v in spoilt.items()})
+    skipped = after(estimator, [bad], state)
+    chex.assert_trees_all_equal(skipped.statistics, state.statistics)
+    assert (int(state.skipped), int(skipped.skipped)) == (0, 1)
+    unguarded = seen(ema(0.9), [batch(3.0), bad])
+    assert not np.array_equal(unguarded, seen(estimator, [batch(3.0), bad]))
+
+
+def test_accumulating_updates_once_by_the_merged_moments(rng):
+    parts = rng.normal(3, 2, (6, 5, 2)).astype(np.float32)
+    moments = [measure(part, 0) for part in parts]
+    expected = after(ema(0.9), [merge(*moments[:3]), merge(*moments[3:])])
+    estimator = accumulate(ema(0.9), every=3)
+    chex.assert_trees_all_close(after(estimator, moments).statistics, expected, rtol=1e-6)
+    waiting = after(estimator, moments[:2])
+    chex.assert_trees_all_equal(waiting.statistics, ema(0.9).init((2,)))
+    assert int(waiting.batches) == 2
+    chex.assert_trees_all_close(waiting.pending, merge(*moments[:2]), rtol=1e-6)
+    emptied = after(estimator, moments[:3])
+    chex.assert_trees_all_equal(emptied.pending, Moments.empty((2,)))
+
+
+@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (1.5, TypeError)])
+@pytest.mark.usefixtures("unchecked")
+def test_a_number_of_batches_that_is_none_is_refused(every, error):
+    with pytest.raises(error, match=f"every={every}"):
+        accumulate(ema(0.9), every)
+
+
+def test_collecting_leaves_the_statistics_and_merges_the_moments(rng):
+    parts = rng.normal(3, 2, (3, 5, 2)).astype(np.float32)
+    state = after(collect(ema(0.9)), [measure(part, 0) for part in parts])
+    chex.assert_trees_all_equal(state.statistics, ema(0.9).init((2,)))
+    whole = measure(parts.reshape(-1, 2), 0)
+    chex.assert_trees_all_close(state.collected, whole, rtol=1e-6)
+
+
+@each_kind
+def test_an_update_can_be_mapped_and_differentiated(kind):
+    estimator = KINDS[kind]
+    states = jax.vmap(lambda _: estimator.init((2,)))(jnp.arange(3))
+    moments = jax.tree.map(lambda each: jnp.stack([each, 2 * each, 3 * each]), batch(1.0))
+    mapped = jax.vmap(estimator.update)(states, moments)
+    last = estimator.update(estimator.init((2,)), batch(3.0, 3.0, 12.0))
+    chex.assert_trees_all_close(jax.tree.map(lambda each: each[2], mapped), last, rtol=1e-6)
+
+    def read(mean):
+        state = estimator.update(estimator.init((2,)), batch(1.0)._replace(mean=mean))
+        return estimator.read(state).mean.sum()
+
+    chex.assert_tree_all_finite(jax.grad(read)(jnp.array([1.0, 2.0])))
