@@ -71,6 +71,8 @@ class Norm:
       layouts: those it is tested in; tests that compile much take the last ones.
       own_moments: whether it normalises x by moments of x.
       weighted_features: whether weights may differ between features.
+      exact_derivative: whether its derivative is that of its output, and not one that
+        takes something for constant.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Norm:
     layouts: tuple[Layout, ...]
     own_moments: bool = True
     weighted_features: bool = True
+    exact_derivative: bool = True
 
 
 def _running(features: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -88,13 +91,17 @@ def _running(features: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * np.cos(place), 1.5 + np.sin(place)
 
 
-def _batch_norm(x, scale, bias, *, features, **options):
-    """The output of batch norm; its statistics have tests of their own."""
-    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-    statistics = jaxnorm.Statistics(
-        *(jnp.asarray(each, wide) for each in _running(features))
-    )
-    return jaxnorm.batch_norm(x, statistics, scale, bias, epsilon=EPSILON, **options)[0]
+def _stateful(norm, **fixed):
+    """The output of a norm with statistics; these have tests of their own."""
+
+    def apply(x, scale, bias, *, features, **options):
+        wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+        statistics = jaxnorm.Statistics(
+            *(jnp.asarray(each, wide) for each in _running(features))
+        )
+        return norm(x, statistics, scale, bias, epsilon=EPSILON, **fixed, **options)[0]
+
+    return apply
 
 
 def _own_moments(x, scale, bias, g, *, layout, reduced, weights, **options):
@@ -118,6 +125,23 @@ def _running_moments(x, scale, bias, g, *, layout, reduced, weights):
     )
     return oracle.norm_by_given_moments(
         x, scale, bias, g, mean=mean, var=var, features=layout.features, epsilon=EPSILON
+    )
+
+
+def _renormalized(x, scale, bias, g, *, layout, reduced, weights, **limits):
+    mean, var = _running(layout.parameter_shape)
+    return oracle.batch_renorm(
+        x,
+        scale,
+        bias,
+        g,
+        mean=mean,
+        var=var,
+        reduced=reduced,
+        features=layout.features,
+        epsilon=EPSILON,
+        weights=weights,
+        **limits,
     )
 
 
@@ -172,10 +196,13 @@ IMAGES = (
     Layout((2, 4, 3, 5), 1, cut=2),
 )
 
+# Of batch renormalisation; for some features they bind, for others they do not.
+LIMITS = {"r_max": 1.2, "d_max": 0.4}
+
 NORMS = (
     Norm(
         "batch_norm-train",
-        partial(_batch_norm, train=True),
+        _stateful(jaxnorm.batch_norm, train=True),
         _own_moments,
         _batch,
         BATCHES,
@@ -183,12 +210,21 @@ NORMS = (
     ),
     Norm(
         "batch_norm-eval",
-        partial(_batch_norm, train=False),
+        _stateful(jaxnorm.batch_norm, train=False),
         _running_moments,
         _batch,
         BATCHES,
         own_moments=False,
         weighted_features=False,
+    ),
+    Norm(
+        "batch_renorm",
+        _stateful(jaxnorm.batch_renorm, train=True, **LIMITS),
+        partial(_renormalized, **LIMITS),
+        _batch,
+        BATCHES,
+        weighted_features=False,
+        exact_derivative=False,
     ),
     Norm(
         "layer_norm",

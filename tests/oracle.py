@@ -119,3 +119,28 @@ def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
     dx = g * along(scale, features, x.ndim) * inverse
     dscale = (g * (x - mean) * inverse).sum(others)
     return Oracle(y, dx, dscale, g.sum(others), np.abs(dx).max())
+
+
+def batch_renorm(
+    x, scale, bias, g, *, mean, var, r_max, d_max, reduced, features, epsilon, weights
+):
+    """Ioffe 2017, algorithm 1; mean and var are the running ones, of the features.
+
+    r and d are constants, so that it is batch norm of a scale γ·r and a bias β + γ·d.
+    """
+    _, batch_mean, batch_var = moments(x, reduced, weights)
+    shape = tuple(x.shape[each] for each in features)
+    deviation = np.sqrt(var + epsilon)
+    r = np.clip(np.sqrt(batch_var.reshape(shape) + epsilon) / deviation, 1 / r_max, r_max)
+    d = np.clip((batch_mean.reshape(shape) - mean) / deviation, -d_max, d_max)
+    found = norm_by_own_moments(
+        x,
+        scale * r,
+        bias + scale * d,
+        g,
+        reduced=reduced,
+        features=features,
+        epsilon=epsilon,
+        weights=weights,
+    )
+    return found._replace(dscale=found.dscale * r + found.dbias * d)

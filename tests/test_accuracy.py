@@ -16,6 +16,7 @@ MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
 # Long along the last layout of each norm, and along the features, for those of samples.
 LAYOUTS = {
     "batch_norm-train": (Layout((4096, 8), -1), Layout((8, 5, 16, 16), 1)),
+    "batch_renorm": (Layout((4096, 8), -1),),
     "layer_norm": (Layout((8, 4096), -1), Layout((5, 8, 16, 16), 1, reduced=(1, 2, 3))),
     "rms_norm": (Layout((8, 4096), -1),),
     "group_norm": (Layout((2, 1024, 8), -1), Layout((4, 4, 32, 32), 1)),
