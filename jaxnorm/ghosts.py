@@ -29,6 +29,19 @@ def check_ghost_size(size: Any) -> None:
         )
 
 
+def ghost_sizes(samples: int, size: int) -> list[tuple[int, int]]:
+    """How many ghosts are of which size: as many as have `size` samples, and all are used.
+
+    What remains is shared out, so that no ghost is smaller: sizes differ by at most one.
+
+    >>> ghost_sizes(11, 4), ghost_sizes(12, 4), ghost_sizes(3, 4)
+    ([(1, 6), (1, 5)], [(3, 4)], [(1, 3)])
+    """
+    number = max(1, samples // size)
+    least, larger = divmod(samples, number)
+    return [each for each in ((larger, least + 1), (number - larger, least)) if each[0]]
+
+
 def by_ghosts(
     function: Callable[[Array, Any], tuple[Array, Moments]],
     x: Array,
@@ -38,26 +51,21 @@ def by_ghosts(
 ) -> tuple[Array, Moments]:
     """What `function(x, weights)` makes of each ghost; outputs in a row, moments merged.
 
-    The samples along `axis` are split into as many ghosts as have `size` of them. What
-    remains is shared out, so that no ghost is smaller: sizes differ by at most one.
+    The samples lie along `axis`; a ghost has as many as `ghost_sizes` says.
     """
     mapped = None if weights is None or weights.shape[axis] == 1 else axis
-
-    def of_part(start: int, number: int, size: int) -> tuple[Array, Moments]:
-        def split(array: Array) -> Array:
-            part = jax.lax.slice_in_dim(array, start, start + number * size, axis=axis)
-            shape = (*part.shape[:axis], number, size, *part.shape[axis + 1 :])
-            return part.reshape(shape)
-
-        parts = weights if weights is None or mapped is None else split(weights)
-        y, moments = jax.vmap(function, (axis, mapped), (axis, 0))(split(x), parts)
-        shape = (*x.shape[:axis], number * size, *x.shape[axis + 1 :])
-        return y.reshape(shape), pool(moments, 0)
-
-    samples = x.shape[axis]
-    number = max(1, samples // size)
-    least, larger = divmod(samples, number)
-    parts = [of_part(0, larger, least + 1)] if larger else []
-    parts.append(of_part(larger * (least + 1), number - larger, least))
-    outputs, moments = zip(*parts, strict=True)
+    outputs, moments, start = [], [], 0
+    for number, each in ghost_sizes(x.shape[axis], size):
+        parts = _split(x, axis, start, number, each)
+        parted = weights if mapped is None else _split(weights, axis, start, number, each)
+        y, of_ghosts = jax.vmap(function, (axis, mapped), (axis, 0))(parts, parted)
+        outputs.append(y.reshape(*x.shape[:axis], number * each, *x.shape[axis + 1 :]))
+        moments.append(pool(of_ghosts, 0))
+        start += number * each
     return jnp.concatenate(outputs, axis), merge(*moments)
+
+
+def _split(array: Any, axis: int, start: int, number: int, size: int) -> Array:
+    """What begins at `start`, with an axis of so many ghosts before that of their samples."""
+    part = jax.lax.slice_in_dim(array, start, start + number * size, axis=axis)
+    return part.reshape(*array.shape[:axis], number, size, *array.shape[axis + 1 :])

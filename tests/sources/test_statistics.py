@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnorm import Moments, Statistics, ema
+from jaxnorm import Averages, Moments, Statistics, cumulative, ema, population
 from tests.sources.compiled import measure
 
 PRINTED = """
@@ -26,6 +26,80 @@ def test_row_59_the_moments_of_the_printed_array():
     assert float(both.var) == pytest.approx(714.41, rel=1e-6)
     with pytest.raises(TypeError, match=r"x\.astype\(jnp\.float32\)"):
         measure(integers, axes=0)
+
+
+def batches(rng, number, size):
+    """The moments of random batches of N(5, 2²)."""
+    x = rng.normal(5, 2, (number, size)).astype(np.float32)
+    return [Moments(*each) for each in zip(*measure(jnp.asarray(x), axes=1), strict=True)]
+
+
+def read(estimator, moments):
+    update = jax.jit(estimator.update)
+    state = estimator.init(())
+    for each in moments:
+        state = update(state, each)
+    return estimator.read(state)
+
+
+def test_row_10_the_population_estimates_are_unbiased(rng):
+    """E[μ_B], and m/(m − 1)·E[σ²_B], of batches of four; without m/(m − 1) it is not."""
+    moments = batches(rng, 4000, 4)
+    for estimator in (population(), population(pooled=False)):
+        _, mean, var = read(estimator, moments)
+        assert float(mean) == pytest.approx(5, abs=0.05)
+        assert float(var) == pytest.approx(4, rel=0.03)
+    biased = read(population(pooled=False, unbiased=False), moments).var
+    assert float(biased) == pytest.approx(4 * 3 / 4, rel=0.03)
+
+
+def test_row_10_of_batches_that_differ_the_paper_leaves_out_the_spread_of_means(rng):
+    x = rng.normal(5, 2, 4000).astype(np.float32)
+    ordered = jnp.asarray(np.sort(x).reshape(1000, 4))
+    moments = [Moments(*each) for each in zip(*measure(ordered, axes=1), strict=True)]
+    assert float(read(population(), moments).var) == pytest.approx(x.var(ddof=1), rel=1e-3)
+    assert float(read(population(pooled=False), moments).var) < 0.1
+
+
+def test_rows_20_and_58_the_estimate_is_steadier_than_the_batches(rng):
+    """Training sees each batch's statistics, prediction those of all batches."""
+    moments = batches(rng, 400, 16)
+    of_batches = np.array([float(each.mean) for each in moments])
+    update = jax.jit(ema(0.99, debias=True).update)
+    state, followed = ema(0.99, debias=True).init(()), []
+    for each in moments:
+        state = update(state, each)
+        followed.append(float(state.mean))
+    assert np.std(of_batches) == pytest.approx(2 / np.sqrt(16), rel=0.15)
+    assert np.std(followed[200:]) < np.std(of_batches) / 5
+    assert abs(followed[-1] - 5) < 0.2
+
+
+def test_row_61_the_printed_decays_of_the_warm_up():
+    """What is left of a start at 1, where all batches have a mean of 0."""
+    estimator = ema(0.99, warmup=True)
+    nothing = Moments(*jnp.float32([1, 0, 0]))
+    printed = {0: 0.1, 1: 0.181818, 10: 0.55, 100: 0.918182, 889: 0.99, 5000: 0.99}
+    for n, decay in printed.items():
+        state = Averages(jnp.float32(1), jnp.float32(1), jnp.int32(n))
+        kept = float(estimator.update(state, nothing).mean)
+        assert kept == pytest.approx(decay, abs=2e-5)
+
+
+def test_row_62_the_running_mean_is_the_arithmetic_mean(rng):
+    """The mean mv ← t/(t + 1)·mv + a/(t + 1)."""
+    values = rng.normal(3, 1, 50).astype(np.float32)
+    expected, kept = 0.0, []
+    for t, value in enumerate(values):
+        expected = t / (t + 1) * expected + value / (t + 1)
+        kept.append(expected)
+    moments = [Moments(*jnp.float32([1, value, 0])) for value in values]
+    state, followed = cumulative().init(()), []
+    for each in moments:
+        state = cumulative().update(state, each)
+        followed.append(float(state.mean))
+    np.testing.assert_allclose(followed, kept, rtol=1e-5)
+    assert followed[-1] == pytest.approx(values.mean(), rel=1e-5)
 
 
 def average(decay, start, values):
