@@ -66,6 +66,6 @@ def by_ghosts(
 
 
 def _split(array: Any, axis: int, start: int, number: int, size: int) -> Array:
-    """What begins at `start`, with an axis of so many ghosts before that of their samples."""
+    """The part from `start` on, with an axis of ghosts before that of their samples."""
     part = jax.lax.slice_in_dim(array, start, start + number * size, axis=axis)
     return part.reshape(*array.shape[:axis], number, size, *array.shape[axis + 1 :])
