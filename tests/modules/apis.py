@@ -37,7 +37,7 @@ class Model:
 def _linen(norm: type, x: Any, num_features: int, **arguments: Any) -> Model:
     """Of Linen, which finds the number of features in x."""
     module = norm(**arguments)
-    mode = {"use_running_average": True} if norm.__name__ == "BatchNorm" else {}
+    mode = {"use_running_average": True} if norm.__name__.startswith("Batch") else {}
 
     def apply(variables: Any, x: Any, **call: Any) -> tuple[jax.Array, Any]:
         y, updates = module.apply(variables, x, mutable=["batch_stats"], **call)

@@ -1,0 +1,170 @@
+"""Estimators, switches, weights and ghosts in both APIs: as in the functions."""
+
+import chex
+import jax.numpy as jnp
+import pytest
+
+import jaxnorm
+from tests.modules.apis import LINEN, each_api, each_norm, normal, training
+
+pytestmark = pytest.mark.usefixtures("lenient")
+BATCHES = [3 * normal(4, 5, 6) + i for i in range(3)]
+KEPT = ("mean", "var")
+KINDS = {
+    "debiased": (jaxnorm.ema(0.9, debias=True), (*KEPT, "updates")),
+    "population": (jaxnorm.population(), ("count", *KEPT)),
+    "guarded": (jaxnorm.skip_nonfinite(jaxnorm.ema(0.9)), (*KEPT, "skipped")),
+    "accumulating": (
+        jaxnorm.accumulate(jaxnorm.ema(0.9), every=2),
+        (*KEPT, "pending_count", "pending_mean", "pending_var", "batches"),
+    ),
+}
+
+
+def arrays(batch_stats):
+    """The statistics by their names, as plain arrays, in either API."""
+    return {name: jnp.asarray(value[...]) for name, value in batch_stats.items()}
+
+
+def steps(model, batches, **call):
+    """The outputs for one batch after another, and the statistics in the end."""
+    variables, outputs = model.variables, []
+    for x in batches:
+        y, statistics = model.apply(variables, x, **training("BatchNorm"), **call)
+        variables = variables | {"batch_stats": statistics}
+        outputs.append(y)
+    return outputs, variables
+
+
+def made(api, **arguments):
+    return api.model(api.ours.BatchNorm, BATCHES[0], 6, **arguments)
+
+
+@each_api
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_estimator_is_kept_by_the_names_of_its_state(api, kind):
+    estimator, names = KINDS[kind]
+    model = made(api, estimator=estimator)
+    assert set(arrays(model.variables["batch_stats"])) == set(names)
+    outputs, variables = steps(model, BATCHES)
+    state = estimator.init((6,))
+    for x, y in zip(BATCHES, outputs, strict=True):
+        expected, state = jaxnorm.batch_norm(x, state, train=True, estimator=estimator)
+        chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
+    kept = arrays(variables["batch_stats"])
+    chex.assert_trees_all_close(kept, jaxnorm.running.named(state), rtol=1e-5)
+    y, _ = model.apply(variables, BATCHES[0], use_running_average=True)
+    read, _ = jaxnorm.batch_norm(BATCHES[0], state, train=False, estimator=estimator)
+    chex.assert_trees_all_close(y, read, rtol=1e-5, atol=1e-6)
+
+
+@each_api
+@pytest.mark.parametrize("where", ["constructor", "call"])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("update", [True, False])
+def test_normalising_and_updating_are_switched_apart(api, where, train, update):
+    constructed, called = ({"update": update}, {})[:: 1 if where == "constructor" else -1]
+    model = made(api, momentum=0.9, **constructed)
+    x = BATCHES[0]
+    y, statistics = model.apply(model.variables, x, use_running_average=not train, **called)
+    before = model.variables["batch_stats"]
+    state = jaxnorm.Statistics(**arrays(before))
+    expected, _ = jaxnorm.batch_norm(x, state, train=train)
+    chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
+    moments = jaxnorm.measure(x, (0, 1))
+    if update:
+        after = jaxnorm.Statistics(**arrays(statistics))
+        chex.assert_trees_all_close(after.mean, 0.1 * moments.mean, rtol=1e-5)
+    else:
+        chex.assert_trees_all_equal(arrays(statistics), arrays(before))
+
+
+@each_api
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("flag", [1, "yes"])
+def test_an_update_that_is_no_bool_is_refused(api, flag):
+    with pytest.raises(TypeError, match=rf"update.*={flag!r}, but True or False"):
+        made(api, update=flag)(BATCHES[0], use_running_average=True)
+
+
+def test_updates_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="contradict each other; say it once"):
+        made(LINEN, update=True)(BATCHES[0], use_running_average=True, update=False)
+
+
+@each_api
+@each_norm
+def test_weights_are_taken_in_place_of_a_mask(api, norm):
+    arguments = {"num_groups": 3} if norm == "GroupNorm" else {}
+    ours, _ = api.pair(norm, BATCHES[0], **arguments)
+    # Of positions, and for the norms over features of these.
+    axis = -1 if norm in ("LayerNorm", "RMSNorm") else 1
+    shape = [1, 1, 1]
+    shape[axis] = BATCHES[0].shape[axis]
+    twice = jnp.ones(shape).at[:, :1, :1].set(2.0)
+    repeated = jnp.concatenate(
+        [BATCHES[0], jnp.split(BATCHES[0], shape[axis], axis)[0]], axis
+    )
+    call = training(norm)
+    weighted = ours(BATCHES[0], weights=twice, **call)
+    if axis == 1:
+        chex.assert_trees_all_close(
+            weighted, ours(repeated, **call)[:, :-1], rtol=1e-5, atol=1e-5
+        )
+    mask = twice < 2
+    chex.assert_trees_all_equal(
+        ours(BATCHES[0], weights=mask, **call), ours(BATCHES[0], mask=mask, **call)
+    )
+    assert jnp.abs(weighted - ours(BATCHES[0], **call)).max() > 1e-3
+    with pytest.raises(ValueError, match=r"a mask and weights are given.*weights \* mask"):
+        ours(BATCHES[0], mask=mask, weights=twice, **call)
+
+
+@each_api
+def test_ghosts_are_those_of_the_function(api):
+    ours = made(api, ghost_size=2)
+    expected, _ = jaxnorm.batch_norm(
+        BATCHES[0], jaxnorm.ema(0.99).init((6,)), train=True, ghost_size=2
+    )
+    y = ours(BATCHES[0], **training("BatchNorm"))
+    chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@each_api
+def test_batch_renormalisation_follows_its_limits(api):
+    """Batch norm for two steps, then with all corrections."""
+
+    def limits(steps):
+        return jnp.where(steps < 2, 1.0, 9.0), jnp.where(steps < 2, 0.0, 9.0)
+
+    model = api.model(api.ours.BatchRenorm, BATCHES[0], 6, limits=limits, momentum=0.5)
+    outputs, variables = steps(model, BATCHES)
+    plain, _ = steps(made(api, momentum=0.5), BATCHES)
+    chex.assert_trees_all_close(outputs[:2], plain[:2], rtol=1e-5, atol=1e-5)
+    _, second = steps(model, BATCHES[:2])
+    expected, unchanged = model.apply(second, BATCHES[2], use_running_average=True)
+    chex.assert_trees_all_close(outputs[2], expected, rtol=1e-4, atol=1e-4)
+    kept, before = (arrays(each) for each in (variables["batch_stats"], unchanged))
+    assert (int(kept["steps"]), int(before["steps"])) == (3, 2)
+
+
+def test_statistics_of_a_checkpoint_without_their_age_are_refused():
+    """As if no batch had gone into a loaded mean, the first one would replace it."""
+    plain, model = made(LINEN), made(LINEN, estimator=KINDS["debiased"][0])
+    variables = model.variables | {"batch_stats": plain.variables["batch_stats"]}
+    with pytest.raises(ValueError, match=r"without \['updates'\].*take them from init's"):
+        model.apply(variables, BATCHES[0], **training("BatchNorm"))
+
+
+@each_api
+def test_features_on_two_axes_have_states_of_their_shape(api):
+    model = api.model(
+        api.ours.BatchNorm, BATCHES[0], 24, axis=(0, 2), estimator=KINDS["debiased"][0]
+    )
+    _, variables = steps(model, BATCHES[:1])
+    mean = arrays(variables["batch_stats"])["mean"]
+    expected = BATCHES[0].mean(1)
+    chex.assert_trees_all_close(mean.reshape(4, 6), expected, rtol=1e-5)
+    assert (
+        jax.tree.map(jnp.shape, arrays(variables["batch_stats"]))["updates"] == mean.shape
+    )
