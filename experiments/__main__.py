@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("seed_network", "distributed", "benchmarks", "benchmarks.accuracy")
+NAMES = ("seed_network", "estimators", "distributed", "benchmarks", "benchmarks.accuracy")
 
 
 def summary(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 from tqdm import tqdm
 
@@ -48,6 +49,8 @@ def calibrate(
     Raises:
       TypeError: apply gives no updates.
       ValueError: there are no batches, or a norm had none of them; it is not jaxnorm's.
+
+    It may itself be called under jax.jit, with batches that are not too many.
 
     To stop and resume, or to measure on several machines, `collect_moments` of some of
     the batches, go on with `start=`, and put what was collected in by `with_moments`.
@@ -172,8 +175,12 @@ def settled(
 
 
 def check_collected(collected: Mapping[str, Moments]) -> None:
-    """Raises a ValueError if one of the norms, by their names, had no samples at all."""
-    empty = [name or "the norm" for name, each in collected.items() if not each.count.any()]
+    """Raises a ValueError if one of the norms, by their names, had no samples at all.
+
+    What is traced is not known yet; then the statistics of such a norm stay as they are.
+    """
+    known = {name: each for name, each in collected.items() if not _is_traced(each.count)}
+    empty = [name or "the norm" for name, each in known.items() if not each.count.any()]
     if empty:
         raise ValueError(
             f"nothing was measured at {', '.join(empty)}: no batch came, or none got "
@@ -221,6 +228,10 @@ def _updates_of(result: Any) -> Any:
         "'batch_stats' in the updates is expected, as from model.apply(variables, batch, "
         'mutable=["batch_stats"]).'
     )
+
+
+def _is_traced(array: Any) -> bool:
+    return isinstance(array, Tracer)
 
 
 def _is_moments(each: Any) -> bool:

@@ -18,6 +18,7 @@ from experiments.models.architectures import (
     convolutional,
     fully_connected,
 )
+from jaxnorm import Estimator
 
 
 class ScaledDense(nn.Module):
@@ -42,11 +43,13 @@ class SeedNetwork(nn.Module):
     With `normalized=False` a bias stands in place of β, and there is no γ; all else is
     the same. The last layer is normalised too, and gives the logits.
 
-    The input of the first relu is sown into the collection `intermediates`.
+    The input of the first relu is sown into the collection `intermediates`. An estimator
+    keeps the running statistics in place of the source's moving average.
     """
 
     widths: tuple[int, ...] = SEED_WIDTHS
     normalized: bool = True
+    estimator: Estimator | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -54,7 +57,7 @@ class SeedNetwork(nn.Module):
             x = nn.relu(x) if layer else x
             x = ScaledDense(width)(x)
             if self.normalized:
-                x = jn.BatchNorm(train=train, **SEED_NORM)(x)
+                x = jn.BatchNorm(train=train, estimator=self.estimator, **SEED_NORM)(x)
             else:
                 x = x + self.param(f"bias_{layer}", nn.initializers.zeros, (width,))
             if layer == 0:
