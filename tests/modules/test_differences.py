@@ -62,6 +62,26 @@ def test_nan_behind_a_mask_reaches_no_gradient(api, norm):
     assert jnp.isnan(jax.tree.leaves(theirs)[0]).all()
 
 
+@each_api
+@pytest.mark.parametrize("norm", ["BatchNorm", "LayerNorm"])
+def test_a_mask_of_nothing_has_no_gradient(api, norm):
+    mask = jnp.zeros(X.shape, bool)
+
+    def gradients(model):
+        def loss(params, x):
+            variables = model.variables | {"params": params}
+            y, _ = model.apply(variables, x, mask=mask, **training(norm))
+            return jnp.sum(jnp.where(mask, jnp.sin(y), 0))
+
+        both = jax.jit(jax.grad(loss, argnums=(0, 1)))
+        params, x = both(model.variables["params"], X)
+        return params["scale"], x
+
+    ours, theirs = map(gradients, api.pair(norm, X))
+    assert all((each == 0).all() for each in jax.tree.leaves(ours))
+    assert all(jnp.isnan(each).all() for each in jax.tree.leaves(theirs))
+
+
 def test_group_norm_of_nnx_takes_further_axes_before_the_positions():
     """Flax repeats the moments of groups along axis 1, and reshapes what comes of it."""
     x = normal(4, 3, 2, 6)
