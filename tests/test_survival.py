@@ -31,7 +31,7 @@ ESTIMATORS = {
     "guarded": skip_nonfinite(ema(0.9)),
     "accumulated": accumulate(ema(0.9), 2),
     "accumulated and guarded": accumulate(skip_nonfinite(ema(0.9)), 2),
-    # Has all that any of the others has, but for a second population.
+    # Keeps all that any of the others keeps.
     "richest": accumulate(skip_nonfinite(ema(0.9, debias=True)), 2),
 }
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
@@ -48,7 +48,7 @@ def norms(*by_default):
     )
 
 
-STEPS, SAVED, WIDTH, LAYERS = 6, 3, 4, 3  # saved between two batches that make one update
+STEPS, SAVED, WIDTH, LAYERS = 8, 5, 4, 3  # saved between two batches of one update
 KEY = jax.random.key(0)
 X = 2 + 3 * jax.random.normal(KEY, (STEPS, 8, 3))
 Y = jnp.sum(jnp.sin(X), -1, keepdims=True)
