@@ -183,12 +183,12 @@ def draw(history: History, path: Path) -> None:
         over.legend(fontsize=8, loc="lower right")
         for place, (name, values) in enumerate(curves.items()):
             colour = plotting.COLOURS[name]
-            early.barh(place, values[:, 0].mean(), color=colour, alpha=0.35)
-            early.plot(values[:, 0], [place] * seeds, "o", color=colour, ms=4)
+            early.plot(values[:, 0], [place] * seeds, "o", color=colour, ms=5, alpha=0.6)
+            early.plot(values[:, 0].mean(), place, "|", color=colour, ms=16, mew=2.5)
         early.set_yticks(range(len(curves)), list(curves))
         early.invert_yaxis()
-        early.set(title="After epoch 1, each seed", xlabel="test accuracy, %")
-        early.set_xlim(max(50, lowest - 2), 100)
+        early.set(title="After epoch 1, each seed and their mean")
+        early.set(xlabel="test accuracy, %", xlim=(max(50, lowest - 2), 100))
         early.grid(axis="y", visible=False)
 
 

@@ -1,0 +1,70 @@
+"""The pages of docs: blocks run, links lead somewhere, numbers are those measured."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import estimators
+from experiments.results import mean_sd
+from experiments.runs import read_measurements
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = {
+    name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("from-flax", "statistics")
+}
+each_page = pytest.mark.parametrize("page", PAGES)
+
+
+def named_blocks():
+    """Every block of Python, by the page and the heading that it is under."""
+    for name, page in PAGES.items():
+        for section in re.split(r"^##+ ", page, flags=re.MULTILINE)[1:]:
+            heading = section.splitlines()[0]
+            for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+                yield pytest.param(block, id=f"{name}: {heading}")
+
+
+@pytest.mark.parametrize("block", list(named_blocks()))
+@pytest.mark.usefixtures("lenient", "unchecked")
+def test_blocks_run(block):
+    exec(compile(block, "page.md", "exec"), {})
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    headings = re.findall(r"^##+ (.*)$", PAGES[page], re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("https://"):
+            assert (DOCS / target).exists(), target
+
+
+def test_every_difference_with_a_heading_is_in_the_table():
+    differences = PAGES["from-flax"].split("## What differs")[1].split("\n## ")[0]
+    headings = re.findall(r"^### (.*)$", differences, re.MULTILINE)
+    linked = re.findall(r"^\| \[.*?\]\(#(.*?)\)", differences, re.MULTILINE)
+    assert len(set(linked)) == len(headings)
+
+
+@pytest.fixture
+def history():
+    return read_measurements(DOCS / "statistics" / "result.json")
+
+
+def test_the_table_of_estimators_is_that_of_the_committed_result(history):
+    for name, values in estimators.accuracies(history).items():
+        cells = " | ".join(mean_sd(values[:, epoch - 1]) for epoch in (1, 2, 5))
+        assert f"| {name} | {cells} |" in PAGES["statistics"]
+
+
+def test_the_verdicts_on_estimators_are_those_of_the_committed_result(history):
+    said = re.findall(r"^- (PASS|FAIL|OPEN): (.*)\.$", PAGES["statistics"], re.MULTILINE)
+    assert said == [(each.word, each.claim) for each in estimators.verdicts(history)]
+
+
+def test_the_figure_of_estimators_is_small():
+    assert (DOCS / "statistics" / "figure.png").stat().st_size < 150_000
