@@ -18,6 +18,7 @@ from experiments.models.architectures import (
     convolutional,
     fully_connected,
 )
+from jaxnorm import Estimator
 
 
 class ScaledDense(nnx.Module):
@@ -49,13 +50,16 @@ class SeedNetwork(nnx.Module):
         widths: tuple[int, ...] = SEED_WIDTHS,
         *,
         normalized: bool = True,
+        estimator: Estimator | None = None,
         rngs: nnx.Rngs,
     ):
         sizes = itertools.pairwise((inputs, *widths))
         self.dense = nnx.List([ScaledDense(*size, rngs=rngs) for size in sizes])
         self.after = nnx.List(
             [
-                jx.BatchNorm(width, **SEED_NORM, rngs=rngs) if normalized else Shift(width)
+                jx.BatchNorm(width, estimator=estimator, **SEED_NORM, rngs=rngs)
+                if normalized
+                else Shift(width)
                 for width in widths
             ]
         )
