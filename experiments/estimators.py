@@ -10,7 +10,6 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +20,12 @@ from rich.table import Table
 
 import jaxnorm
 from experiments import options, plotting
-from experiments.console import console, exit_status
 from experiments.data import Dataset
 from experiments.models import SeedNetwork
-from experiments.results import Verdict, above_zero, mean_sd, on_every_seed, show
+from experiments.results import Verdict, above_zero, mean_sd, on_every_seed
 from experiments.seed_network import schedule
-from experiments.training import Arm, History, accuracy, compare
+from experiments.study import Study, run_study
+from experiments.training import Arm, History, accuracy
 
 NAME = "estimators"
 DECAY = 0.99  # the source's
@@ -197,34 +196,10 @@ def parser() -> options.Parser:
     return options.parser(NAME, __doc__ or "", epochs=5, batch_size=120)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Trains, or goes on training, or shows what is finished: table, verdicts, figure."""
-    chosen = parser().parse_args(arguments)
-    dataset = options.open_data(chosen)
-    run = options.open_run(NAME, chosen, dataset)
-    steps = len(dataset.train_labels) // chosen.batch_size
-    history: Any = run.measurements
-    if history is None:
-        history = compare(
-            run,
-            make_arms(dataset, chosen.epochs, steps),
-            dataset,
-            seeds=chosen.seeds,
-            epochs=chosen.epochs,
-            batch_size=chosen.batch_size,
-            heading=HEADING,
-            line=line,
-        )
-        run.finish(history, [each.as_dict() for each in verdicts(history)])
-    else:
-        console.print("this run is finished already; --restart trains again")
-    draw(history, run.figure)
-    show(table(history), verdicts(history), run)
-
-
 def main(arguments: Sequence[str]) -> int:
     """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
-    return exit_status(lambda: run(arguments))
+    study = Study(NAME, parser(), make_arms, HEADING, line, verdicts, table, draw)
+    return run_study(study, arguments)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ import rich.box
 from rich.table import Table
 
 from experiments import options, plotting
-from experiments.console import console, exit_status
-from experiments.models import SeedNetwork, parameter_count
-from experiments.results import Verdict, above_zero, mean_sd, on_every_seed, show
-from experiments.training import Arm, History, accuracy, compare
+from experiments.data import Dataset
+from experiments.models import SeedNetwork
+from experiments.results import Verdict, above_zero, mean_sd, on_every_seed
+from experiments.study import Study, run_study
+from experiments.training import Arm, History, accuracy
 
 NAME = "seed_network"
 RATE = 0.02
@@ -65,9 +66,9 @@ def _percentiles(sown: Any) -> jax.Array:
     return jnp.percentile(first, jnp.array(PERCENTILES, jnp.float32))
 
 
-def make_arms(classes: int, epochs: int, steps: int) -> dict[str, Arm]:
+def make_arms(dataset: Dataset, epochs: int, steps: int) -> dict[str, Arm]:
     """The two arms, alike but for the norm; an epoch has that many steps."""
-    widths = (*SeedNetwork.widths[:-1], classes)
+    widths = (*SeedNetwork.widths[:-1], dataset.classes)
     optimizer = optax.adam(schedule(epochs, steps))
     return {
         "plain": Arm(SeedNetwork(widths, normalized=False), optimizer, observe_plain),
@@ -224,41 +225,10 @@ def parser() -> options.Parser:
     return made
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Trains, or goes on training, or shows what is finished: table, verdicts, figure."""
-    chosen = parser().parse_args(arguments)
-    dataset = options.open_data(chosen)
-    run = options.open_run(NAME, chosen, dataset)
-    steps = len(dataset.train_labels) // chosen.batch_size
-    arms = make_arms(dataset.classes, chosen.epochs, steps)
-    parameters = parameter_count(arms["batch_norm"].model, dataset)
-    console.print(
-        f"{dataset.name}: {dataset.train_images.shape} to train, "
-        f"{dataset.test_images.shape} to test, {dataset.classes} classes\n"
-        f"{parameters:,} parameters with batch norm"
-    )
-    history = run.measurements
-    if history is None:
-        history = compare(
-            run,
-            arms,
-            dataset,
-            seeds=chosen.seeds,
-            epochs=chosen.epochs,
-            batch_size=chosen.batch_size,
-            heading=HEADING,
-            line=line,
-        )
-        run.finish(history, [each.as_dict() for each in verdicts(history)])
-    else:
-        console.print("this run is finished already; --restart trains again")
-    draw(history, run.figure)
-    show(table(history), verdicts(history), run)
-
-
 def main(arguments: Sequence[str]) -> int:
     """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
-    return exit_status(lambda: run(arguments))
+    study = Study(NAME, parser(), make_arms, HEADING, line, verdicts, table, draw)
+    return run_study(study, arguments)
 
 
 if __name__ == "__main__":

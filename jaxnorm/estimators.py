@@ -61,7 +61,7 @@ def ema(
         it was. (Kingma & Ba 2015, arXiv:1412.6980, section 3.)
       warmup: the decay after n batches is min(decay, (1 + n)/(10 + n)), as in
         TensorFlow's ExponentialMovingAverage; 0.1 of the start is left after one batch,
-        and 0.002 after five.
+        and 0.0005 after five.
       unbiased: averages m/(m − 1)·σ² for a batch of m samples in place of σ², as torch
         does; a batch of one sample has its σ² of 0.
 

@@ -15,7 +15,7 @@ import pytest
 
 import jaxnorm.linen as jn
 from experiments import __main__ as listing
-from experiments import data, seed_network, training
+from experiments import data, seed_network, study, training
 from experiments.models import ScaledDense, SeedNetwork, parameter_count
 from experiments.runs import read_measurements
 
@@ -123,7 +123,7 @@ def test_the_decay_starts_after_15_percent_of_any_number_of_epochs():
 
 
 def test_arms_start_at_the_same_weights(digits):
-    arms = seed_network.make_arms(digits.classes, epochs=2, steps=3)
+    arms = seed_network.make_arms(digits, epochs=2, steps=3)
     plain, norm = (
         training.start(arm, digits, jax.random.key(0)).params for arm in arms.values()
     )
@@ -140,7 +140,7 @@ def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, monkeypat
     assert seed_network.main([*SMALL, "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
     assert "digits: (1437, 64) to train, (360, 64) to test, 10 classes" in shown
-    assert "821,020 parameters" in shown
+    assert "821,020 parameters: batch_norm" in shown
     assert shown.count("points") >= 2
     assert str(whole / "figure.png") in shown.replace("\n", "")
     assert (whole / "figure.png").stat().st_size > 10_000
@@ -215,7 +215,7 @@ def test_bad_options_give_one_line_and_status_2(arguments, message, tmp_path, ca
 
 def test_an_unwritable_folder_is_found_before_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(seed_network, "compare", None)  # would fail if it were called
+    monkeypatch.setattr(study, "compare", None)  # would fail if it were called
     assert seed_network.main([*SMALL, "--out", str(tmp_path / "file" / "out")]) == 2
     assert "cannot be written to" in capsys.readouterr().err
 
