@@ -21,24 +21,9 @@ from jaxnorm import (
     measure,
     merge,
     population,
-    skip_nonfinite,
 )
+from tests.estimators import ESTIMATORS, each_estimator
 
-KINDS = {
-    "ema": ema(0.9),
-    "debiased": ema(0.9, debias=True),
-    "warmed up": ema(0.9, warmup=True),
-    "debiased and warmed up": ema(0.9, debias=True, warmup=True),
-    "unbiased": ema(0.9, unbiased=True),
-    "cumulative": cumulative(),
-    "population": population(),
-    "paper's population": population(pooled=False),
-    "guarded": skip_nonfinite(ema(0.9)),
-    "accumulating": accumulate(ema(0.9), every=2),
-    "collecting": collect(ema(0.9)),
-    "all": skip_nonfinite(accumulate(ema(0.9, debias=True), every=2)),
-}
-each_kind = pytest.mark.parametrize("kind", KINDS)
 floats = st.floats(-10, 10, width=32)
 
 
@@ -64,19 +49,19 @@ def seen(estimator, batches, state=None):
     return float(mean[0]), float(var[0])
 
 
-@each_kind
-def test_starts_as_if_nothing_had_to_be_normalised(kind):
-    count, mean, var = KINDS[kind].read(KINDS[kind].init((3,)))
+@each_estimator
+def test_starts_as_if_nothing_had_to_be_normalised(estimator):
+    count, mean, var = estimator.read(estimator.init((3,)))
     chex.assert_trees_all_equal(mean, jnp.zeros(3))
     chex.assert_trees_all_equal(var, jnp.ones(3))
     assert jnp.isinf(count).all()
 
 
-@each_kind
-def test_a_count_of_0_leaves_the_statistics(kind):
-    state = after(KINDS[kind], [batch(3.0), batch(5.0, 2.0)])
-    once_more = compiled(KINDS[kind])(state, Moments.empty((2,)))
-    chex.assert_trees_all_equal(KINDS[kind].read(once_more), KINDS[kind].read(state))
+@each_estimator
+def test_a_count_of_0_leaves_the_statistics(estimator):
+    state = after(estimator, [batch(3.0), batch(5.0, 2.0)])
+    once_more = compiled(estimator)(state, Moments.empty((2,)))
+    chex.assert_trees_all_equal(estimator.read(once_more), estimator.read(state))
     if not {"batches"} & set(_fields(state)):  # which an accumulation counts all the same
         chex.assert_trees_all_equal(once_more, state)
 
@@ -86,22 +71,22 @@ def _fields(state):
     return [*fields, *(name for each in fields for name in _fields(getattr(state, each)))]
 
 
-@each_kind
-def test_a_feature_without_weight_is_left_while_another_is_updated(kind):
+@each_estimator
+def test_a_feature_without_weight_is_left_while_another_is_updated(estimator):
     half = batch(5.0, 2.0)._replace(count=jnp.array([4.0, 0.0]))
-    once = after(KINDS[kind], [batch(3.0)] * 2)
-    both, one = (after(KINDS[kind], [each] * 2, once) for each in (batch(5.0, 2.0), half))
-    before, all_new, new = map(KINDS[kind].read, (once, both, one))
+    once = after(estimator, [batch(3.0)] * 2)
+    both, one = (after(estimator, [each] * 2, once) for each in (batch(5.0, 2.0), half))
+    before, all_new, new = map(estimator.read, (once, both, one))
     np.testing.assert_array_equal(new.mean, [all_new.mean[0], before.mean[1]])
     np.testing.assert_array_equal(new.var, [all_new.var[0], before.var[1]])
 
 
-@each_kind
+@each_estimator
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-def test_the_state_keeps_its_dtypes_so_that_it_can_be_carried(kind, dtype):
+def test_the_state_keeps_its_dtypes_so_that_it_can_be_carried(estimator, dtype):
     with jax.enable_x64(True):
-        state = KINDS[kind].init((2,), dtype)
-        updated = jax.eval_shape(KINDS[kind].update, state, batch(1.0, dtype=jnp.float64))
+        state = estimator.init((2,), dtype)
+        updated = jax.eval_shape(estimator.update, state, batch(1.0, dtype=jnp.float64))
         chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
 
 
@@ -148,17 +133,16 @@ def weights_of(estimator, number):
 
 
 @pytest.mark.parametrize(
-    ("options", "decays"),
-    [
-        ({"debias": True}, lambda n: 0.9),
-        ({"warmup": True}, lambda n: min(0.9, (1 + n) / (10 + n))),
-        ({"debias": True, "warmup": True}, lambda n: min(0.9, (1 + n) / (10 + n))),
-    ],
-    ids=str,
+    "options",
+    [{"debias": True}, {"warmup": True}, {"debias": True, "warmup": True}],
+    ids=" and ".join,
 )
 @pytest.mark.parametrize("number", [1, 2, 5])
-def test_the_weights_of_ema_are_products_of_its_decays(options, decays, number):
-    each = [decays(n) for n in range(number)]
+def test_the_weights_of_ema_are_products_of_its_decays(options, number):
+    def decay(n):
+        return min(0.9, (1 + n) / (10 + n)) if "warmup" in options else 0.9
+
+    each = [decay(n) for n in range(number)]
     weights = [(1 - each[i]) * np.prod(each[i + 1 :]) for i in range(number)]
     start = np.prod(each)
     if options.get("debias"):
@@ -204,7 +188,7 @@ def test_bessels_correction_is_that_of_each_batch():
 def test_population_is_that_of_all_samples_in_whatever_batches(parts):
     moments = [_moments_of(part) for part in parts]
     everything = np.concatenate(parts)
-    estimator = KINDS["population"]
+    estimator = ESTIMATORS["population"]
     state = after(estimator, moments)
     count, mean, var = (float(each[0]) for each in state)
     assert count == len(everything)
@@ -231,7 +215,7 @@ def test_the_papers_population_leaves_out_what_lies_between_batches():
 
 @pytest.mark.parametrize("spoilt", [{"mean": jnp.nan}, {"var": jnp.inf}, {"var": jnp.nan}])
 def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(spoilt):
-    estimator = KINDS["guarded"]
+    estimator = ESTIMATORS["guarded"]
     state = after(estimator, [batch(3.0)])
     # One of two features; the other is left out with it.
     bad = batch(1.0)._replace(**{k: jnp.array([1.0, v]) for k, v in spoilt.items()})
@@ -271,9 +255,8 @@ def test_collecting_leaves_the_statistics_and_merges_the_moments(rng):
     chex.assert_trees_all_close(state.collected, whole, rtol=1e-6)
 
 
-@each_kind
-def test_an_update_can_be_mapped_and_differentiated(kind):
-    estimator = KINDS[kind]
+@each_estimator
+def test_an_update_can_be_mapped_and_differentiated(estimator):
     states = jax.vmap(lambda _: estimator.init((2,)))(jnp.arange(3))
     moments = jax.tree.map(lambda each: jnp.stack([each, 2 * each, 3 * each]), batch(1.0))
     mapped = jax.vmap(estimator.update)(states, moments)
