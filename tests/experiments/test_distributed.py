@@ -16,6 +16,7 @@ from experiments import distributed
 from experiments.runs import read_measurements
 
 COMMAND = [sys.executable, "-m", "experiments.distributed", "--data", "digits"]
+SUPERVISE = "experiments.distributed.command.supervise"  # starts the workers
 LIMIT = 120  # seconds, after which a test fails
 LONG = ["--epochs", "1000", "--devices", "1"]
 
@@ -223,7 +224,7 @@ def test_no_process_outlives_the_command(number, status, tmp_path):
 def test_bad_places_are_refused_before_anything_starts(
     options, message, monkeypatch, capsys
 ):
-    monkeypatch.setattr(distributed, "supervise", None)  # would fail if it were called
+    monkeypatch.setattr(SUPERVISE, None)  # would fail if it were called
     assert distributed.main(options) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -231,7 +232,7 @@ def test_bad_places_are_refused_before_anything_starts(
 
 
 def test_a_port_that_is_taken_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "supervise", None)
+    monkeypatch.setattr(SUPERVISE, None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = f"127.0.0.1:{server.getsockname()[1]}"
         assert distributed.main(["--process", "0", "--coordinator", place]) == 2
@@ -248,7 +249,7 @@ def test_numbers_are_whole(option, capsys):
 
 
 def test_a_batch_is_split_evenly(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "supervise", None)
+    monkeypatch.setattr(SUPERVISE, None)
     assert distributed.main(["--batch-size", "122"]) == 2
     assert capsys.readouterr().err == (
         "error: --batch-size 122: is split over 4 devices, and must be a multiple of "
