@@ -21,11 +21,11 @@ from jaxnorm.moments import synchronize as synchronize
 from jaxnorm.normalization import normalize as normalize
 from jaxnorm.norms.batch import batch_norm as batch_norm
 from jaxnorm.norms.batch_renorm import batch_renorm as batch_renorm
-from jaxnorm.norms.batch_renorm import renorm_schedule as renorm_schedule
 from jaxnorm.norms.group import group_norm as group_norm
 from jaxnorm.norms.instance import instance_norm as instance_norm
 from jaxnorm.norms.layer import layer_norm as layer_norm
 from jaxnorm.norms.rms import rms_norm as rms_norm
+from jaxnorm.renorm_limits import renorm_schedule as renorm_schedule
 from jaxnorm.running import Estimator as Estimator
 from jaxnorm.scaling import mean_normalize as mean_normalize
 from jaxnorm.scaling import min_max as min_max
@@ -34,6 +34,9 @@ from jaxnorm.summaries import Summary as Summary
 from jaxnorm.summaries import fit as fit
 from jaxnorm.summaries import merge_summaries as merge_summaries
 from jaxnorm.summaries import summarize as summarize
+from jaxnorm.wrappers import Accumulated as Accumulated
+from jaxnorm.wrappers import Collected as Collected
+from jaxnorm.wrappers import Guarded as Guarded
 from jaxnorm.wrappers import accumulate as accumulate
 from jaxnorm.wrappers import collect as collect
 from jaxnorm.wrappers import skip_nonfinite as skip_nonfinite

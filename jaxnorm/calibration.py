@@ -10,8 +10,8 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 from jaxnorm.moments import Moments, unbiased_variance
-
-PREFIX = "collected_"  # of the names that the state of `collect` is kept by
+from jaxnorm.precision import accumulation_dtype
+from jaxnorm.wrappers import COLLECTORS
 
 
 def calibrate(
@@ -26,8 +26,9 @@ def calibrate(
 
     For when the running ones are not those of the network: after an average of its
     weights, after an average that is too slow, on another domain. Each gets the moments
-    of all its inputs over all batches, merged; nothing of the old is left, nor is any
-    weight changed.
+    of all its inputs over all batches, merged. Of the old nothing is left, nor is what an
+    `accumulate` had pending; no weight is changed. Under `skip_nonfinite` batches are left
+    out that are not finite; otherwise they are an error at the end.
 
     With train=True in `apply` a norm is measured behind norms that normalise with each
     batch, as in training; that needs one pass over data, and batches of the usual size.
@@ -40,7 +41,8 @@ def calibrate(
         mutable=["batch_stats"]; compiled once a shape of batch.
       variables: of the network, with the collection `batch_stats`.
       batches: what apply takes, one after another.
-      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
+        `population` does it itself, in the way that it was made.
       progress: whether to show a bar on stderr.
 
     Returns:
@@ -48,7 +50,8 @@ def calibrate(
 
     Raises:
       TypeError: apply gives no updates.
-      ValueError: there are no batches, or a norm had none of them; it is not jaxnorm's.
+      ValueError: there are no batches, or a norm had none of them, or one that is not
+        finite; it is not jaxnorm's.
 
     It may itself be called under jax.jit, with batches that are not too many.
 
@@ -94,7 +97,7 @@ def collect_moments(
 
     Raises:
       TypeError: apply gives no updates.
-      ValueError: there are no batch norms.
+      ValueError: there are no batch norms, or start is of another network.
 
     >>> import jaxnorm.linen as jn
     >>> model = jn.BatchNorm(train=True)
@@ -105,19 +108,21 @@ def collect_moments(
     >>> collect_moments(apply, variables, [second], start=some, progress=False).mean
     Array([4.], dtype=float32)
     """
-    statistics = variables.get("batch_stats", {})
-    collected = start if start is not None else at_norms(_nothing, statistics)
-    if not jax.tree.leaves(collected):
+    nothing = at_norms(_nothing, variables.get("batch_stats", {}), others=False)
+    if not jax.tree.leaves(nothing):
         raise ValueError(
             f"there is no batch norm in the variables, which hold {sorted(variables)}; "
             "give them all, with the statistics in 'batch_stats'."
         )
 
+    collected = nothing if start is None else start
+    _check_alike(collected, nothing)
+
     @jax.jit
     def step(variables: Any, collected: Any, batch: Any) -> Any:
         collecting = at_norms(_with_collectors, variables["batch_stats"], collected)
         result = apply({**variables, "batch_stats": collecting}, batch)
-        return at_norms(_collected, _updates_of(result))
+        return at_norms(_collected, _updates_of(result), others=False)
 
     for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
         # Waited for, or batches would pile up, or be overwritten in a loader's buffer.
@@ -136,13 +141,14 @@ def with_moments(
       unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
 
     Raises:
-      ValueError: a norm has moments of nothing.
+      ValueError: a norm has moments of nothing, or none, or such as are not finite.
 
     >>> variables = {"batch_stats": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}
     >>> collected = {"norm": Moments(jnp.full(1, 4.0), jnp.ones(1), jnp.full(1, 3.0))}
     >>> with_moments(variables, collected)["batch_stats"]["norm"]["var"]
     Array([4.], dtype=float32)
     """
+    _check_alike(collected, at_norms(_nothing, variables["batch_stats"], others=False))
     check_collected(
         {
             jax.tree_util.keystr(path, simple=True, separator="/"): moments
@@ -160,27 +166,43 @@ def with_moments(
 def settled(
     statistics: Mapping[str, Any], moments: Moments, *, unbiased: bool
 ) -> dict[str, Array]:
-    """Those of a norm's statistics that the moments say anew: count, mean and var.
+    """Those of a norm's statistics that the moments change, for features that had samples.
 
-    Where nothing was seen of a feature they are the old ones.
+    Count, mean and var are theirs; what waits for an update is dropped, and what came
+    first is so no more.
     """
     # What has a count keeps the biased variance, and corrects it where it is read.
     corrected = unbiased and "count" not in statistics
     var = unbiased_variance(moments) if corrected else moments.var
-    return {
-        name: jnp.where(moments.count > 0, value.astype(old.dtype), old)
+    changed = {
+        name: value.astype(statistics[name].dtype)
         for name, value in moments._replace(var=var)._asdict().items()
-        if (old := statistics.get(name)) is not None
+        if name in statistics
+    }
+    if "updates" in statistics:
+        changed["updates"] = jnp.maximum(statistics["updates"], 1)
+    seen = {
+        name: jnp.where(moments.count > 0, value, statistics[name])
+        for name, value in changed.items()
+    }
+    waiting = ("batches", "pending_count", "pending_mean", "pending_var")
+    return seen | {
+        name: jnp.zeros_like(statistics[name]) for name in waiting if name in statistics
     }
 
 
 def check_collected(collected: Mapping[str, Moments]) -> None:
-    """Raises a ValueError if one of the norms, by their names, had no samples at all.
+    """Raises a ValueError if one of the norms, by their names, is not to be used.
 
-    What is traced is not known yet; then the statistics of such a norm stay as they are.
+    What is traced is not known yet; then the statistics of a norm that had no samples stay
+    as they are.
     """
-    known = {name: each for name, each in collected.items() if not _is_traced(each.count)}
-    empty = [name or "the norm" for name, each in known.items() if not each.count.any()]
+    known = {
+        name or "the norm": each
+        for name, each in collected.items()
+        if not isinstance(each.count, Tracer)
+    }
+    empty = [name for name, each in known.items() if not each.count.any()]
     if empty:
         raise ValueError(
             f"nothing was measured at {', '.join(empty)}: no batch came, or none got "
@@ -188,35 +210,80 @@ def check_collected(collected: Mapping[str, Moments]) -> None:
             "give batches (an iterator that was used up gives none), and an apply that "
             "trains, or evaluates with update=True. Nothing was changed."
         )
+    spoilt = [name for name, each in known.items() if not _is_finite(each)]
+    if spoilt:
+        raise ValueError(
+            f"what was measured at {', '.join(spoilt)} is not finite; leave out the "
+            "batch that has NaN or infinity, or put skip_nonfinite around the estimators. "
+            "Nothing was changed."
+        )
 
 
-def at_norms(function: Callable[..., Any], statistics: Any, *others: Any) -> Any:
+def at_norms(
+    function: Callable[..., Any], statistics: Any, *more: Any, others: bool = True
+) -> Any:
     """Maps the statistics of each norm, {"mean": ..., "var": ...}, in a nested mapping.
 
-    What is of no norm is left as it is, or out where it is not in the others.
+    What is of no norm stays as it is; or is left out, if others are not wanted.
     """
     if not isinstance(statistics, Mapping):
         return statistics
-    if {"mean", "var"} <= set(statistics):
-        return function(statistics, *others)
+    if _is_norm(statistics):
+        return function(statistics, *more)
     return {
-        name: at_norms(function, value, *(each[name] for each in others))
+        name: at_norms(function, value, *(each.get(name) for each in more), others=others)
         for name, value in statistics.items()
+        if others or _holds_norm(value)
     }
 
 
+def _is_norm(statistics: Mapping[str, Any]) -> bool:
+    """Whether mean and var are arrays; modules may be called so, too."""
+    return all(
+        name in statistics and not isinstance(statistics[name], Mapping)
+        for name in ("mean", "var")
+    )
+
+
+def _holds_norm(statistics: Any) -> bool:
+    return isinstance(statistics, Mapping) and (
+        _is_norm(statistics) or any(map(_holds_norm, statistics.values()))
+    )
+
+
+def _check_alike(collected: Any, expected: Any) -> None:
+    """Raises a ValueError unless what was collected is of the norms expected."""
+    given, wanted = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+            for path, leaf in jax.tree.leaves_with_path(each)
+        }
+        for each in (collected, expected)
+    )
+    if given != wanted:
+        different = sorted(set(given.items()) ^ set(wanted.items()))
+        raise ValueError(
+            "what was collected is of another network than the variables: they differ in "
+            f"{different[:4]}; give the variables that it was collected with."
+        )
+
+
 def _nothing(statistics: Mapping[str, Any]) -> Moments:
-    mean = statistics["mean"]
-    return Moments.empty(jnp.shape(mean), jnp.result_type(mean))
+    """In at least float32, and on the devices that the statistics are on."""
+    dtype = accumulation_dtype(jnp.result_type(statistics["mean"]))
+    return Moments(*(jnp.zeros_like(statistics["mean"], dtype) for _ in Moments._fields))
 
 
 def _with_collectors(statistics: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
-    named = {PREFIX + name: value for name, value in moments._asdict().items()}
-    return {**statistics, **named}
+    return {**statistics, **dict(zip(COLLECTORS, moments, strict=True))}
 
 
 def _collected(statistics: Mapping[str, Any]) -> Moments:
-    return Moments(*(statistics[PREFIX + name] for name in Moments._fields))
+    return Moments(*(statistics[name] for name in COLLECTORS))
+
+
+def _is_finite(moments: Moments) -> bool:
+    return all(bool(jnp.isfinite(each).all()) for each in moments)
 
 
 def _updates_of(result: Any) -> Any:
@@ -228,10 +295,6 @@ def _updates_of(result: Any) -> Any:
         "'batch_stats' in the updates is expected, as from model.apply(variables, batch, "
         'mutable=["batch_stats"]).'
     )
-
-
-def _is_traced(array: Any) -> bool:
-    return isinstance(array, Tracer)
 
 
 def _is_moments(each: Any) -> bool:

@@ -1,7 +1,7 @@
 """Population statistics as estimators: averages of the batches', or all samples merged."""
 
+import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from jaxnorm.mode import check_flags
 from jaxnorm.moments import Moments, merge, unbiased_variance
 from jaxnorm.precision import accumulation_dtype, check_number
 from jaxnorm.running import Estimator
@@ -70,7 +71,7 @@ def ema(
       `Averages(mean, var, updates)`.
 
     Raises:
-      TypeError: decay is no number.
+      TypeError: decay is no number, or an option no bool.
       ValueError: decay outside [0, 1].
 
     >>> estimator = ema(0.9)
@@ -83,39 +84,19 @@ def ema(
     Array([1.], dtype=float32)
     """
     check_number(decay=decay)
+    check_flags(debias=debias, warmup=warmup, unbiased=unbiased)
     if not 0 <= decay <= 1:  # so that NaN is refused too
         raise ValueError(
             f"decay={decay}, but it is the weight of the old value and must lie in "
             "[0, 1]; flax and keras call it momentum, torch's momentum is 1 − decay."
         )
-    if not (debias or warmup):
-        return _average(lambda *_: (decay, 1 - decay), unbiased, aged=False)
-
-    def shares(updates: Array, dtype: np.dtype) -> tuple[Array, Array]:
-        n = updates.astype(dtype)
-        start = (1 + n) / (10 + n) if warmup else jnp.ones_like(n)
-        added = 1 - jnp.minimum(decay, start)
-        if debias and (warmup or decay < 1):
-            seen = 1 - _left_of_start(n + 1, decay, warmup)
-            added = jnp.where(n == 0, 1, added / seen)
-        return 1 - added, added
-
-    return _average(shares, unbiased, aged=True)
-
-
-def _left_of_start(updates: Array, decay: float, warmup: bool) -> Array:
-    """The weight of the start after so many updates: the product of all decays so far."""
-    # With warmup, (1 + n)/(10 + n) is the smaller one before n gets to this.
-    switch = 0.0
-    if warmup:
-        switch = math.ceil((10 * decay - 1) / (1 - decay)) if decay < 1 else math.inf
-    early = jnp.clip(updates, 0, max(switch, 0))
-    warming = math.prod(j / (early + j) for j in range(1, 10))  # n!·9!/(n + 9)!
-    return warming * decay ** (updates - early)
+    if debias or warmup:
+        return AgedAverage(unbiased, float(decay), debias, warmup)
+    return PlainAverage(unbiased, float(decay))
 
 
 def cumulative(unbiased: bool = False) -> Estimator:
-    """The arithmetic mean of the batches' moments, as torch keeps it for momentum=None.
+    """The arithmetic mean of the batches' moments; torch's momentum=None, if unbiased.
 
         s ← n/(n + 1)·s + 1/(n + 1)·batch  after n batches
 
@@ -137,12 +118,8 @@ def cumulative(unbiased: bool = False) -> Estimator:
     >>> float(state.mean), float(state.var)
     (3.0, 0.5)
     """
-
-    def shares(updates: Array, dtype: np.dtype) -> tuple[Array, Array]:
-        n = updates.astype(dtype)
-        return n / (n + 1), 1 / (n + 1)
-
-    return _average(shares, unbiased, aged=True)
+    check_flags(unbiased=unbiased)
+    return EqualAverage(unbiased)
 
 
 def population(pooled: bool = True, unbiased: bool = True) -> Estimator:
@@ -179,50 +156,135 @@ def population(pooled: bool = True, unbiased: bool = True) -> Estimator:
     >>> float(state.mean), float(state.var)
     (2.0, 1.5)
     """
-    if not pooled:
-        return cumulative(unbiased)
-
-    def init(shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Moments:
-        return Moments.empty(shape, dtype)._replace(var=jnp.ones(shape, dtype))
-
-    def update(state: Moments, moments: Moments) -> Moments:
-        return _where_seen(moments, merge(state, moments), state)
-
-    def read(state: Moments) -> Moments:
-        return _forever(state.mean, unbiased_variance(state) if unbiased else state.var)
-
-    return Estimator(init, update, read)
+    check_flags(pooled=pooled, unbiased=unbiased)
+    return Pooled(unbiased) if pooled else cumulative(unbiased)
 
 
-def _average(
-    shares: Callable[[Any, np.dtype], tuple[Any, Any]], unbiased: bool, *, aged: bool
-) -> Estimator:
-    """kept·old + added·new, where `shares(updates, dtype) -> (kept, added)`."""
+@dataclasses.dataclass(frozen=True)
+class Average(Estimator):
+    """kept·old + added·new of the mean and of the variance, which it leaves to `shares`."""
 
-    def init(shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Any:
-        start = Statistics(mean=jnp.zeros(shape, dtype), var=jnp.ones(shape, dtype))
-        return Averages(*start, updates=jnp.zeros(shape, jnp.int32)) if aged else start
+    unbiased: bool
 
-    def update(state: Any, moments: Moments) -> Any:
+    def shares(self, state: Any, dtype: np.dtype) -> tuple[Any, Any]:
+        """What is kept of the old, and added of the new; they add up to 1."""
+        raise NotImplementedError
+
+    def update(self, state: Any, moments: Moments) -> Any:
+        """The state with one more batch seen."""
+
         def blend(old: Array, new: Array) -> Array:
             dtype = accumulation_dtype(old.dtype, new.dtype)
-            kept, added = shares(state.updates if aged else None, dtype)
-            # What is forgotten is so also where it is NaN.
-            left = jnp.where(kept == 0, 0, kept * old.astype(dtype))
-            return left + added * new.astype(dtype)
+            # What has no share has none where it is NaN, either.
+            left, more = (
+                jnp.where(share == 0, 0, share * each.astype(dtype))
+                for share, each in zip(self.shares(state, dtype), (old, new), strict=True)
+            )
+            return left + more
 
+        var = unbiased_variance(moments) if self.unbiased else moments.var
         blended = state._replace(
-            mean=blend(state.mean, moments.mean),
-            var=blend(state.var, unbiased_variance(moments) if unbiased else moments.var),
+            mean=blend(state.mean, moments.mean), var=blend(state.var, var)
         )
-        if aged:
-            blended = blended._replace(updates=state.updates + 1)
-        return _where_seen(moments, blended, state)
+        return _where_seen(moments, _one_older(blended), state)
 
-    def read(state: Any) -> Moments:
+    def read(self, state: Any) -> Moments:
+        """The averages."""
         return _forever(state.mean, state.var)
 
-    return Estimator(init, update, read)
+
+@dataclasses.dataclass(frozen=True)
+class PlainAverage(Average):
+    """An `ema` without options."""
+
+    decay: float
+
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Statistics:
+        """Mean 0 and variance 1."""
+        return Statistics(mean=jnp.zeros(shape, dtype), var=jnp.ones(shape, dtype))
+
+    def shares(self, state: Statistics, dtype: np.dtype) -> tuple[float, float]:
+        """The same at every step."""
+        return self.decay, 1 - self.decay
+
+
+@dataclasses.dataclass(frozen=True)
+class EqualAverage(Average):
+    """`cumulative`."""
+
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Averages:
+        """Mean 0 and variance 1, and no updates."""
+        return Averages(
+            mean=jnp.zeros(shape, dtype),
+            var=jnp.ones(shape, dtype),
+            updates=jnp.zeros(shape, jnp.int32),
+        )
+
+    def shares(self, state: Averages, dtype: np.dtype) -> tuple[Array, Array]:
+        """n/(n + 1) and 1/(n + 1)."""
+        n = state.updates.astype(dtype)
+        return n / (n + 1), 1 / (n + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class AgedAverage(EqualAverage):
+    """An `ema` that is debiased or warmed up."""
+
+    decay: float
+    debias: bool
+    warmup: bool
+
+    def shares(self, state: Averages, dtype: np.dtype) -> tuple[Array, Array]:
+        """1 − decay of the step for the new; debiased over what all batches have so far."""
+        n = state.updates.astype(dtype)
+        added = jnp.full_like(n, 1 - self.decay)
+        if self.warmup:
+            added = jnp.maximum(added, 9 / (10 + n))  # 1 − (1 + n)/(10 + n)
+        if self.debias and (self.warmup or self.decay < 1):
+            added = jnp.where(n == 0, 1, added / self._seen(n + 1))
+        return 1 - added, added
+
+    def _seen(self, updates: Array) -> Array:
+        """1 − the product of all decays so far: the weight that is not the start's."""
+        if not self.warmup:  # 1 − decayⁿ, which would cancel
+            return -jnp.expm1(updates * (math.log(self.decay) if self.decay else -math.inf))
+        # (1 + n)/(10 + n) is the smaller one before n gets to this.
+        switch = math.inf
+        if self.decay < 1:
+            switch = max(0, math.ceil((10 * self.decay - 1) / (1 - self.decay)))
+        early = jnp.minimum(updates, switch)
+        warming = math.prod(j / (early + j) for j in range(1, 10))  # n!·9!/(n + 9)!
+        return 1 - warming * self.decay ** (updates - early)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled(Estimator):
+    """The exact `population`."""
+
+    unbiased: bool
+
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Moments:
+        """Count 0, mean 0 and variance 1; in at least float32, for counts are large."""
+        empty = Moments.empty(shape, accumulation_dtype(dtype))
+        return empty._replace(var=jnp.ones_like(empty.var))
+
+    def update(self, state: Moments, moments: Moments) -> Moments:
+        """Merged."""
+        return _where_seen(moments, merge(state, moments), state)
+
+    def read(self, state: Moments) -> Moments:
+        """The mean and variance of all samples."""
+        return _forever(
+            state.mean, unbiased_variance(state) if self.unbiased else state.var
+        )
+
+
+def _one_older(state: Any) -> Any:
+    """With one more update, if it counts them: up to 2³¹ − 1, and no further."""
+    if not isinstance(state, Averages):
+        return state
+    last = jnp.iinfo(state.updates.dtype).max
+    return state._replace(updates=jnp.minimum(state.updates, last - 1) + 1)
 
 
 def _where_seen(moments: Moments, new: Any, old: Any) -> Any:

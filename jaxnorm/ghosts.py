@@ -1,6 +1,5 @@
 """Ghost batches: parts of a batch that are each normalised by themselves."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -8,25 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxnorm.axes import is_sharded
 from jaxnorm.moments import Moments, merge, pool
-
-
-def check_ghost_size(size: Any) -> None:
-    """Raises a TypeError unless the size is None or an integer, a ValueError below 1."""
-    if size is None:
-        return
-    try:
-        number = operator.index(size)
-    except TypeError:
-        raise TypeError(
-            f"ghost_size={size!r}, but the number of samples of a ghost batch is expected, "
-            "an integer; None makes no ghosts."
-        ) from None
-    if number < 1:
-        raise ValueError(
-            f"ghost_size={size}, but a ghost batch has at least 1 sample; None makes no "
-            "ghosts."
-        )
 
 
 def ghost_sizes(samples: int, size: int) -> list[tuple[int, int]]:
@@ -54,6 +36,9 @@ def by_ghosts(
     The samples lie along `axis`; a ghost has as many as `ghost_sizes` says.
     """
     mapped = None if weights is None or weights.shape[axis] == 1 else axis
+    placed = jax.typeof(x).sharding.spec if is_sharded(x, (axis,)) else None
+    x = _gathered(x, axis)
+    weights = weights if mapped is None else _gathered(weights, axis)
     outputs, moments, start = [], [], 0
     for number, each in ghost_sizes(x.shape[axis], size):
         parts = _split(x, axis, start, number, each)
@@ -62,7 +47,20 @@ def by_ghosts(
         outputs.append(y.reshape(*x.shape[:axis], number * each, *x.shape[axis + 1 :]))
         moments.append(pool(of_ghosts, 0))
         start += number * each
-    return jnp.concatenate(outputs, axis), merge(*moments)
+    y = jnp.concatenate(outputs, axis)
+    return y if placed is None else jax.sharding.reshard(y, placed), merge(*moments)
+
+
+def _gathered(array: Any, axis: int) -> Array:
+    """The whole axis on each device, where a mesh's axes are explicit; else as it is.
+
+    There the samples of a ghost may lie on several devices, and a shard cannot be cut.
+    """
+    if not is_sharded(array, (axis,)):
+        return array
+    spec = list(jax.typeof(array).sharding.spec)
+    spec[axis] = None
+    return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))
 
 
 def _split(array: Any, axis: int, start: int, number: int, size: int) -> Array:

@@ -16,6 +16,13 @@ def check_train(**flags: Any) -> None:
             )
 
 
+def check_flags(**flags: Any) -> None:
+    """Raises a TypeError unless each is True or False, and not a number in its place."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"{name}={flag!r}, but True or False is expected.")
+
+
 def resolve_train(**flags: bool | None) -> bool:
     """Whether to train, from flags that are None where they were not given.
 

@@ -120,14 +120,16 @@ def merge(*moments: Moments) -> Moments:
 
 
 def unbiased_variance(moments: Moments) -> Float[Array, "..."]:
-    """Bessel's n/(n − 1)·σ²; σ² itself where there is one sample or less.
+    """Bessel's n/(n − 1)·σ², where there are two samples or more.
+
+    Below two, which weights may add up to, the factor is n: it would else be without bound
+    near one, where a rounding of the weights decides over the result.
 
     >>> float(unbiased_variance(Moments(jnp.array(4.0), jnp.array(0.0), jnp.array(3.0))))
     4.0
     """
-    several = moments.count > 1
-    factor = jnp.where(several, moments.count, 1) / jnp.where(several, moments.count - 1, 1)
-    return moments.var * factor
+    count, _, var = moments
+    return var * jnp.maximum(count, 1) / jnp.maximum(count - 1, 1)
 
 
 def synchronize(

@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+import operator
 from typing import Any
 
 import jax
@@ -32,6 +33,20 @@ def check_number(**named: Any) -> None:
                 f"{name}={value!r}, but a real number is expected; an array, or what "
                 "jax.jit traces, cannot be checked, so give a Python float."
             )
+
+
+def check_count(**named: Any) -> None:
+    """Raises a TypeError unless each is an integer, a ValueError if it is less than 1."""
+    for name, value in named.items():
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise TypeError(
+                f"{name}={value!r}, but a whole number is expected, known before tracing; "
+                "give a Python int."
+            ) from None
+        if number < 1:
+            raise ValueError(f"{name}={value}, but it must be at least 1.")
 
 
 def as_floating(x: ArrayLike) -> Float[Array, "..."]:

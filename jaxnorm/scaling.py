@@ -92,9 +92,9 @@ def _by_width(x: ArrayLike, summary: Summary, axis: Axis, *, about_mean: bool) -
     alike = width <= 0  # −∞ where nothing was seen; and not NaN, which is to show
     # As for a variance, an overflow is not taken for a range in which nothing differs.
     width = jnp.where(jnp.isposinf(width), jnp.nan, width)
-    # Cleared before the division: behind it a width of 0 gives NaN in derivatives.
-    centred = jnp.where(alike, 0, x.astype(wide) - offset)
-    return (centred / jnp.where(alike, 1, width)).astype(x.dtype)
+    # Nothing is divided by 0, nor subtracted an infinite minimum; and NaN in x shows.
+    centred = x.astype(wide) - jnp.where(alike, 0, offset)
+    return (centred / jnp.where(alike, jnp.inf, width)).astype(x.dtype)
 
 
 def _check_operands(

@@ -1,6 +1,7 @@
 """Estimators made of estimators: what one batch, or several, may do to the statistics."""
 
-import operator
+import dataclasses
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
 from jaxnorm.moments import Moments, merge
-from jaxnorm.running import Estimator
+from jaxnorm.precision import accumulation_dtype, check_count
+from jaxnorm.running import Estimator, check_estimator
+
+# The names that modules keep what is collected by; see `jaxnorm.naming`.
+COLLECTORS = tuple(f"collected_{name}" for name in Moments._fields)
 
 
 class Guarded(NamedTuple):
@@ -43,20 +48,36 @@ def skip_nonfinite(estimator: Estimator) -> Estimator:
     >>> guarded.update(guarded.init(()), bad)
     Guarded(statistics=Statistics(mean=Array(0., dtype=float32), var=Array(1., dtype=float32)), skipped=Array(1, dtype=int32))
     """  # noqa: E501 (a doctest's output cannot be broken)
+    check_estimator(estimator)
+    return SkipNonfinite(estimator)
 
-    def init(shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Guarded:
-        return Guarded(estimator.init(shape, dtype), jnp.zeros((), jnp.int32))
 
-    def update(state: Guarded, moments: Moments) -> Guarded:
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(each)) for each in moments]))
-        # No samples, which change nothing; and no NaN goes where a derivative finds it.
-        usable = jax.tree.map(lambda each: jnp.where(finite, each, 0), moments)
+@dataclasses.dataclass(frozen=True)
+class Wrapper(Estimator):
+    """An estimator around another, whose statistics it reads."""
+
+    estimator: Estimator
+
+    def read(self, state: Any) -> Moments:
+        """As the estimator within."""
+        return self.estimator.read(state.statistics)
+
+
+@dataclasses.dataclass(frozen=True)
+class SkipNonfinite(Wrapper):
+    """`skip_nonfinite`."""
+
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Guarded:
+        """Nothing skipped."""
+        return Guarded(self.estimator.init(shape, dtype), jnp.zeros((), jnp.int32))
+
+    def update(self, state: Guarded, moments: Moments) -> Guarded:
+        """With the batch, or with one more skipped."""
+        finite, usable = _if_finite(moments)
         return Guarded(
-            estimator.update(state.statistics, usable),
+            self.estimator.update(state.statistics, usable),
             state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32),
         )
-
-    return Estimator(init, update, lambda state: estimator.read(state.statistics))
 
 
 class Accumulated(NamedTuple):
@@ -89,7 +110,7 @@ def accumulate(estimator: Estimator, every: int) -> Estimator:
       count 0 adds no sample, but is one of the `every`, as it is for the optimiser.
 
     Raises:
-      TypeError: every is no integer.
+      TypeError: every is no integer, or estimator none.
       ValueError: every is less than 1.
 
     >>> from jaxnorm import ema, measure
@@ -100,36 +121,34 @@ def accumulate(estimator: Estimator, every: int) -> Estimator:
     >>> halves.read(state).var, jnp.var(jnp.array([1.0, 3.0, 5.0, 7.0]))
     (Array(5., dtype=float32), Array(5., dtype=float32))
     """
-    try:
-        every = operator.index(every)
-    except TypeError:
-        raise TypeError(
-            f"every={every!r}, but the number of batches that make an update is expected, "
-            "an integer known before tracing."
-        ) from None
-    if every < 1:
-        raise ValueError(
-            f"every={every}, but it is the number of batches that make an update and must "
-            "be at least 1; 1 updates at once."
-        )
+    check_estimator(estimator)
+    check_count(every=every)
+    return Accumulate(estimator, every)
 
-    def init(shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Accumulated:
-        statistics, pending = estimator.init(shape, dtype), Moments.empty(shape, dtype)
-        return Accumulated(statistics, pending, jnp.zeros((), jnp.int32))
 
-    def update(state: Accumulated, moments: Moments) -> Accumulated:
+@dataclasses.dataclass(frozen=True)
+class Accumulate(Wrapper):
+    """`accumulate`."""
+
+    every: int
+
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Accumulated:
+        """Nothing pending."""
+        statistics = self.estimator.init(shape, dtype)
+        return Accumulated(statistics, _nothing(shape, dtype), jnp.zeros((), jnp.int32))
+
+    def update(self, state: Accumulated, moments: Moments) -> Accumulated:
+        """With one more batch pending, or with all that were merged and passed on."""
         pending = _merge_into(state.pending, moments)
         batches = state.batches + 1
         updated = Accumulated(
-            estimator.update(state.statistics, pending),
+            self.estimator.update(state.statistics, pending),
             jax.tree.map(jnp.zeros_like, pending),
             jnp.zeros_like(batches),
         )
         waiting = Accumulated(state.statistics, pending, batches)
-        full = batches >= every
+        full = batches >= self.every
         return jax.tree.map(lambda u, w: jnp.where(full, u, w), updated, waiting)
-
-    return Estimator(init, update, lambda state: estimator.read(state.statistics))
 
 
 class Collected(NamedTuple):
@@ -148,7 +167,8 @@ def collect(estimator: Estimator) -> Estimator:
     """The same, but its statistics stay, while the batches' moments are merged beside them.
 
     So a network is measured as it is; what was collected is then put to use by whoever
-    asked for it, as `calibrate` does.
+    asked for it, as `calibrate` does. An estimator that skips what is not finite
+    goes on doing so, without counting it.
 
     Args:
       estimator: what keeps the statistics.
@@ -162,14 +182,51 @@ def collect(estimator: Estimator) -> Estimator:
     >>> float(collecting.read(state).mean), float(state.collected.mean)
     (0.0, 2.0)
     """
+    check_estimator(estimator)
+    return Collect(estimator)
 
-    def init(shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Collected:
-        return Collected(estimator.init(shape, dtype), Moments.empty(shape, dtype))
 
-    def update(state: Collected, moments: Moments) -> Collected:
+@dataclasses.dataclass(frozen=True)
+class Collect(Wrapper):
+    """`collect`."""
+
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Collected:
+        """Nothing collected."""
+        return Collected(self.estimator.init(shape, dtype), _nothing(shape, dtype))
+
+    def update(self, state: Collected, moments: Moments) -> Collected:
+        """With the batch collected."""
+        if _guards(self.estimator):
+            _, moments = _if_finite(moments)
         return state._replace(collected=_merge_into(state.collected, moments))
 
-    return Estimator(init, update, lambda state: estimator.read(state.statistics))
+
+def while_calibrating(estimator: Estimator, kept: Container[str]) -> Estimator:
+    """`collect` around an estimator, if a module is given what only that keeps.
+
+    So a calibration passes its collectors in with the statistics, by any way these go.
+    """
+    under_way = COLLECTORS[0] in kept and not isinstance(estimator, Collect)
+    return collect(estimator) if under_way else estimator
+
+
+def _guards(estimator: Any) -> bool:
+    """Whether it, or one within it, leaves out what is not finite."""
+    if isinstance(estimator, SkipNonfinite):
+        return True
+    return isinstance(estimator, Wrapper) and _guards(estimator.estimator)
+
+
+def _if_finite(moments: Moments) -> tuple[Array, Moments]:
+    """Whether all are finite; and the moments, or those of nothing."""
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(each)) for each in moments]))
+    # No NaN goes where a derivative finds it.
+    return finite, jax.tree.map(lambda each: jnp.where(finite, each, 0), moments)
+
+
+def _nothing(shape: tuple[int, ...], dtype: DTypeLike) -> Moments:
+    """In at least float32: counts are larger than 16 bits can tell apart."""
+    return Moments.empty(shape, accumulation_dtype(dtype))
 
 
 def _merge_into(kept: Moments, moments: Moments) -> Moments:

@@ -364,7 +364,7 @@ def cases(
 
 
 def rows(every, fast):
-    """Parameters of a test: every case, in the slow run alone if it is not `fast`."""
+    """Parameters of a test: every one, in the slow run alone if it is not `fast`."""
     return [
         pytest.param(case, marks=() if case in fast else pytest.mark.slow) for case in every
     ]

@@ -3,6 +3,7 @@
 import chex
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -164,7 +165,7 @@ def test_any_estimator_reads_what_was_calibrated(estimator):
     norm = NnxModel(estimator=estimator)
     jx.calibrate(norm, BATCHES, progress=False)
     read = estimator.read(
-        jaxnorm.running.unnamed(
+        jaxnorm.naming.unnamed(
             {name: getattr(norm.first, name)[...] for name in _names(estimator)},
             estimator.init((3,)),
         )
@@ -174,7 +175,7 @@ def test_any_estimator_reads_what_was_calibrated(estimator):
 
 
 def _names(estimator):
-    return jaxnorm.running.named(estimator.init(()))
+    return jaxnorm.naming.named(estimator.init(()))
 
 
 def test_after_averaging_weights_evaluation_is_right_again():
@@ -265,3 +266,85 @@ def test_a_norm_of_flax_is_named():
 
     with pytest.raises(ValueError, match=r"at layers_0.*not of jaxnorm"):
         jaxnorm.calibrate(train, variables, BATCHES, progress=False)
+
+
+class Mixed(nn.Module):
+    """A norm beside statistics that are of none, and modules called mean and var."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        self.variable("batch_stats", "seen", jnp.zeros, ())
+        mean = nn.SpectralNorm(nn.Dense(3), name="mean")(x, update_stats=train)
+        var = jn.BatchNorm(name="var")(x, train=train)
+        return jn.BatchNorm()(mean + var, train=train)
+
+
+def test_what_is_of_no_norm_is_left_alone():
+    model = Mixed()
+    variables = model.init(jax.random.key(0), BATCHES[0], train=False)
+
+    def train(variables, x):
+        return model.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    some = jaxnorm.collect_moments(train, variables, BATCHES[:1], progress=False)
+    merged = jax.tree.map(
+        jaxnorm.merge, some, some, is_leaf=lambda each: isinstance(each, jaxnorm.Moments)
+    )
+    calibrated = jaxnorm.with_moments(variables, merged)["batch_stats"]
+    close(calibrated["var"]["mean"], BATCHES[0].mean(0))
+    for name in ("seen", "mean"):
+        chex.assert_trees_all_equal(calibrated[name], variables["batch_stats"][name])
+    with pytest.raises(ValueError, match="of another network than the variables"):
+        jaxnorm.collect_moments(apply, VARIABLES, BATCHES, start=some, progress=False)
+    with pytest.raises(ValueError, match="of another network than the variables"):
+        jaxnorm.with_moments(VARIABLES, some)
+
+
+SPOILT = [BATCHES[0], np.where(BATCHES[1] > 5, np.nan, BATCHES[1]), BATCHES[2]]
+
+
+def test_a_batch_that_is_not_finite_is_refused_or_left_out_by_a_guard():
+    stays(jaxnorm.calibrate, apply, VARIABLES, SPOILT, match="BatchNorm_0.* not finite")
+    stays(jx.calibrate, NnxModel(), SPOILT, match="at first, second is not finite")
+    guarded = NnxModel(estimator=jaxnorm.skip_nonfinite(jaxnorm.ema(0.9)))
+    jx.calibrate(guarded, SPOILT, progress=False)
+    finite = np.concatenate([BATCHES[0], BATCHES[2]])
+    close(guarded.first.mean[...], finite.mean(0))
+    assert int(guarded.first.skipped[...]) == 0
+
+
+def test_nothing_else_of_an_nnx_model_is_changed():
+    """Not the steps of a renorm, nor other statistics, nor the keys of dropout."""
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(
+        jx.BatchRenorm(3, rngs=rngs),
+        nnx.BatchNorm(3, rngs=rngs),
+        nnx.Dropout(0.5, rngs=rngs),
+        jx.BatchNorm(3, rngs=rngs),
+    )
+    before = nnx.clone(model)
+    jx.calibrate(model, BATCHES, progress=False)
+    for i in (0, 3):
+        for norm in (model.layers[i], before.layers[i]):
+            norm.mean[...], norm.var[...] = jnp.zeros(3), jnp.ones(3)
+    chex.assert_trees_all_equal(nnx.state(model), nnx.state(before))
+
+
+def test_what_was_pending_is_dropped_and_what_is_calibrated_is_no_start():
+    pending = jaxnorm.accumulate(jaxnorm.ema(0.9), 2)
+    model = NnxModel(estimator=pending)
+    model(1000 + BATCHES[0])
+    jx.calibrate(model, BATCHES, progress=False)
+    assert int(model.first.batches[...]) == 0
+    assert not model.first.pending_count[...].any()
+    debiased = NnxModel(estimator=jaxnorm.ema(0.9, debias=True))
+    jx.calibrate(debiased, BATCHES, progress=False)
+    debiased(1000 + BATCHES[0])
+    assert (debiased.first.mean[...] < 600).all()  # the first of all would replace it
+
+
+def test_it_may_be_called_under_jit():
+    def calibrate(variables):
+        return jaxnorm.calibrate(apply, variables, BATCHES, progress=False)
+
+    close(jax.jit(calibrate)(VARIABLES), calibrate(VARIABLES))

@@ -16,7 +16,7 @@ def precision_of(case):
 
 
 OTHER_DTYPES = ("bfloat16", "float16", "float64")
-FAST = cases(["float32"]) + cases(OTHER_DTYPES, ["none", "float"], few=True)
+FAST = cases(["float32"], ["none", "float"]) + cases(OTHER_DTYPES, ["float"], few=True)
 
 
 @pytest.mark.parametrize("case", rows(cases(), FAST), ids=str)
@@ -44,7 +44,11 @@ def test_is_pure(case):
     assert not jax.make_jaxpr(case.apply)(x, scale, bias).effects
 
 
-@pytest.mark.parametrize("case", cases(["float32"], ["none"]), ids=str)
+@pytest.mark.parametrize(
+    "case",
+    rows(cases(["float32"], ["none"]), cases(["float32"], ["none"], few=True)),
+    ids=str,
+)
 def test_scale_and_bias_are_optional(case):
     x, scale, bias, _ = case.arrays()
     one, zero = jnp.ones_like(scale), jnp.zeros_like(bias)
@@ -73,7 +77,11 @@ def test_what_has_weight_zero_reaches_no_other_output(case):
         assert jnp.isfinite(y).all()
 
 
-@pytest.mark.parametrize("case", cases(["float32"], ["none"]), ids=str)
+@pytest.mark.parametrize(
+    "case",
+    rows(cases(["float32"], ["none"]), cases(["float32"], ["none"], few=True)),
+    ids=str,
+)
 def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
     x, scale, bias, _ = case.arrays()
     nothing = jnp.zeros((1,) * x.ndim, bool)

@@ -29,7 +29,15 @@ def test_every_public_name_has_an_example():
         for name in dir(jaxnorm)
         if not name.startswith("_") and callable(vars(jaxnorm)[name])
     )
-    types = {jaxnorm.Moments, jaxnorm.Statistics, jaxnorm.Averages, jaxnorm.Estimator}
+    types = {
+        jaxnorm.Moments,
+        jaxnorm.Statistics,
+        jaxnorm.Averages,
+        jaxnorm.Guarded,
+        jaxnorm.Accumulated,
+        jaxnorm.Collected,
+        jaxnorm.Estimator,
+    }
     for public in documented:
         assert public.__doc__
         assert public in types or ">>> " in public.__doc__, public

@@ -1,6 +1,7 @@
 """Estimators: what each makes of one batch after another, and the laws all keep."""
 
 import functools
+import pickle
 
 import chex
 import jax
@@ -21,7 +22,9 @@ from jaxnorm import (
     measure,
     merge,
     population,
+    skip_nonfinite,
 )
+from jaxnorm.naming import named
 from tests.estimators import ESTIMATORS, each_estimator
 
 floats = st.floats(-10, 10, width=32)
@@ -110,7 +113,8 @@ def test_a_decay_outside_its_range_is_refused(decay):
 
 @pytest.mark.parametrize("debias", [False, True])
 def test_a_decay_of_1_freezes_and_of_0_forgets(debias):
-    assert seen(ema(1, debias), [batch(3.0)]) == (0, 1)
+    for mean in (3.0, jnp.nan, jnp.inf):
+        assert seen(ema(1, debias), [batch(mean)]) == (0, 1)
     assert seen(ema(0, debias), [batch(9.0), batch(3.0, 2.0)]) == (3, 2)
 
 
@@ -174,6 +178,70 @@ def test_debiasing_is_exact_for_any_start(start):
     assert seen(estimator, [batch(3.0, 2.0)], state) == (3, 2)
     after_many = seen(estimator, [batch(3.0, 2.0)] * 20, state)
     np.testing.assert_allclose(after_many, (3, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [1 - 1e-8, 1 - 2**-25, 0.999999])
+def test_debiasing_holds_for_decays_that_float32_takes_for_1(decay):
+    means = (1.0, 2.0, 6.0)
+    mean, var = seen(ema(decay, debias=True), [batch(each) for each in means])
+    assert mean == pytest.approx(3, rel=1e-5)
+    assert var == pytest.approx(1, rel=1e-5)
+
+
+def test_the_number_of_updates_does_not_overflow():
+    last = jnp.iinfo(jnp.int32).max
+    estimator = ema(0.5, debias=True)
+    state = estimator.init((2,))._replace(updates=jnp.full(2, last))
+    after_one = after(estimator, [batch(4.0)], state)
+    assert (after_one.updates == last).all()
+    assert (after_one.mean == 2).all()
+
+
+@each_estimator
+def test_equal_estimators_are_equal_and_can_be_pickled(estimator):
+    assert pickle.loads(pickle.dumps(estimator)) == estimator
+    assert hash(pickle.loads(pickle.dumps(estimator))) == hash(estimator)
+    assert estimator != ema(0.123)
+
+
+@pytest.mark.parametrize("kind", [population(), accumulate(ema(0.9), 2), collect(ema(0.9))])
+def test_counts_of_16_bit_states_are_not_of_16_bits(kind):
+    state = kind.init((2,), jnp.float16)
+    counts = [v for k, v in named(state).items() if k.endswith("count")]
+    assert [each.dtype for each in counts] == [jnp.float32]
+    many = after(kind, [batch(3.0, 2.0, 65_536.0)] * 2, state)
+    chex.assert_tree_all_finite(many)
+
+
+def test_an_accumulation_that_collects_leaves_out_what_its_guard_does():
+    estimator = collect(accumulate(skip_nonfinite(ema(0.9)), 2))
+    state = after(estimator, [batch(3.0), batch(jnp.nan), batch(5.0)])
+    assert (state.collected.mean == 4).all()
+    unguarded = after(collect(ema(0.9)), [batch(3.0), batch(jnp.nan)])
+    assert jnp.isnan(unguarded.collected.mean).all()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "make", [lambda: ema(0.9, 0.5), lambda: population(0.9), lambda: cumulative(1)]
+)
+def test_a_number_in_place_of_an_option_is_refused(make):
+    with pytest.raises(TypeError, match="but True or False is expected"):
+        make()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrap", [skip_nonfinite, collect, lambda e: accumulate(e, 2)])
+def test_what_is_no_estimator_cannot_be_wrapped(wrap):
+    with pytest.raises(TypeError, match=r"estimator=0.9.*write ema\(decay\)"):
+        wrap(0.9)
+
+
+def test_bessels_correction_has_no_pole_at_one_sample():
+    """Weights that add up to 1 but for rounding would else give anything."""
+    for count in (1 - 2**-24, 1.0, 1 + 2**-23, 1.001):
+        _, var = seen(ema(0.0, unbiased=True), [batch(0.0, 3.0, count=count)])
+        assert var == pytest.approx(3, rel=2e-3)
 
 
 def test_bessels_correction_is_that_of_each_batch():

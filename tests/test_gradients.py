@@ -12,7 +12,10 @@ from tests.cases import cases, rows
 
 @pytest.mark.parametrize(
     "case",
-    rows(cases(["float32", "float64"]), cases(["float32"]) + cases(["float64"], few=True)),
+    rows(
+        cases(["float32", "float64"]),
+        cases(["float32"], few=True) + cases(["float32"], ["float"]),
+    ),
     ids=str,
 )
 def test_equal_the_oracle(case):
@@ -35,16 +38,25 @@ def test_equal_the_oracle(case):
 EXACT = [case for case in cases(["float64"]) if case.norm.exact_derivative]
 
 
-@pytest.mark.parametrize(
-    "case", rows(EXACT, cases(["float64"], ["none", "float"], few=True)), ids=str
-)
+# Each compiles for seconds: of the norm that couples a batch, and of the most involved one.
+FASTEST = [
+    case
+    for case in cases(["float64"], ["float"], few=True)
+    if case.norm.name in ("batch_norm-train", "group_norm")
+]
+
+
+@pytest.mark.parametrize("case", rows(EXACT, FASTEST), ids=str)
 def test_equal_finite_differences(case):
     with jax.enable_x64(True):
         x, scale, bias, _ = case.arrays()
         check_grads(jax.jit(case.apply), (x, scale, bias), order=2, modes=("fwd", "rev"))
 
 
-@pytest.mark.parametrize("axes", [0, (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize(
+    "axes",
+    [(0, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in (0, (0, 1, 2)))],
+)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_those_of_moments_equal_finite_differences(rng, axes, weighted):
     """Of the count too, and with respect to the weights."""
@@ -87,7 +99,11 @@ def test_what_has_weight_zero_reaches_no_gradient(case):
             np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("case", cases(["float32"], ["none"]), ids=str)
+@pytest.mark.parametrize(
+    "case",
+    rows(cases(["float32"], ["none"]), cases(["float32"], ["none"], few=True)),
+    ids=str,
+)
 def test_nothing_weighted_gives_finite_gradients(case):
     x, scale, bias, g = case.arrays()
     nothing = jnp.zeros((1,) * x.ndim, bool)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -55,10 +55,13 @@ def assert_alike(one: Summary, other: Summary):
 
 
 SAMPLES, PARTS = 8, 4
+# None so small that XLA, which has no subnormal numbers, would take it for 0.
+values = st.integers(-(2**20), 2**20).map(lambda number: number / 2**10)
 
 
+@settings(max_examples=30)
 @given(
-    hnp.arrays(np.float32, (SAMPLES, 2), elements=st.floats(-1e3, 1e3, width=32)),
+    hnp.arrays(np.float32, (SAMPLES, 2), elements=values),
     hnp.arrays(np.float32, (SAMPLES, 1), elements=st.sampled_from([0, 0.25, 1, 3])),
     hnp.arrays(np.int8, (SAMPLES, 1), elements=st.integers(0, PARTS - 1)),
     st.permutations(range(PARTS)),

@@ -16,7 +16,7 @@ from flax import nnx
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
 from jaxnorm import batch_norm
-from jaxnorm.running import named
+from jaxnorm.naming import named
 from tests.estimators import ESTIMATORS, each_estimator
 
 pytestmark = pytest.mark.usefixtures("lenient")

@@ -228,13 +228,7 @@ SHARDED = [
 
 @pytest.mark.parametrize("case", rows(SHARDED, LAST_CASES), ids=str)
 @pytest.mark.parametrize(
-    "way",
-    [
-        "vmap",
-        pytest.param("pmap", marks=pytest.mark.slow),
-        "shard_map",
-        "shard_map-unchecked",
-    ],
+    "way", rows(["vmap", "pmap", "shard_map", "shard_map-unchecked"], ["shard_map"])
 )
 def test_a_mapped_axis_equals_the_whole_batch(case, way):
     """With unequal counts and an empty shard, in forward and in reverse mode."""

@@ -87,19 +87,6 @@ def test_padding_is_nothing(case, padding):
     jax.tree.map(close, others, expected)
 
 
-@pytest.mark.parametrize("case", rows(CASES, LAST), ids=str)
-@pytest.mark.parametrize("kind", [bool, np.float32])
-def test_a_count_of_0_gives_finite_outputs_and_no_gradients(case, kind):
-    x, scale, bias, g = map(np.asarray, case.arrays())
-    nothing = np.zeros((1,) * x.ndim, kind)
-    for values in (x, np.full_like(x, np.nan)):
-        y, dx, dscale, dbias = compiled(case)(values, scale, bias, g, nothing)
-        chex.assert_tree_all_finite((y, dbias))
-        assert not dx.any()
-        if case.norm.exact_derivative:
-            assert not dscale.any()
-
-
 @pytest.mark.parametrize("kind", [bool, np.float32])
 def test_padding_is_nothing_to_the_statistics(rng, kind):
     """Row 39: padding with zeros shifts them; under a mask it does not."""

@@ -1,10 +1,9 @@
 """Batch normalisation as a Linen module."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Initializer
@@ -16,11 +15,12 @@ from jaxnorm.estimators import ema
 from jaxnorm.linen.parameters import mapped_axes, parameter
 from jaxnorm.masking import one_weighting
 from jaxnorm.mode import resolve_train, resolve_update
+from jaxnorm.naming import named, state_like, unnamed
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.precision import as_floating
-from jaxnorm.running import Estimator, named, unnamed
-from jaxnorm.wrappers import collect
+from jaxnorm.running import Estimator
+from jaxnorm.wrappers import while_calibrating
 
 
 class BatchNorm(nn.Module):
@@ -133,26 +133,18 @@ class BatchNorm(nn.Module):
         initializing = self.is_initializing()
         x = as_floating(x)
         features = take(x.shape, canonical_axes(self.axis, x.ndim))
-        estimator = ema(self.momentum) if self.estimator is None else self.estimator
-        if self.has_variable("batch_stats", "collected_count"):
-            estimator = collect(estimator)  # a calibration is under way
-        kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
-        like = jax.eval_shape(lambda: estimator.init(features, kept_in))
-        self._check_state(train, update, named(like))
-        kept = {
-            name: self.variable(
-                "batch_stats",
-                name,
-                lambda name=name: named(estimator.init(features, kept_in))[name],
-            )
-            for name in named(like)
-        }
+        estimator = while_calibrating(
+            ema(self.momentum) if self.estimator is None else self.estimator,
+            self.variables.get("batch_stats", {}),
+        )
+        self._check_state(train, update)
+        kept, state = self._keep(estimator, features, update)
         scale = parameter(self, "scale", features)
         bias = parameter(self, "bias", features)
 
         y, statistics = self.normalize(
             x,
-            unnamed({name: variable.value for name, variable in kept.items()}, like),
+            state,
             scale,
             bias,
             # A lone example, initialised before it is mapped, has no batch as yet.
@@ -175,7 +167,7 @@ class BatchNorm(nn.Module):
         """The norm that this module holds the parameters and the state of."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 
-    def _check_state(self, train: bool, update: bool, names: Iterable[str]) -> None:
+    def _check_state(self, train: bool, update: bool) -> None:
         if self.is_initializing():
             return
         where = "/".join(self.path) or type(self).__name__
@@ -186,15 +178,36 @@ class BatchNorm(nn.Module):
                 "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
                 "updates it returns, or train=False; or update=False."
             )
-        missing = [name for name in names if not self.has_variable("batch_stats", name)]
-        if not train and "mean" in missing:
+        if not train and not self.has_variable("batch_stats", "mean"):
             raise ValueError(
                 f"{where} is to normalise with running statistics, but there are none; "
                 "pass them to apply as {'params': ..., 'batch_stats': ...}."
             )
-        # Made anew, they would say of a loaded mean that no batch went into it.
-        if missing and "mean" not in missing:
+
+    def _keep(
+        self, estimator: Estimator, features: tuple[int, ...], update: bool
+    ) -> tuple[dict[str, Any], Any]:
+        """The variables that are kept, by name, and the state of the estimator of them.
+
+        What is not there is as at first, and made to stay if the state is updated. But how
+        many batches or samples went into a mean that is there, cannot be made up.
+        """
+        kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
+        like = state_like(estimator, features, kept_in)
+        missing = [n for n in named(like) if not self.has_variable("batch_stats", n)]
+        unknown = [each for each in missing if each in ("updates", "count")]
+        stays = update or self.is_initializing()
+        if unknown and "mean" not in missing and stays:
             raise ValueError(
-                f"{where} has statistics without {missing}, which its estimator keeps; "
-                "take them from init's, and set what they are to be."
+                f"{'/'.join(self.path) or type(self).__name__} has statistics without "
+                f"{unknown}, by which its estimator tells how much they weigh; take these "
+                "from init's, and set what they are to be."
             )
+        first = named(estimator.init(features, kept_in)) if missing else {}
+        kept = {
+            name: self.variable("batch_stats", name, lambda name=name: first[name])
+            for name in named(like)
+            if stays or name not in missing
+        }
+        values = {name: variable.value for name, variable in kept.items()}
+        return kept, unnamed(first | values, like)

@@ -6,15 +6,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxnorm.linen.batch import BatchNorm
-from jaxnorm.norms.batch_renorm import Limits, batch_renorm, renorm_schedule
+from jaxnorm.norms.batch_renorm import batch_renorm
+from jaxnorm.renorm_limits import Limits, check_no_ghosts, renorm_schedule
+from jaxnorm.wrappers import COLLECTORS
 
 
 class BatchRenorm(BatchNorm):
     """Batch renormalisation: `BatchNorm` that normalises in training as in evaluation.
 
     Takes the arguments of `BatchNorm`, but for ghost batches, and keeps the same variables,
-    and in `batch_stats/steps` how many batches it has been updated with. See
-    `jaxnorm.batch_renorm` for the equation and the source.
+    and in `batch_stats/steps` how many calls have updated it, whatever these had in them.
+    See `jaxnorm.batch_renorm` for the equation and the source.
 
     Attributes:
       limits: `limits(steps) -> (r_max, d_max)`, by how much a batch may be corrected after
@@ -35,11 +37,20 @@ class BatchRenorm(BatchNorm):
 
     def normalize(self, *arguments: Any, update: bool, **options: Any) -> tuple[Array, Any]:
         """With the limits for the number of batches so far."""
-        steps = self.variable("batch_stats", "steps", jnp.zeros, (), jnp.int32)
-        r_max, d_max = self.limits(steps.value)
+        check_no_ghosts(self.ghost_size)
+        steps = jnp.zeros((), jnp.int32)
+        if self.is_initializing() or self.has_variable("batch_stats", "steps"):
+            steps = self.variable("batch_stats", "steps", lambda: steps).value
+        elif update:
+            raise ValueError(
+                f"{'/'.join(self.path) or type(self).__name__} has statistics without "
+                "'steps', by which its limits grow; take them from init's, and set how "
+                "many batches it is to have been trained with."
+            )
+        r_max, d_max = self.limits(steps)
         result = batch_renorm(
             *arguments, r_max=r_max, d_max=d_max, update=update, **options
         )
-        if update:
-            steps.value += 1
+        if update and not self.has_variable("batch_stats", COLLECTORS[0]):
+            self.put_variable("batch_stats", "steps", steps + 1)
         return result

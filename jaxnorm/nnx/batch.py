@@ -15,11 +15,12 @@ from jaxtyping import Array, Float
 from jaxnorm.estimators import ema
 from jaxnorm.masking import one_weighting
 from jaxnorm.mode import resolve_train, resolve_update
+from jaxnorm.naming import named, state_like, unnamed
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
-from jaxnorm.running import Estimator, named, unnamed
-from jaxnorm.wrappers import collect
+from jaxnorm.running import Estimator
+from jaxnorm.wrappers import while_calibrating
 
 
 class BatchNorm(nnx.Module):
@@ -100,10 +101,13 @@ class BatchNorm(nnx.Module):
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         scale_metadata: Mapping[str, Any] = MappingProxyType({}),
     ):
-        self.estimator = ema(momentum) if estimator is None else estimator
+        self.estimator = estimator
+        self.momentum = momentum
         self.mean: nnx.BatchStat[Any]
         self.var: nnx.BatchStat[Any]
-        for name, value in named(self.estimator.init((num_features,))).items():
+        follower = self._follower()
+        state_like(follower, (num_features,), jnp.float32)
+        for name, value in named(follower.init((num_features,))).items():
             setattr(self, name, nnx.BatchStat(value))
         self.scale = parameter(
             use_scale, scale_init, num_features, param_dtype, rngs, scale_metadata
@@ -114,7 +118,6 @@ class BatchNorm(nnx.Module):
         self.num_features = num_features
         self.use_running_average = use_running_average
         self.axis = axis
-        self.momentum = momentum
         self.epsilon = epsilon
         self.dtype = dtype
         self.param_dtype = param_dtype
@@ -166,10 +169,8 @@ class BatchNorm(nnx.Module):
             self, x, self.mean, self.var, self.scale, self.bias
         )
         features = features_of(self, x, self.axis)
-        estimator = self.estimator
-        if hasattr(self, "collected_count"):
-            estimator = collect(estimator)  # a calibration is under way
-        like = jax.eval_shape(lambda: estimator.init(features))
+        estimator = while_calibrating(self._follower(), vars(self))
+        like = state_like(estimator, features, jnp.float32)
         kept = {name: getattr(self, name) for name in named(like)}
         y, statistics = self.normalize(
             x,
@@ -194,6 +195,15 @@ class BatchNorm(nnx.Module):
                 # As in flax: a variable that is a reference cannot hold a tangent.
                 kept[name][...] = jax.lax.stop_gradient(value.reshape(kept[name].shape))
         return y
+
+    def state(self) -> Any:
+        """The state of the estimator, its arrays of shape (num_features,) or ()."""
+        like = state_like(self._follower(), (self.num_features,), jnp.float32)
+        return unnamed({name: getattr(self, name)[...] for name in named(like)}, like)
+
+    def _follower(self) -> Estimator:
+        """What follows the batches."""
+        return ema(self.momentum) if self.estimator is None else self.estimator
 
     def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
         """The norm that this module holds the parameters and the state of."""

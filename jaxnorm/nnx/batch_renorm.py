@@ -7,15 +7,16 @@ from flax import nnx
 from jaxtyping import Array
 
 from jaxnorm.nnx.batch import BatchNorm
-from jaxnorm.norms.batch_renorm import Limits, batch_renorm, renorm_schedule
+from jaxnorm.norms.batch_renorm import batch_renorm
+from jaxnorm.renorm_limits import Limits, check_no_ghosts, renorm_schedule
 
 
 class BatchRenorm(BatchNorm):
     """Batch renormalisation: `BatchNorm` that normalises in training as in evaluation.
 
     Takes the arguments of `BatchNorm`, but for ghost batches, and keeps the same variables,
-    and in `steps`, an `nnx.BatchStat`, how many batches it has been updated with. See
-    `jaxnorm.batch_renorm` for the equation and the source.
+    and in `steps`, an `nnx.BatchStat`, how many calls have updated it, whatever these had
+    in them. See `jaxnorm.batch_renorm` for the equation and the source.
 
     Args:
       num_features: how many features x has, on all feature axes together.
@@ -37,6 +38,7 @@ class BatchRenorm(BatchNorm):
         self, num_features: int, *, limits: Limits = renorm_schedule(), **options: Any
     ):
         super().__init__(num_features, **options)
+        check_no_ghosts(self.ghost_size)
         self.limits = limits
         self.steps = nnx.BatchStat(jnp.zeros((), jnp.int32))
 

@@ -4,12 +4,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
-from jaxnorm.calibration import PREFIX, check_collected, settled
+from jaxnorm.calibration import check_collected, settled
 from jaxnorm.moments import Moments
+from jaxnorm.naming import named
 from jaxnorm.nnx.batch import BatchNorm
+from jaxnorm.wrappers import COLLECTORS
+
+
+class Collector(nnx.BatchStat):
+    """One of the moments collected of a norm's inputs."""
 
 
 def _call(model: Any, batch: Any) -> Any:
@@ -28,8 +35,9 @@ def calibrate(
     """Measures the statistics of every batch norm of a model anew, at fixed weights.
 
     See `jaxnorm.calibrate` for what for, and for the source. The model is changed, as NNX
-    has it: all statistics at the end and at once, and if it is stopped before, none.
-    Other layers are as they were set: `model.eval()` before turns dropout off.
+    has it: the statistics of its norms at the end and at once, and nothing else; if it
+    is stopped before, nothing. Other layers are as they were set, with the same random
+    keys for every batch: `model.eval()` before turns dropout off.
 
     Args:
       model: with `jaxnorm.nnx.BatchNorm`s in it, or `BatchRenorm`s.
@@ -37,11 +45,13 @@ def calibrate(
       call: `call(model, batch)`; compiled once a shape of batch.
       behind: whether a norm is measured behind norms that normalise with each "batch", as
         in training, or with the "running" statistics as they were before.
-      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
+        `population` does it itself, in the way that it was made.
       progress: whether to show a bar on stderr.
 
     Raises:
-      ValueError: there are no batches, or no norms, or a norm had none of the batches.
+      ValueError: there are no batches, or no norms, or a norm had none of the batches, or
+        one that is not finite.
 
     >>> import jaxnorm.nnx as jx
     >>> model = jx.BatchNorm(1, rngs=nnx.Rngs(0))
@@ -51,48 +61,47 @@ def calibrate(
     """
     if behind not in ("batch", "running"):
         raise ValueError(f"behind={behind!r}, but 'batch' or 'running' is expected.")
-    norms = {
-        "/".join(map(str, path)): module
-        for path, module in nnx.iter_modules(model)
-        if isinstance(module, BatchNorm)
-    }
-    if not norms:
+    if not _norms(model):
         raise ValueError(
             f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give the "
             "model that holds them."
         )
-    modes = {name: (each.use_running_average, each.update) for name, each in norms.items()}
+    graph, collected, rest = nnx.split(_measuring(model, behind), Collector, ...)
 
-    @nnx.jit
-    def step(model: Any, batch: Any) -> None:
-        call(model, batch)
+    @jax.jit
+    def step(collected: Any, rest: Any, batch: Any) -> Any:
+        copy = nnx.merge(graph, collected, rest)
+        call(copy, batch)
+        return nnx.state(copy, Collector)
 
-    try:
-        for norm in norms.values():
-            norm.use_running_average, norm.update = behind == "running", True
-            for name, value in Moments.empty(norm.mean.shape)._asdict().items():
-                setattr(norm, PREFIX + name, nnx.BatchStat(value))
-        for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
-            step(model, batch)
-            # Or batches would pile up, or be overwritten in a loader's buffer.
-            jax.block_until_ready(nnx.state(model, nnx.BatchStat))
-        collected = {name: _collected(norm) for name, norm in norms.items()}
-    finally:
-        for name, norm in norms.items():
-            norm.use_running_average, norm.update = modes[name]
-            for field in Moments._fields:
-                if hasattr(norm, PREFIX + field):
-                    delattr(norm, PREFIX + field)
-    check_collected(collected)
-    for name, norm in norms.items():
-        kept = {
-            field: getattr(norm, field)[...]
-            for field in Moments._fields
-            if hasattr(norm, field)
-        }
-        for field, value in settled(kept, collected[name], unbiased=unbiased).items():
-            getattr(norm, field)[...] = value
+    for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
+        # Waited for, or batches would pile up, or be overwritten in a loader's buffer.
+        collected = jax.block_until_ready(step(collected, rest, batch))
+    measured = {
+        name: Moments(*(getattr(norm, each)[...] for each in COLLECTORS))
+        for name, norm in _norms(nnx.merge(graph, collected, rest)).items()
+    }
+    check_collected(measured)
+    for name, norm in _norms(model).items():
+        kept = {each: getattr(norm, each)[...] for each in named(norm.state())}
+        for each, value in settled(kept, measured[name], unbiased=unbiased).items():
+            getattr(norm, each)[...] = value
 
 
-def _collected(norm: BatchNorm) -> Moments:
-    return Moments(*(getattr(norm, PREFIX + name)[...] for name in Moments._fields))
+def _norms(model: Any) -> dict[str, BatchNorm]:
+    """The batch norms in a model, by their paths."""
+    return {
+        "/".join(map(str, path)) or "the norm": module
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, BatchNorm)
+    }
+
+
+def _measuring(model: Any, behind: str) -> Any:
+    """A copy of the model whose norms collect the moments of their inputs."""
+    copy = nnx.clone(model)
+    for norm in _norms(copy).values():
+        norm.use_running_average, norm.update = behind == "running", True
+        for name in COLLECTORS:
+            setattr(norm, name, Collector(jnp.zeros_like(norm.mean[...])))
+    return copy

@@ -8,12 +8,12 @@ from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
 from jaxnorm.estimators import ema
-from jaxnorm.ghosts import by_ghosts, check_ghost_size
+from jaxnorm.ghosts import by_ghosts
 from jaxnorm.measurement import measure
 from jaxnorm.mode import resolve_update
 from jaxnorm.moments import Moments, synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
-from jaxnorm.precision import as_operand
+from jaxnorm.precision import as_operand, check_count
 from jaxnorm.running import Estimator, as_statistics
 
 
@@ -100,7 +100,8 @@ def batch_norm(
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
     update = resolve_update(train, update=update)
-    check_ghost_size(ghost_size)
+    if ghost_size is not None:
+        check_count(ghost_size=ghost_size)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 

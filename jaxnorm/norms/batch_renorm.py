@@ -1,13 +1,11 @@
 """Batch renormalisation (Ioffe 2017)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
@@ -18,9 +16,8 @@ from jaxnorm.mode import resolve_update
 from jaxnorm.moments import Moments, synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
 from jaxnorm.precision import accumulation_dtype, as_operand
+from jaxnorm.renorm_limits import check_limits
 from jaxnorm.running import Estimator, as_statistics
-
-Limits = Callable[[ArrayLike], tuple[Array, Array]]
 
 
 def batch_renorm(
@@ -92,7 +89,7 @@ def batch_renorm(
     features = canonical_axes(axis, x.ndim)
     reduced = complement(features, x.ndim)
     update = resolve_update(train, update=update)
-    _check_limits(r_max, d_max)
+    check_limits(r_max, d_max)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
@@ -146,62 +143,3 @@ def _corrected(
     gamma = jnp.ones_like(r) if scale is None else jnp.asarray(scale).astype(wide)
     beta = jnp.zeros_like(d) if bias is None else jnp.asarray(bias).astype(wide)
     return gamma * r, beta + gamma * d
-
-
-def renorm_schedule(
-    r_max: float = 3.0,
-    d_max: float = 5.0,
-    *,
-    start: int = 5_000,
-    r_end: int = 40_000,
-    d_end: int = 25_000,
-) -> Limits:
-    """The limits of batch renormalisation as a function of the step, as in the paper.
-
-    They are (1, 0), which is batch normalisation, up to the step `start`, then grow
-    linearly, r_max up to the step `r_end` and d_max up to `d_end`.
-
-    Args:
-      r_max: the limit of r at last, ≥ 1.
-      d_max: the limit of d at last, ≥ 0.
-      start: the step until which they are (1, 0).
-      r_end: the step from which r_max holds, > start.
-      d_end: the step from which d_max holds, > start.
-
-    Returns:
-      `limits(step) -> (r_max, d_max)`, of a step that may be traced.
-
-    Raises:
-      ValueError: limits out of their range, or steps out of their order.
-
-    Source: Ioffe 2017 (arXiv:1702.03275), section 4.
-
-    >>> limits = renorm_schedule()
-    >>> [tuple(map(float, limits(step))) for step in (5_000, 15_000, 40_000)]
-    [(1.0, 0.0), (1.5714285373687744, 2.5), (3.0, 5.0)]
-    """
-    _check_limits(r_max, d_max)
-    if not 0 <= start < min(r_end, d_end):
-        raise ValueError(
-            f"start={start}, r_end={r_end} and d_end={d_end}, but they are the steps at "
-            "which the limits begin and end to grow; give 0 ≤ start < r_end and d_end."
-        )
-
-    def limits(step: ArrayLike) -> tuple[Array, Array]:
-        step = jnp.asarray(step).astype(jnp.float32)
-        r, d = (jnp.clip((step - start) / (end - start), 0, 1) for end in (r_end, d_end))
-        return 1 + r * (r_max - 1), d * d_max
-
-    return limits
-
-
-def _check_limits(r_max: ArrayLike, d_max: ArrayLike) -> None:
-    """Raises a ValueError for limits out of range, where they are known before tracing."""
-    for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-        if np.shape(limit) != ():
-            raise ValueError(
-                f"{name} has shape {np.shape(limit)}, but one number for all features is "
-                "expected; give a scalar."
-            )
-        if not isinstance(limit, Tracer) and not np.asarray(limit) >= least:
-            raise ValueError(f"{name}={limit}, but it must be at least {least}.")

@@ -285,6 +285,7 @@ def test_every_implementation_does_all_of_the_same_work(name, shape):
         same(program.read(program.call()), each, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
 def test_what_is_normalised_in_bfloat16_stays_bfloat16(name, op):
     """A float32 result would be more bytes than the others write."""

@@ -63,7 +63,7 @@ def wide(tree):
 
 @each_api
 @each_norm
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(st.data())
 def test_agrees_with_flax(api, norm, data):
     check(api, norm, data.draw(cases(api, norm, A_SHAPE)))

@@ -1,10 +1,16 @@
 """Estimators, switches, weights and ghosts in both APIs: as in the functions."""
 
+import pickle
+
 import chex
+import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import jaxnorm
+import jaxnorm.linen as jn
+import jaxnorm.nnx as jx
 from tests.modules.apis import LINEN, each_api, each_norm, normal, training
 
 pytestmark = pytest.mark.usefixtures("lenient")
@@ -52,7 +58,7 @@ def test_an_estimator_is_kept_by_the_names_of_its_state(api, kind):
         expected, state = jaxnorm.batch_norm(x, state, train=True, estimator=estimator)
         chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
     kept = arrays(variables["batch_stats"])
-    chex.assert_trees_all_close(kept, jaxnorm.running.named(state), rtol=1e-5)
+    chex.assert_trees_all_close(kept, jaxnorm.naming.named(state), rtol=1e-5)
     y, _ = model.apply(variables, BATCHES[0], use_running_average=True)
     read, _ = jaxnorm.batch_norm(BATCHES[0], state, train=False, estimator=estimator)
     chex.assert_trees_all_close(y, read, rtol=1e-5, atol=1e-6)
@@ -152,7 +158,7 @@ def test_statistics_of_a_checkpoint_without_their_age_are_refused():
     """As if no batch had gone into a loaded mean, the first one would replace it."""
     plain, model = made(LINEN), made(LINEN, estimator=KINDS["debiased"][0])
     variables = model.variables | {"batch_stats": plain.variables["batch_stats"]}
-    with pytest.raises(ValueError, match=r"without \['updates'\].*take them from init's"):
+    with pytest.raises(ValueError, match=r"without \['updates'\].*take these from init's"):
         model.apply(variables, BATCHES[0], **training("BatchNorm"))
 
 
@@ -166,3 +172,86 @@ def test_features_on_two_axes_have_states_of_their_shape(api):
     expected = BATCHES[0].mean(1)
     chex.assert_trees_all_close(kept["mean"].reshape(4, 6), expected, rtol=1e-5)
     assert kept["updates"].shape == kept["mean"].shape
+
+
+def test_counters_that_start_at_0_need_not_be_in_a_checkpoint():
+    plain, guarded = made(LINEN), made(LINEN, estimator=KINDS["guarded"][0])
+    variables = guarded.variables | {"batch_stats": plain.variables["batch_stats"]}
+    y, unchanged = guarded.apply(variables, BATCHES[0], use_running_average=True)
+    assert set(unchanged) == {"mean", "var"}
+    chex.assert_trees_all_equal(y, plain(BATCHES[0], use_running_average=True))
+    _, trained = guarded.apply(variables, BATCHES[0], **training("BatchNorm"))
+    assert int(trained["skipped"]) == 0
+
+
+def test_training_without_updates_needs_no_statistics():
+    model = made(LINEN)
+    variables = {"params": model.variables["params"]}
+    y, _ = model.apply(variables, BATCHES[0], use_running_average=False, update=False)
+    expected = model(BATCHES[0], use_running_average=False)
+    chex.assert_trees_all_close(y, expected, rtol=1e-6)
+
+
+def test_steps_that_are_missing_are_refused_where_they_count():
+    """Limits of the first step would be those of none."""
+    plain = made(LINEN)
+    model = LINEN.model(LINEN.ours.BatchRenorm, BATCHES[0], 6)
+    variables = model.variables | {"batch_stats": plain.variables["batch_stats"]}
+    model.apply(variables, BATCHES[0], use_running_average=True)
+    with pytest.raises(ValueError, match="without 'steps', by which its limits grow"):
+        model.apply(variables, BATCHES[0], use_running_average=False)
+
+
+@each_api
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_estimator_is_refused(api):
+    with pytest.raises(TypeError, match=r"estimator=0.9, but an Estimator.*ema\(0.99\)"):
+        made(api, estimator=0.9)(BATCHES[0], use_running_average=True)
+
+    class Own(jaxnorm.Estimator):
+        def init(self, shape, dtype=jnp.float32):
+            return {"median": jnp.zeros(shape), "scale": jnp.ones(shape)}
+
+    with pytest.raises(ValueError, match=r"\['median', 'scale'\].*needs mean and var"):
+        made(api, estimator=Own())(BATCHES[0], use_running_average=True)
+
+
+@each_api
+def test_batch_renormalisation_has_no_ghosts(api):
+    with pytest.raises(ValueError, match="ghost_size=2, but batch renormalisation"):
+        api.model(api.ours.BatchRenorm, BATCHES[0], 6, ghost_size=2)(
+            BATCHES[0], use_running_average=True
+        )
+
+
+class TestEquality:
+    """Norms that are made alike are equal, so that they share what is compiled."""
+
+    def norms(self):
+        yield jx.BatchNorm(6, rngs=nnx.Rngs(0))
+        yield jx.BatchNorm(6, estimator=KINDS["accumulating"][0], rngs=nnx.Rngs(0))
+        yield jx.BatchRenorm(6, rngs=nnx.Rngs(0))
+
+    def test_nnx_graphs_are_equal_and_models_can_be_averaged(self):
+        for one, other in zip(self.norms(), self.norms(), strict=True):
+            assert nnx.graphdef(one) == nnx.graphdef(other)
+            mean = jax.tree.map(lambda a, b: (a + b) / 2, one, other)
+            assert type(mean) is type(one)
+
+    def test_they_can_be_pickled(self):
+        for norm in self.norms():
+            again = pickle.loads(pickle.dumps(norm))
+            assert nnx.graphdef(again) == nnx.graphdef(norm)
+
+    def test_linen_modules_are_equal(self):
+        estimator = jaxnorm.skip_nonfinite(jaxnorm.ema(0.9, debias=True))
+        same = jaxnorm.skip_nonfinite(jaxnorm.ema(0.9, debias=True))
+        one, other = (jn.BatchRenorm(estimator=each) for each in (estimator, same))
+        assert (one, hash(one)) == (other, hash(other))
+        assert pickle.loads(pickle.dumps(one)) == one
+
+    def test_a_momentum_set_later_counts(self):
+        norm = jx.BatchNorm(6, rngs=nnx.Rngs(0))
+        norm.momentum = 0.0
+        norm(BATCHES[0])
+        chex.assert_trees_all_close(norm.mean[...], BATCHES[0].mean((0, 1)), rtol=1e-5)

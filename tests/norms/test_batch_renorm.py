@@ -88,12 +88,13 @@ def test_the_schedule_is_the_papers():
         ({"d_max": -1.0}, "d_max=-1.0, but it must be at least 0"),
         ({"r_max": float("nan")}, "r_max=nan"),
         ({"d_max": np.ones(3, np.float32)}, r"d_max has shape \(3,\)"),
+        ({"r_max": np.array(3, np.complex64)}, "complex64, but one real number"),
     ],
 )
 def test_limits_out_of_range_are_refused(x, limits, said):
     with pytest.raises(ValueError, match=said):
         batch_renorm(x, RUNNING, train=True, **limits)
-    if np.ndim(next(iter(limits.values()))) == 0:
+    if isinstance(next(iter(limits.values())), float):
         with pytest.raises(ValueError, match=said):
             renorm_schedule(**limits)
 
@@ -102,3 +103,23 @@ def test_limits_out_of_range_are_refused(x, limits, said):
 def test_a_schedule_that_ends_before_it_begins_is_refused(steps):
     with pytest.raises(ValueError, match="0 ≤ start < r_end and d_end"):
         renorm_schedule(**steps)
+
+
+def test_limits_that_grow_are_finite_and_those_that_do_not_may_be_infinite(x):
+    with pytest.raises(ValueError, match="limits that grow are finite"):
+        renorm_schedule(r_max=float("inf"))
+    y, _ = train(x, RUNNING, r_max=float("inf"), d_max=float("inf"))
+    np.testing.assert_allclose(
+        y, batch_norm(x, RUNNING, train=False)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("limit", ["3", None])
+def test_limits_that_are_no_numbers_are_refused(x, limit):
+    with pytest.raises(TypeError, match=f"r_max={limit!r}, but a real number"):
+        batch_renorm(x, RUNNING, train=True, r_max=limit)
+
+
+def test_schedules_made_alike_are_equal():
+    assert renorm_schedule(start=7) == renorm_schedule(start=7) != renorm_schedule()

@@ -102,6 +102,24 @@ def test_devices_have_ghosts_of_their_own_and_common_statistics(rng):
         chex.assert_trees_all_close(got, whole, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [3, 8])
+def test_an_explicit_mesh_changes_nothing(rng, size):
+    """Whether ghosts lie on one device each, or on several."""
+    x = jnp.asarray(rng.normal(2, 3, (16, 3)), jnp.float32)
+
+    def loss(x):
+        y, statistics = train(x, START, ghost_size=size)
+        return jnp.sum(jnp.sin(y)), statistics
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    expected = gradient(x)
+    with jax.set_mesh(jax.make_mesh((4,), ("devices",))):
+        sharded = jax.device_put(x, jax.sharding.PartitionSpec("devices"))
+        found = gradient(sharded)
+        assert found[0].sharding.spec[0] == "devices"
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_ghost_without_weight_gives_the_bias(rng):
     x = rng.normal(2, 3, (6, 3)).astype(np.float32)
     weights = np.arange(6)[:, None] < 3
@@ -115,7 +133,7 @@ def test_a_ghost_without_weight_gives_the_bias(rng):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (1.5, TypeError)])
 def test_a_size_that_is_none_is_refused_also_in_evaluation(size, error):
-    with pytest.raises(error, match=f"ghost_size={size}.*None makes no ghosts"):
+    with pytest.raises(error, match=f"ghost_size={size}, but"):
         batch_norm(jnp.ones((4, 3)), START, train=False, ghost_size=size)
 
 
