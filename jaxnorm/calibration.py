@@ -226,8 +226,8 @@ def at_norms(
 
     What is of no norm stays as it is; or is left out, if others are not wanted.
     """
-    if not isinstance(statistics, Mapping):
-        return statistics
+    if not _holds_norm(statistics):
+        return statistics if others else {}
     if _is_norm(statistics):
         return function(statistics, *more)
     return {
