@@ -26,6 +26,17 @@ hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("default")
 
 
+def pytest_configure(config):
+    """Compiles with less optimisation in the default run, which takes a fifth off it.
+
+    The slow run compiles as a user does. No backend is started yet, which reads the flags.
+    """
+    if config.getoption("markexpr") == "not slow":
+        os.environ["XLA_FLAGS"] += (
+            " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -140,7 +140,7 @@ SMALLEST = (1e-30, 1e-40)  # whose shares of a weighted sum underflow
     "epsilon",
     [0.0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1e-12, 1e-5))],
 )
-@pytest.mark.parametrize("n", [1, 2, 7, 59, 1000, 4096])
+@pytest.mark.parametrize("n", rows([1, 2, 7, 59, 1000, 4096], [1, 59, 4096]))
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_constant_feature_gives_its_bias(n, epsilon, weighted):
     """Also where Σx overflows, or Σx/n is off by some ulps."""
@@ -167,7 +167,7 @@ def test_a_constant_feature_has_no_gradient_by_its_scale(rng, weighted):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("start", [1.0, 1e4, 1e6, 1.7e9])
+@pytest.mark.parametrize("start", rows([1.0, 1e4, 1e6, 1.7e9], [1.0, 1.7e9]))
 def test_two_values_an_ulp_apart_are_no_constant(start, weighted):
     """Taking either for the mean of all is off by no more than rounding is."""
     one, ulp = np.float32(start), np.spacing(np.float32(start))

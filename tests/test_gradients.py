@@ -14,7 +14,7 @@ from tests.cases import cases, rows
     "case",
     rows(
         cases(["float32", "float64"]),
-        cases(["float32"], few=True) + cases(["float32"], ["float"]),
+        cases(["float32"], few=True),
     ),
     ids=str,
 )

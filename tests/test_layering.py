@@ -28,7 +28,13 @@ DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 
 
 # Each may import from those before it.
-SHARED = ("linen.parameters", "nnx.parameters", "linen.batch", "nnx.batch")
+SHARED = (
+    "linen.parameters",
+    "nnx.parameters",
+    "linen.state",
+    "linen.batch",
+    "nnx.batch",
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -42,9 +42,12 @@ def kept(f, x, *others):
     return sum(leaf.nbytes for leaf in jax.tree.leaves(vjp)) / x.nbytes
 
 
+WAYS = {"eager": lambda f: f, "jit": jax.jit}
+
+
 @pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_one_copy_of_x_is_kept(case, wrap):
+@pytest.mark.parametrize("way", rows(WAYS, ["jit"]))
+def test_one_copy_of_x_is_kept(case, way):
     """And the weights there are, once."""
     x, scale, bias, _ = case.arrays()
     weights = case.weights()
@@ -53,7 +56,7 @@ def test_one_copy_of_x_is_kept(case, wrap):
     def apply(*arrays):
         return case.apply(*arrays, weights=weights)
 
-    assert 1 <= kept(wrap(apply), x, scale, bias) <= 1.05 + more
+    assert 1 <= kept(WAYS[way](apply), x, scale, bias) <= 1.05 + more
 
 
 @pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
@@ -89,12 +92,26 @@ def test_it_stays_one_copy_through_the_module(train, dtype, out):
 @pytest.mark.parametrize(
     ("linen", "nnx", "shape"),
     [
-        (jn.LayerNorm(), jx.LayerNorm, (256, 256)),
-        (jn.RMSNorm(), jx.RMSNorm, (256, 256)),
-        (jn.GroupNorm(4), functools.partial(jx.GroupNorm, num_groups=4), (4, 16, 16, 8)),
-        (jn.InstanceNorm(), jx.InstanceNorm, (4, 16, 16, 8)),
+        pytest.param(
+            jn.LayerNorm(), jx.LayerNorm, (256, 256), marks=pytest.mark.slow, id="layer"
+        ),
+        pytest.param(
+            jn.RMSNorm(), jx.RMSNorm, (256, 256), marks=pytest.mark.slow, id="rms"
+        ),
+        pytest.param(
+            jn.GroupNorm(4),
+            functools.partial(jx.GroupNorm, num_groups=4),
+            (4, 16, 16, 8),
+            id="group",
+        ),
+        pytest.param(
+            jn.InstanceNorm(),
+            jx.InstanceNorm,
+            (4, 16, 16, 8),
+            marks=pytest.mark.slow,
+            id="instance",
+        ),
     ],
-    ids=["layer", "rms", "group", "instance"],
 )
 def test_it_stays_one_copy_through_the_modules_without_state(linen, nnx, shape, dtype):
     """Though promote_dtype would make one of x in float32."""

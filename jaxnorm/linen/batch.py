@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 from jaxnorm.axes import canonical_axes, take
 from jaxnorm.estimators import ema
 from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.linen.state import check_state, keep_state
 from jaxnorm.masking import one_weighting
 from jaxnorm.mode import resolve_train, resolve_update
-from jaxnorm.naming import named, state_like, unnamed
+from jaxnorm.naming import named
 from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.precision import as_floating
@@ -137,8 +138,9 @@ class BatchNorm(nn.Module):
             ema(self.momentum) if self.estimator is None else self.estimator,
             self.variables.get("batch_stats", {}),
         )
-        self._check_state(train, update)
-        kept, state = self._keep(estimator, features, update)
+        check_state(self, train, update)
+        kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
+        kept, state = keep_state(self, estimator, features, kept_in, update)
         scale = parameter(self, "scale", features)
         bias = parameter(self, "bias", features)
 
@@ -166,48 +168,3 @@ class BatchNorm(nn.Module):
     def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
         """The norm that this module holds the parameters and the state of."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
-
-    def _check_state(self, train: bool, update: bool) -> None:
-        if self.is_initializing():
-            return
-        where = "/".join(self.path) or type(self).__name__
-        if update and not self.is_mutable_collection("batch_stats"):
-            raise ValueError(
-                f"{where} is to train, but its statistics cannot be updated: the "
-                "collection 'batch_stats' is immutable; write "
-                "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
-                "updates it returns, or train=False; or update=False."
-            )
-        if not train and not self.has_variable("batch_stats", "mean"):
-            raise ValueError(
-                f"{where} is to normalise with running statistics, but there are none; "
-                "pass them to apply as {'params': ..., 'batch_stats': ...}."
-            )
-
-    def _keep(
-        self, estimator: Estimator, features: tuple[int, ...], update: bool
-    ) -> tuple[dict[str, Any], Any]:
-        """The variables that are kept, by name, and the state of the estimator of them.
-
-        What is not there is as at first, and made to stay if the state is updated. But how
-        many batches or samples went into a mean that is there, cannot be made up.
-        """
-        kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
-        like = state_like(estimator, features, kept_in)
-        missing = [n for n in named(like) if not self.has_variable("batch_stats", n)]
-        unknown = [each for each in missing if each in ("updates", "count")]
-        stays = update or self.is_initializing()
-        if unknown and "mean" not in missing and stays:
-            raise ValueError(
-                f"{'/'.join(self.path) or type(self).__name__} has statistics without "
-                f"{unknown}, by which its estimator tells how much they weigh; take these "
-                "from init's, and set what they are to be."
-            )
-        first = named(estimator.init(features, kept_in)) if missing else {}
-        kept = {
-            name: self.variable("batch_stats", name, lambda name=name: first[name])
-            for name in named(like)
-            if stays or name not in missing
-        }
-        values = {name: variable.value for name, variable in kept.items()}
-        return kept, unnamed(first | values, like)

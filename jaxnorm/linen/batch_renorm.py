@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxnorm.linen.batch import BatchNorm
+from jaxnorm.linen.state import where
 from jaxnorm.norms.batch_renorm import batch_renorm
 from jaxnorm.renorm_limits import Limits, check_no_ghosts, renorm_schedule
 from jaxnorm.wrappers import COLLECTORS
@@ -43,9 +44,8 @@ class BatchRenorm(BatchNorm):
             steps = self.variable("batch_stats", "steps", lambda: steps).value
         elif update:
             raise ValueError(
-                f"{'/'.join(self.path) or type(self).__name__} has statistics without "
-                "'steps', by which its limits grow; take them from init's, and set how "
-                "many batches it is to have been trained with."
+                f"{where(self)} has statistics without 'steps', by which its limits grow; "
+                "take them from init's, and set how many batches it was trained with."
             )
         r_max, d_max = self.limits(steps)
         result = batch_renorm(

@@ -196,11 +196,6 @@ class BatchNorm(nnx.Module):
                 kept[name][...] = jax.lax.stop_gradient(value.reshape(kept[name].shape))
         return y
 
-    def state(self) -> Any:
-        """The state of the estimator, its arrays of shape (num_features,) or ()."""
-        like = state_like(self._follower(), (self.num_features,), jnp.float32)
-        return unnamed({name: getattr(self, name)[...] for name in named(like)}, like)
-
     def _follower(self) -> Estimator:
         """What follows the batches."""
         return ema(self.momentum) if self.estimator is None else self.estimator

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from jaxnorm.calibration import check_collected, settled
 from jaxnorm.moments import Moments
-from jaxnorm.naming import named
 from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.wrappers import COLLECTORS
 
@@ -83,7 +82,11 @@ def calibrate(
     }
     check_collected(measured)
     for name, norm in _norms(model).items():
-        kept = {each: getattr(norm, each)[...] for each in named(norm.state())}
+        kept = {
+            each: variable[...]
+            for each, variable in vars(norm).items()
+            if isinstance(variable, nnx.BatchStat)
+        }
         for each, value in settled(kept, measured[name], unbiased=unbiased).items():
             getattr(norm, each)[...] = value
 

@@ -123,14 +123,14 @@ def batch_norm(
         moments = measure(x, reduced, weights)
         return normalized(x, weights, moments), moments
 
-    if not (train or update):
-        return normalized(x, weights, estimator.read(statistics)), statistics
-    ghosts = ghost_size if train else None
-    check_samples(x.shape, reduced, mapped=axis_name is not None and ghosts is None)
-    if ghosts is not None:
-        y, moments = by_ghosts(by_itself, x, weights, reduced[0], ghosts)
+    if train and ghost_size is not None:
+        check_samples(x.shape, reduced, mapped=False)
+        y, moments = by_ghosts(by_itself, x, weights, reduced[0], ghost_size)
         moments = synchronize(moments, axis_name, axis_index_groups)
-    else:
+    elif train or update:
+        check_samples(x.shape, reduced, mapped=axis_name is not None)
         moments = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
         y = normalized(x, weights, moments if train else estimator.read(statistics))
+    else:
+        return normalized(x, weights, estimator.read(statistics)), statistics
     return y, estimator.update(statistics, moments) if update else statistics

@@ -15,6 +15,7 @@ from flax import nnx
 import jaxnorm.nnx as jx
 from experiments import models
 from experiments.models import nnx as nnx_models
+from tests.cases import rows
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
@@ -180,7 +181,13 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("name", [each for each in CASES if each != "convolutional"])
+@pytest.mark.parametrize(
+    "name",
+    rows(
+        [each for each in CASES if each != "convolutional"],
+        ["fully connected", "seed"],
+    ),
+)
 def test_linen_and_nnx_compute_the_same_when_given_the_same(name, rng):
     case = SHORT.get(name, CASES[name])
     x = jnp.asarray(rng.normal(1, 2, (6, *case.shape)), jnp.float32)

@@ -56,8 +56,10 @@ def mapped(block):
 
 @pytest.mark.parametrize(
     ("transform", "x"),
-    [(scanned, X), (mapped, normal(4, 2, 3, 6))],
-    ids=["scan of remat", "vmap"],
+    [
+        pytest.param(scanned, X, id="scan of remat"),
+        pytest.param(mapped, normal(4, 2, 3, 6), id="vmap", marks=pytest.mark.slow),
+    ],
 )
 def test_does_under_a_lifted_transform_what_flax_does(transform, x):
     def results(library):

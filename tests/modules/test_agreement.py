@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.modules.apis import each_api, each_norm
+from tests.cases import rows
+from tests.modules.apis import NORMS, each_api, each_norm
 from tests.modules.drawing import A_SHAPE, cases
 
 pytestmark = pytest.mark.usefixtures("lenient")
@@ -62,8 +63,8 @@ def wide(tree):
 
 
 @each_api
-@each_norm
-@settings(max_examples=2)
+@pytest.mark.parametrize("norm", rows(NORMS, ["BatchNorm", "GroupNorm"]))
+@settings(max_examples=3)
 @given(st.data())
 def test_agrees_with_flax(api, norm, data):
     check(api, norm, data.draw(cases(api, norm, A_SHAPE)))

@@ -1,0 +1,62 @@
+"""The running statistics of a Linen norm, as variables of the collection `batch_stats`."""
+
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from jaxnorm.naming import named, state_like, unnamed
+from jaxnorm.running import Estimator
+
+
+def where(module: Any) -> str:
+    """What an error calls a module: its path in the model, or its type."""
+    return "/".join(module.path) or type(module).__name__
+
+
+def check_state(module: Any, train: bool, update: bool) -> None:
+    """Raises a ValueError if statistics are needed and missing, or cannot be updated."""
+    if module.is_initializing():
+        return
+    if update and not module.is_mutable_collection("batch_stats"):
+        raise ValueError(
+            f"{where(module)} is to train, but its statistics cannot be updated: the "
+            "collection 'batch_stats' is immutable; write "
+            "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
+            "updates it returns, or train=False; or update=False."
+        )
+    if not train and not module.has_variable("batch_stats", "mean"):
+        raise ValueError(
+            f"{where(module)} is to normalise with running statistics, but there are none; "
+            "pass them to apply as {'params': ..., 'batch_stats': ...}."
+        )
+
+
+def keep_state(
+    module: Any,
+    estimator: Estimator,
+    features: tuple[int, ...],
+    dtype: DTypeLike,
+    update: bool,
+) -> tuple[dict[str, Any], Any]:
+    """The variables that are kept, by name, and the state of the estimator of them.
+
+    What is not there is as at first, and made to stay if the state is updated. But how
+    many batches or samples went into a mean that is there, cannot be made up.
+    """
+    like = state_like(estimator, features, dtype)
+    missing = [name for name in named(like) if not module.has_variable("batch_stats", name)]
+    unknown = [each for each in missing if each in ("updates", "count")]
+    stays = update or module.is_initializing()
+    if unknown and "mean" not in missing and stays:
+        raise ValueError(
+            f"{where(module)} has statistics without {unknown}, by which its estimator "
+            "tells how much they weigh; take these from init's, and set what they are."
+        )
+    first = named(estimator.init(features, dtype)) if missing else {}
+    kept = {
+        name: module.variable("batch_stats", name, lambda name=name: first[name])
+        for name in named(like)
+        if stays or name not in missing
+    }
+    values = {name: variable.value for name, variable in kept.items()}
+    return kept, unnamed(first | values, like)
