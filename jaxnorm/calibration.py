@@ -9,9 +9,14 @@ from jax.core import Tracer
 from jaxtyping import Array
 from tqdm import tqdm
 
+from jaxnorm.batch_stats import (
+    at_norms,
+    check_collected_in,
+    collected_in,
+    nothing_collected,
+    with_collectors,
+)
 from jaxnorm.moments import Moments, unbiased_variance
-from jaxnorm.precision import accumulation_dtype
-from jaxnorm.wrappers import COLLECTORS
 
 
 def calibrate(
@@ -108,7 +113,7 @@ def collect_moments(
     >>> collect_moments(apply, variables, [second], start=some, progress=False).mean
     Array([4.], dtype=float32)
     """
-    nothing = at_norms(_nothing, variables.get("batch_stats", {}), others=False)
+    nothing = nothing_collected(variables.get("batch_stats", {}))
     if not jax.tree.leaves(nothing):
         raise ValueError(
             f"there is no batch norm in the variables, which hold {sorted(variables)}; "
@@ -116,13 +121,13 @@ def collect_moments(
         )
 
     collected = nothing if start is None else start
-    _check_alike(collected, nothing)
+    check_collected_in(collected, variables["batch_stats"])
 
     @jax.jit
     def step(variables: Any, collected: Any, batch: Any) -> Any:
-        collecting = at_norms(_with_collectors, variables["batch_stats"], collected)
+        collecting = with_collectors(variables["batch_stats"], collected)
         result = apply({**variables, "batch_stats": collecting}, batch)
-        return at_norms(_collected, _updates_of(result), others=False)
+        return collected_in(_updates_of(result))
 
     for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
         # Waited for, or batches would pile up, or be overwritten in a loader's buffer.
@@ -148,7 +153,7 @@ def with_moments(
     >>> with_moments(variables, collected)["batch_stats"]["norm"]["var"]
     Array([4.], dtype=float32)
     """
-    _check_alike(collected, at_norms(_nothing, variables["batch_stats"], others=False))
+    check_collected_in(collected, variables["batch_stats"])
     check_collected(
         {
             jax.tree_util.keystr(path, simple=True, separator="/"): moments
@@ -217,69 +222,6 @@ def check_collected(collected: Mapping[str, Moments]) -> None:
             "batch that has NaN or infinity, or put skip_nonfinite around the estimators. "
             "Nothing was changed."
         )
-
-
-def at_norms(
-    function: Callable[..., Any], statistics: Any, *more: Any, others: bool = True
-) -> Any:
-    """Maps the statistics of each norm, {"mean": ..., "var": ...}, in a nested mapping.
-
-    What is of no norm stays as it is; or is left out, if others are not wanted.
-    """
-    if not _holds_norm(statistics):
-        return statistics if others else {}
-    if _is_norm(statistics):
-        return function(statistics, *more)
-    return {
-        name: at_norms(function, value, *(each.get(name) for each in more), others=others)
-        for name, value in statistics.items()
-        if others or _holds_norm(value)
-    }
-
-
-def _is_norm(statistics: Mapping[str, Any]) -> bool:
-    """Whether mean and var are arrays; modules may be called so, too."""
-    return all(
-        name in statistics and not isinstance(statistics[name], Mapping)
-        for name in ("mean", "var")
-    )
-
-
-def _holds_norm(statistics: Any) -> bool:
-    return isinstance(statistics, Mapping) and (
-        _is_norm(statistics) or any(map(_holds_norm, statistics.values()))
-    )
-
-
-def _check_alike(collected: Any, expected: Any) -> None:
-    """Raises a ValueError unless what was collected is of the norms expected."""
-    given, wanted = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
-            for path, leaf in jax.tree.leaves_with_path(each)
-        }
-        for each in (collected, expected)
-    )
-    if given != wanted:
-        different = sorted(set(given.items()) ^ set(wanted.items()))
-        raise ValueError(
-            "what was collected is of another network than the variables: they differ in "
-            f"{different[:4]}; give the variables that it was collected with."
-        )
-
-
-def _nothing(statistics: Mapping[str, Any]) -> Moments:
-    """In at least float32, and on the devices that the statistics are on."""
-    dtype = accumulation_dtype(jnp.result_type(statistics["mean"]))
-    return Moments(*(jnp.zeros_like(statistics["mean"], dtype) for _ in Moments._fields))
-
-
-def _with_collectors(statistics: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
-    return {**statistics, **dict(zip(COLLECTORS, moments, strict=True))}
-
-
-def _collected(statistics: Mapping[str, Any]) -> Moments:
-    return Moments(*(statistics[name] for name in COLLECTORS))
 
 
 def _is_finite(moments: Moments) -> bool:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 LAYERS = (
     ("linen", "nnx"),
     ("folding", "calibration", "diagnostics", "interop", "scaling"),
-    ("norms", "weights"),
+    ("norms", "weights", "batch_stats"),
     ("wrappers",),
     ("estimators",),
     ("naming",),
