@@ -1,6 +1,7 @@
 """Eight host devices, and JAX as strict as it gets, for every test."""
 
 import os
+import signal
 
 # Before jax is imported: it reads this once.
 os.environ["XLA_FLAGS"] = (
@@ -31,6 +32,9 @@ def pytest_configure(config):
 
     The slow run compiles as a user does. No backend is started yet, which reads the flags.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in the background of a shell. What tests interrupt would ignore it, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("markexpr") == "not slow":
         os.environ["XLA_FLAGS"] += (
             " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
