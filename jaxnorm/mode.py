@@ -5,22 +5,20 @@ from typing import Any
 import numpy as np
 
 
-def check_train(**flags: Any) -> None:
-    """Raises a TypeError unless each flag is True or False."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(
-                f"{name}={flag!r}, but True or False is expected: train=True to normalise "
-                "with the batch and update the statistics, train=False to use the running "
-                "ones. Under jax.jit, mark it static."
-            )
-
-
-def check_flags(**flags: Any) -> None:
+def check_flags(mend: str = "", /, **flags: Any) -> None:
     """Raises a TypeError unless each is True or False, and not a number in its place."""
     for name, flag in flags.items():
         if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"{name}={flag!r}, but True or False is expected.")
+            raise TypeError(f"{name}={flag!r}, but True or False is expected{mend}.")
+
+
+def check_train(**flags: Any) -> None:
+    """Raises a TypeError unless each flag is True or False."""
+    check_flags(
+        ": train=True to normalise with the batch and update the statistics, train=False "
+        "to use the running ones. Under jax.jit, mark it static",
+        **flags,
+    )
 
 
 def resolve_train(**flags: bool | None) -> bool:
