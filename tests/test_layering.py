@@ -29,6 +29,8 @@ DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 
 # Each may import from those before it.
 SHARED = (
+    "linen.watching",
+    "nnx.watching",
     "linen.parameters",
     "nnx.parameters",
     "linen.state",

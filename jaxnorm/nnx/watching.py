@@ -1,0 +1,52 @@
+"""What goes into the modules of an NNX model, and what comes out of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+# `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
+Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Watched(nnx.Module):
+    """A module in whose place, and as which, this one is called."""
+
+    def __init__(self, path: str, module: nnx.Module, around: Around):
+        self.path = path
+        self.module = module
+        self.around = around
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What `around` makes of the call."""
+        return self.around(self.path, self.module, self.module, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else is asked for is the module's."""
+        if name == "module" or name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+
+def replaced(model: Any, replacement: Callable[[str, Any], Any]) -> Any:
+    """A copy of the model, whose modules are `replacement(path, module)`.
+
+    The path is that of the module's variables, its parts joined by "/". The copy shares
+    nothing with the model: what changes one changes nothing of the other.
+    """
+
+    def at(path: tuple[Any, ...], node: Any) -> Any:
+        is_module = isinstance(node, nnx.Module)
+        return replacement("/".join(map(str, path)), node) if is_module else node
+
+    return nnx.recursive_map(at, nnx.clone(model))
+
+
+def watched(model: Any, kinds: tuple[type, ...], around: Around) -> Any:
+    """A copy of the model, whose modules of these kinds are called through `around`."""
+    return replaced(
+        model,
+        lambda path, module: (
+            Watched(path, module, around) if isinstance(module, kinds) else module
+        ),
+    )
