@@ -11,6 +11,10 @@ from jaxnorm.estimators import Statistics as Statistics
 from jaxnorm.estimators import cumulative as cumulative
 from jaxnorm.estimators import ema as ema
 from jaxnorm.estimators import population as population
+from jaxnorm.folding import Affine as Affine
+from jaxnorm.folding import as_affine as as_affine
+from jaxnorm.folding import fold_input as fold_input
+from jaxnorm.folding import fold_output as fold_output
 from jaxnorm.measurement import measure as measure
 from jaxnorm.measurement import measure_about_zero as measure_about_zero
 from jaxnorm.measurement import measure_groups as measure_groups

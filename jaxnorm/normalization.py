@@ -141,7 +141,7 @@ def _normalize(
     # Cleared before as well, for NaN behind a mask to pass unseen by jax_debug_nans.
     x = clear(jnp.asarray(x, moments.mean.dtype), usable)
     centred = clear(x - moments.mean, usable)
-    inverse = _inverse_deviation(moments.var, epsilon)
+    inverse = inverse_deviation(moments.var, epsilon)
     if rounding == "twice":
         scale, bias, normalized = (
             _rounded(each, dtype) for each in (scale, bias, centred * inverse)
@@ -203,7 +203,7 @@ def _differential(
     _, mean, var = moments
     usable = _usable(x, moments, weights)
     x = clear(jnp.asarray(x, mean.dtype), usable)
-    inverse = _inverse_deviation(var, epsilon)
+    inverse = inverse_deviation(var, epsilon)
     # Of y's type: it varies along each mapped axis along which one of the operands does.
     nothing = jnp.zeros_like(clear(x + mean + scale + bias, usable))
     dy = dshift = dgain = jnp.zeros_like(mean)
@@ -256,7 +256,7 @@ def _usable(x: Operand, moments: Moments, weights: Operand | None) -> Array | No
     return weighted(jnp.asarray(weights)) | (jnp.isfinite(x) & (moments.count > 0))
 
 
-def _inverse_deviation(var: Array, epsilon: float) -> Array:
+def inverse_deviation(var: Array, epsilon: float) -> Array:
     """The factor (σ² + ε)^−½: 0 for a constant even if ε is, NaN if σ² overflowed."""
     shifted = var + epsilon
     # A factor of 0 would give β for every x, where a large deviation is meant.

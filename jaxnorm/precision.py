@@ -49,7 +49,7 @@ def check_count(**named: Any) -> None:
             raise ValueError(f"{name}={value}, but it must be at least 1.")
 
 
-def as_floating(x: ArrayLike) -> Float[Array, "..."]:
+def as_floating(x: ArrayLike, name: str = "x") -> Float[Array, "..."]:
     """`x` as an array, refused with a TypeError unless its dtype is a real floating one.
 
     Integers are not converted silently: a normalised integer is not an integer, and
@@ -59,13 +59,13 @@ def as_floating(x: ArrayLike) -> Float[Array, "..."]:
         x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(
-            f"x has dtype {x.dtype}, but a real floating dtype is expected; "
-            "normalise jnp.real(x) and jnp.imag(x), or jnp.abs(x), instead."
+            f"{name} has dtype {x.dtype}, but a real floating dtype is expected; "
+            f"give jnp.real({name}) and jnp.imag({name}), or jnp.abs({name}), instead."
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"x has dtype {x.dtype}, but a floating dtype is expected; "
-            "convert it first, as in x.astype(jnp.float32)."
+            f"{name} has dtype {x.dtype}, but a floating dtype is expected; "
+            f"convert it first, as in {name}.astype(jnp.float32)."
         )
     return x
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 # what the files of its folder share.
 LAYERS = (
     ("linen", "nnx"),
+    ("pairs",),
     ("folding", "calibration", "diagnostics", "interop", "scaling"),
     ("norms", "weights", "batch_stats"),
     ("wrappers",),
@@ -22,7 +23,7 @@ LAYERS = (
     ("measurement",),
     ("two_pass", "groups", "ghosts"),
     ("moments", "masking"),
-    ("axes", "precision", "mode"),
+    ("axes", "precision", "mode", "dataflow"),
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 
@@ -36,6 +37,10 @@ SHARED = (
     "linen.state",
     "linen.batch",
     "nnx.batch",
+    "linen.batch_renorm",
+    "nnx.batch_renorm",
+    "linen.pairs",
+    "nnx.pairs",
 )
 
 

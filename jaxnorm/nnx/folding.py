@@ -1,0 +1,118 @@
+"""An NNX model without the norms that could be folded into its layers."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxnorm.mode import resolve_train
+from jaxnorm.nnx.pairs import LAYERS, NORMS, modes_of, variables_of, watch
+from jaxnorm.nnx.watching import replaced
+from jaxnorm.pairs import Report, fold_pairs, pair
+
+
+class Folding(NamedTuple):
+    """What `fold` makes of an NNX model.
+
+    Attributes:
+      model: a copy, with `Folded` in place of norms that are folded.
+      report: what became of each norm.
+    """
+
+    model: Any
+    report: Report
+
+
+def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
+    """A trained model without its batch norms, folded into the layers beside them.
+
+    See `jaxnorm.linen.fold` for which norms are folded, and for the source.
+
+    Args:
+      model: with norms of jaxnorm or flax, after `model.eval()`. It is not changed.
+      args: what the model is called with, of whose arrays only shapes and dtypes count;
+        they may be `jax.ShapeDtypeStruct`s.
+      kwargs: likewise.
+
+    Returns:
+      Folding(model, report); the model is a copy that shares nothing with the one given.
+
+    Raises:
+      ValueError: the model called no norm with running statistics.
+
+    >>> import jaxnorm.nnx as jx
+    >>> rngs = nnx.Rngs(0)
+    >>> model = nnx.Sequential(nnx.Linear(3, 2, rngs=rngs), jx.BatchNorm(2, rngs=rngs))
+    >>> model.eval()
+    >>> folded = fold(model, jax.ShapeDtypeStruct((1, 3), "float32"))
+    >>> print(folded.report)
+    1 of 1 norms folded:
+    layers/1  folded into layers/0 before it
+    """
+    watcher, flow, modules = watch(model, *args, **kwargs)
+    if not watcher.norms:
+        raise ValueError(
+            f"{type(model).__name__} called no batch norm of jaxnorm.nnx or flax.nnx; "
+            "there is nothing to fold."
+        )
+    arrays = {path: variables_of(modules[path]) for path in modules}
+    found = pair(flow, watcher.layers, watcher.norms)
+    report, changed = fold_pairs(found, watcher.layers, watcher.norms, arrays)
+    gone = {each.norm: watcher.norms[each.norm].dtype for each in report.folded}
+
+    def replacement(path: str, module: Any) -> Any:
+        if path in gone and isinstance(module, NORMS):
+            return Folded(path, gone[path])
+        if path in changed and isinstance(module, tuple(LAYERS)):
+            module.kernel[...] = changed[path]["kernel"]
+            if module.bias is None:
+                module.use_bias, module.bias = True, nnx.Param(changed[path]["bias"])
+            else:
+                module.bias[...] = changed[path]["bias"]
+        return module
+
+    return Folding(replaced(model, replacement), report)
+
+
+class Folded(nnx.Module):
+    """In place of a norm that is folded into a layer: it changes nothing but the dtype."""
+
+    def __init__(self, path: str, dtype: Any):
+        self.path = path
+        self.dtype = dtype
+        self.use_running_average = True
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        use_running_average: bool | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        train: bool | None = None,
+        update: bool | None = None,
+    ) -> Float[Array, "..."]:
+        """x, in the dtype of the norm's output.
+
+        Raises:
+          ValueError: the norm is to train.
+        """
+        called = (x, use_running_average), {"train": train, "update": update}
+        if any(modes_of(self, *called)):
+            raise ValueError(
+                f"{self.path} is folded into the layer beside it, with the statistics that "
+                "it had, and cannot train any more; write model.eval(), or train the model "
+                "it is of."
+            )
+        return jnp.asarray(x, self.dtype)
+
+    def set_view(
+        self, use_running_average: bool | None = None, train: bool | None = None
+    ) -> None:
+        """Sets the mode, as of `BatchNorm`."""
+        if use_running_average is not None or train is not None:
+            self.use_running_average = not resolve_train(
+                train=train, use_running_average=use_running_average
+            )
