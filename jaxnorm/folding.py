@@ -68,7 +68,7 @@ def as_affine(
     """
     if epsilon < 0:
         raise ValueError(f"epsilon={epsilon}, but it is added to a variance: give one ≥ 0.")
-    shape = jnp.shape(named(statistics).get("mean", ()))
+    shape = jnp.shape(named(statistics).get("mean", 0.0))
     _, mean, var = estimator.read(as_statistics(statistics, estimator, shape))
     gain = jnp.ones_like(mean) if scale is None else _expected(scale, "scale", shape)
     shift = jnp.zeros_like(mean) if bias is None else _expected(bias, "bias", shape)

@@ -268,12 +268,13 @@ def _layer_before(
         return "", f"it normalises what {source.made_by} gives"
     if path not in layers:
         return "", f"it normalises the output of {path}"
-    uses = flow.uses[f"{path}:out"]
-    if uses != [f"{norm}:in"]:
-        others = sorted(set(uses) - {f"{norm}:in"})
-        return "", f"the output of {path} before it also goes to {_list(others)}"
-    features = layers[path].shapes["kernel"][layers[path].layout.index("O")]
-    return _checked(flow, layers, path, found, features)
+    layer = layers[path]
+    features = layer.shapes["kernel"][layer.layout.index("O")]
+    refusal = _refusal(flow, layer, path, found, features)
+    others = set(flow.uses[f"{path}:out"]) - {f"{norm}:in"}
+    if not refusal and others:
+        refusal = f"the output of {path} also goes to {_list(others)}"
+    return "" if refusal else path, refusal
 
 
 def _layer_after(
@@ -282,26 +283,25 @@ def _layer_after(
     """The layer that its output goes into, or "", and why there is none."""
     uses = flow.uses[f"{norm}:out"]
     paths = [each.removesuffix(":in") for each in uses if each.endswith(":in")]
-    if len(uses) != 1 or paths[:1] != paths or not paths or paths[0] not in layers:
-        return "", f"its output goes to {_list(sorted(set(uses)))}"
-    layer = layers[paths[0]]
-    if layer.fills:
-        return "", f"{paths[0]} behind it pads with zeros, or is transposed"
-    features = layer.shapes["kernel"][layer.layout.index("I")] * layer.groups
-    return _checked(flow, layers, paths[0], found, features)
-
-
-def _checked(
-    flow: Dataflow, layers: Mapping[str, Layer], path: str, norm: Norm, features: int
-) -> tuple[str, str]:
-    """The layer's path, if a norm may be folded into so many of its features."""
+    if len(uses) != 1 or not paths or paths[0] not in layers:
+        return "", f"its output goes to {_list(set(uses))}"
+    path = paths[0]
     layer = layers[path]
+    if layer.fills:
+        return "", f"{path} behind it pads with zeros, or is transposed"
+    features = layer.shapes["kernel"][layer.layout.index("I")] * layer.groups
+    refusal = _refusal(flow, layer, path, found, features)
+    return "" if refusal else path, refusal
+
+
+def _refusal(flow: Dataflow, layer: Layer, path: str, norm: Norm, features: int) -> str:
+    """Why a norm may not be folded into so many features of a layer; "" if it may."""
     refusal = layer.refusal or _usage(flow, path, layer.shapes, once=True)
     if refusal:
-        return "", f"{path} {refusal}"
+        return f"{path} {refusal}"
     if norm.shapes["mean"] != (features,):
-        return "", f"{path} has {features} features, it {norm.shapes['mean']}"
-    return path, ""
+        return f"{path} has {features} features, but it has {norm.shapes['mean']}"
+    return ""
 
 
 def _usage(
@@ -324,8 +324,8 @@ def _usage(
     return ""
 
 
-def _list(uses: list[str]) -> str:
-    return ", ".join(each.removesuffix(":in") for each in uses) or "nothing"
+def _list(uses: set[str]) -> str:
+    return ", ".join(sorted(each.removesuffix(":in") for each in uses)) or "nothing"
 
 
 def fold_pairs(

@@ -1,10 +1,11 @@
 """A Linen model without the norms that could be folded into its layers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxnorm.linen.pairs import LAYERS, NORMS, modes_of, variables_at, watch
 from jaxnorm.linen.watching import watching
@@ -47,7 +48,7 @@ def fold(
       variables: of the model, `{"params": ..., "batch_stats": ...}`. They are not changed.
       args: what `model.apply` takes, besides: inputs, of which only shapes and dtypes
         count, and which may be `jax.ShapeDtypeStruct`s.
-      kwargs: likewise, such as train=False, or method=.
+      kwargs: likewise, such as train=False; what method= says is what is folded.
 
     Returns:
       Folding(model, variables, report). `folded.model.apply(folded.variables, x, ...)` is
@@ -80,9 +81,8 @@ def fold(
     report, changed = fold_pairs(found, watcher.layers, watcher.norms, arrays)
     gone = {each.norm: watcher.norms[each.norm].dtype for each in report.folded}
     biased = tuple(path for path in changed if "bias" not in watcher.layers[path].shapes)
-    return Folding(
-        Folded(model, gone, biased), _without(dict(variables), gone, changed), report
-    )
+    folded = Folded(model, tuple(gone.items()), biased, kwargs.get("method"))
+    return Folding(folded, _without(dict(variables), gone, changed), report)
 
 
 class Folded(nn.Module):
@@ -90,13 +90,15 @@ class Folded(nn.Module):
 
     Attributes:
       model: as it was.
-      norms: by their paths the dtypes of the outputs of those that are gone.
+      norms: the paths of those that are gone, each with the dtype of its output.
       biased: the paths of layers that had no bias, and have one now.
+      method: what is called of the model, by its name or itself; None is `__call__`.
     """
 
     model: nn.Module
-    norms: Mapping[str, Any]
+    norms: tuple[tuple[str, Any], ...]
     biased: tuple[str, ...]
+    method: str | Callable[..., Any] | None = None
 
     def setup(self) -> None:
         """Its variables are those of the model, under the same names."""
@@ -108,22 +110,25 @@ class Folded(nn.Module):
         Raises:
           ValueError: a norm that is folded is to train.
         """
-        depth = len(self.path)
+        depth, dtypes = len(self.path), dict(self.norms)
 
         def around(path: str, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
             path = "/".join(path.split("/")[depth:])
-            if path in self.norms and isinstance(module, NORMS):
+            if path in dtypes and isinstance(module, NORMS):
                 _check_evaluates(path, *modes_of(module, args, kwargs))
                 x = args[0] if args else kwargs["x"]
-                return x.astype(self.norms[path])
+                return x.astype(dtypes[path])
             y = call(*args, **kwargs)
             if path in self.biased and isinstance(module, tuple(LAYERS)):
                 bias = nn.meta.unbox(module.get_variable("params", "bias"))
-                y = y + bias.astype(y.dtype)
+                y = y + jnp.expand_dims(bias.astype(y.dtype), tuple(range(y.ndim - 1)))
             return y
 
+        method = self.method or "__call__"
+        if isinstance(method, str):
+            method = getattr(type(self.model), method)
         with watching(around):
-            return self.model(*args, **kwargs)
+            return method(self.model, *args, **kwargs)
 
 
 def _check_evaluates(path: str, train: bool, update: bool) -> None:

@@ -28,6 +28,8 @@ def watch(
 ) -> tuple[Watcher, Dataflow]:
     """The layers and norms that a model calls, and what goes from one to the other."""
     watcher = Watcher(LAYERS, NORMS, _variables_of, modes_of)
+    # Or a norm that trains could not be called, and told from others.
+    kwargs = {"mutable": ["batch_stats"], **kwargs}
     leaves, structure = jax.tree.flatten((args, kwargs))
     arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
 

@@ -25,7 +25,7 @@ NORMS = (BatchNorm, BatchRenorm, nnx.BatchNorm)
 def watch(
     model: nnx.Module, *args: Any, **kwargs: Any
 ) -> tuple[Watcher, Dataflow, dict[str, Any]]:
-    """What a model calls, what goes from one to the other, and the modules by their paths."""
+    """What a model calls, how that is connected, and the modules by their paths."""
     watcher = Watcher(LAYERS, NORMS, variables_of, modes_of)
     copy = watched(model, (*LAYERS, *NORMS), watcher)
     graph, state = nnx.split(copy)

@@ -1,0 +1,441 @@
+"""Folding a model: which norms, into which layers, and that nothing else changes."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxnorm
+import jaxnorm.linen as jn
+import jaxnorm.nnx as jx
+from jaxnorm.pairs import Fold
+
+X = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+
+
+class Linen(nn.Module):
+    """A residual network, and what may be folded into what in it."""
+
+    dtype: object = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        x = conv(8, use_bias=False, name="stem")(x)
+        x = nn.relu(jn.BatchNorm(train=train, name="behind_stem")(x))
+        y = conv(8, feature_group_count=8, strides=2, name="depthwise")(x)
+        y = nn.BatchNorm(use_running_average=not train, name="behind_depthwise")(y)
+        x = nn.relu(y + conv(8, kernel_size=(1, 1), strides=2, name="shortcut")(x))
+        x = jn.BatchNorm(train=train, name="before_valid")(x)
+        x = conv(6, padding="VALID", name="valid")(x)
+        x = jn.BatchNorm(train=train, axis=-1, name="behind_valid")(x)
+        x = nn.ConvTranspose(5, (3, 3), strides=(2, 2), name="transposed")(x)
+        x = jn.BatchRenorm(train=train, use_scale=False, name="behind_transposed")(x)
+        x = nn.tanh(x).mean((1, 2))
+        x = jn.BatchNorm(train=train, name="before_dense", momentum=0.5)(x)
+        return nn.Dense(4, dtype=self.dtype, name="dense")(x)
+
+
+FOLDS = (
+    Fold("behind_stem", "stem", behind=True),
+    Fold("behind_depthwise", "depthwise", behind=True),
+    Fold("before_valid", "valid", behind=False),
+    Fold("behind_valid", "valid", behind=True),
+    Fold("behind_transposed", "transposed", behind=True),
+    Fold("before_dense", "dense", behind=False),
+)
+
+
+class NNX(nnx.Module):
+    """The same, in NNX."""
+
+    def __init__(self, rngs, dtype=None):
+        conv = functools.partial(nnx.Conv, kernel_size=(3, 3), dtype=dtype, rngs=rngs)
+        self.stem = conv(3, 8, use_bias=False)
+        self.behind_stem = jx.BatchNorm(8, rngs=rngs)
+        self.depthwise = conv(8, 8, feature_group_count=8, strides=2)
+        self.behind_depthwise = nnx.BatchNorm(8, rngs=rngs)
+        self.shortcut = conv(8, 8, kernel_size=(1, 1), strides=2)
+        self.before_valid = jx.BatchNorm(8, rngs=rngs, estimator=jaxnorm.population())
+        self.valid = conv(8, 6, padding="VALID")
+        self.behind_valid = jx.BatchNorm(6, rngs=rngs)
+        self.transposed = nnx.ConvTranspose(6, 5, (3, 3), strides=(2, 2), rngs=rngs)
+        self.behind_transposed = jx.BatchRenorm(5, use_scale=False, rngs=rngs)
+        self.before_dense = jx.BatchNorm(5, rngs=rngs, momentum=0.5)
+        self.dense = nnx.Linear(5, 4, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.behind_stem(self.stem(x)))
+        y = self.behind_depthwise(self.depthwise(x))
+        x = nnx.relu(y + self.shortcut(x))
+        x = self.behind_valid(self.valid(self.before_valid(x)))
+        x = nnx.tanh(self.behind_transposed(self.transposed(x)))
+        return self.dense(self.before_dense(x.mean((1, 2))))
+
+
+def filled(shapes):
+    """Arrays of these shapes, as after training; nothing is compiled to make them."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, like):
+        if not jnp.issubdtype(like.dtype, jnp.floating):
+            return jnp.zeros(like.shape, like.dtype)
+        spread = rng.uniform(0.5, 1.5, like.shape)
+        signed = spread if {"var", "scale"} & set(path) else rng.normal(size=like.shape)
+        return jnp.asarray(signed / math.sqrt(max(1, like.ndim)), like.dtype)
+
+    def name(path):
+        return [jax.tree_util.keystr((key,), simple=True) for key in path]
+
+    return jax.tree.map_with_path(
+        lambda path, like: jnp.asarray(fill(name(path), like)), shapes
+    )
+
+
+def variables_of(model, *args, **kwargs):
+    return filled(jax.eval_shape(functools.partial(model.init, **kwargs), *args))
+
+
+@pytest.fixture(scope="module")
+def linen():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return variables_of(Linen(), jax.random.key(0), X, train=False)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        model = nnx.eval_shape(lambda: NNX(nnx.Rngs(0)))
+        nnx.update(model, filled(nnx.state(model)))
+        model.eval()
+        return model
+
+
+def close(y, expected):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * scale)
+
+
+def statistics_in(compiled):
+    """How often a compiled program takes a root, as norms by running statistics do."""
+    return compiled.as_text().count("rsqrt")
+
+
+@pytest.mark.usefixtures("lenient")
+class TestLinen:
+    def test_every_norm_that_can_be_is_folded(self, linen):
+        shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+        model, variables, report = jn.fold(Linen(), linen, shape, train=False)
+        assert report.norms == FOLDS
+        assert set(variables) == {"params"}
+        assert not {each.norm for each in FOLDS} & set(variables["params"])
+        before = jax.jit(functools.partial(Linen().apply, train=False))
+        after = jax.jit(functools.partial(model.apply, train=False))
+        close(after(variables, X), before(linen, X))
+        assert statistics_in(before.lower(linen, X).compile()) > 0
+        assert statistics_in(after.lower(variables, X).compile()) == 0
+
+    def test_what_is_given_stays(self, linen):
+        copy = jax.tree.map(jnp.copy, linen)
+        jn.fold(Linen(), linen, X, train=False)
+        assert jax.tree.structure(copy) == jax.tree.structure(linen)
+        jax.tree.map(np.testing.assert_array_equal, copy, linen)
+
+    def test_it_cannot_train_any_more(self, linen):
+        model, variables, _ = jn.fold(Linen(), linen, X, train=False)
+        with pytest.raises(ValueError, match="behind_stem is folded"):
+            model.apply(variables, X, train=True, mutable=["batch_stats"])
+
+    def test_norms_that_train_are_kept(self, linen):
+        report = jn.fold(Linen(), linen, X, train=True).report
+        assert not report.folded
+        assert all("normalises with the batch" in each.reason for each in report.kept)
+
+    @pytest.mark.slow
+    def test_in_bfloat16_the_error_is_that_of_the_dtype(self, linen):
+        model, variables, report = jn.fold(Linen(jnp.bfloat16), linen, X, train=False)
+        assert report.norms == FOLDS
+        exact, before, after = (
+            np.asarray(each, np.float32)
+            for each in (
+                Linen().apply(linen, X, train=False),
+                Linen(jnp.bfloat16).apply(linen, X, train=False),
+                model.apply(variables, X, train=False),
+            )
+        )
+        scale = np.abs(exact).max()
+        assert np.abs(after - exact).max() < 0.03 * scale
+        assert np.abs(before - exact).max() < 0.03 * scale
+
+    def test_a_folded_model_is_a_module(self, linen):
+        folded = jn.fold(Linen(), linen, X, train=False)
+
+        class Outer(nn.Module):
+            def setup(self):
+                self.inner = folded.model
+
+            def __call__(self, x):
+                return self.inner(x, train=False)
+
+        y = Outer().apply({"params": {"inner": folded.variables["params"]}}, X)
+        close(y, Linen().apply(linen, X, train=False))
+        assert hash(folded.model) == hash(folded.model)
+
+    def test_another_method_is_folded_by_its_name(self):
+        class Encoder(nn.Module):
+            def setup(self):
+                self.dense, self.norm = nn.Dense(2), jn.BatchNorm(train=False)
+
+            def encode(self, x):
+                return self.norm(self.dense(x))
+
+            def __call__(self, x):
+                return nn.relu(self.encode(x))
+
+        x = X[0, 0]
+        variables = variables_of(Encoder(), jax.random.key(0), x)
+        for method in ("encode", Encoder.encode):
+            folded = jn.fold(Encoder(), variables, x, method=method)
+            close(
+                folded.model.apply(folded.variables, x),
+                Encoder().apply(variables, x, method="encode"),
+            )
+
+    def test_boxes_of_parameters_stay(self):
+        boxed = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
+        model = nn.Sequential([nn.Dense(2, kernel_init=boxed), jn.BatchNorm(train=False)])
+        variables = model.init(jax.random.key(0), X[0, 0])
+        kernel = jn.fold(model, variables, X[0, 0]).variables["params"]["layers_0"][
+            "kernel"
+        ]
+        assert kernel.names == (None, "model")
+
+
+@pytest.mark.usefixtures("lenient")
+class TestNNX:
+    def test_every_norm_that_can_be_is_folded(self, trained):
+        model, report = jx.fold(trained, jax.ShapeDtypeStruct(X.shape, X.dtype))
+        assert report.norms == FOLDS
+        close(model(X), trained(X))
+        assert not jax.tree.leaves(nnx.state(model, nnx.BatchStat))
+        graph, state = nnx.split(model)
+        after = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+        assert statistics_in(after.lower(state, X).compile()) == 0
+
+    def test_what_is_given_stays(self, trained):
+        copy = nnx.clone(trained)
+        jx.fold(trained, X)
+        assert nnx.graphdef(copy) == nnx.graphdef(trained)
+        before, after = nnx.state(copy), nnx.state(trained)
+        jax.tree.map(np.testing.assert_array_equal, before, after)
+        assert trained.stem.bias is None
+
+    def test_it_cannot_train_any_more(self, trained):
+        model, _ = jx.fold(trained, X)
+        model.train()
+        with pytest.raises(ValueError, match="behind_stem is folded"):
+            model(X)
+        model.eval()
+        close(model(X), trained(X))
+
+    def test_norms_that_train_are_kept(self, trained):
+        model = nnx.clone(trained)
+        model.train()
+        report = jx.fold(model, X).report
+        assert not report.folded
+        assert all("normalises with the batch" in each.reason for each in report.kept)
+
+
+class Standardised(nn.Dense):
+    """A layer that uses its kernel in its own way: a scale of it has no effect."""
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        return x @ (kernel / jnp.linalg.norm(kernel, axis=0))
+
+
+def norm(**arguments):
+    return jn.BatchNorm(train=False, name="norm", **arguments)
+
+
+def twice(x):
+    dense = nn.Dense(4, name="dense")
+    return norm()(dense(x)) + dense(x)
+
+
+def shared_output(x):
+    y = nn.Dense(4, name="dense")(x)
+    return norm()(y) + y
+
+
+def tied(x):
+    dense = nn.Dense(4, use_bias=False, name="dense")
+    y = norm()(dense(x))
+    return nn.relu(y) @ dense.variables["params"]["kernel"].T
+
+
+def scanned(x):
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.relu(norm()(nn.Dense(4, name="dense")(x))), None
+
+    axes = {"params": 0, "batch_stats": 0}
+    return nn.scan(Body, axes, split_rngs={"params": True}, length=2)(name="all")(x, None)[
+        0
+    ]
+
+
+def mapped(x):
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return norm()(nn.Dense(4, name="dense")(x))
+
+    axes = {"params": 0, "batch_stats": 0}
+    return nn.vmap(Body, axes, split_rngs={"params": True})(name="all")(x)
+
+
+UNSAFE = {
+    "the layer is used twice": (twice, "dense is called 2 times"),
+    "its output is used twice": (shared_output, "also goes to add"),
+    "the kernel is used elsewhere": (tied, "dense shares its kernel"),
+    "an activation between": (
+        lambda x: norm()(nn.relu(nn.Dense(4)(x))),
+        "it normalises what max in relu gives; and its output goes to the output",
+    ),
+    "a reshape between": (
+        lambda x: norm()(nn.Dense(8)(x).reshape(-1, 2, 4)),
+        "it normalises what reshape gives",
+    ),
+    "dropout that drops": (
+        lambda x: norm()(nn.Dropout(0.5, deterministic=False)(nn.Dense(4)(x))),
+        "it normalises what select_n",
+    ),
+    "zero padding behind it": (
+        lambda x: nn.Conv(2, (3,), name="conv")(norm()(nn.relu(x))),
+        "conv behind it pads with zeros",
+    ),
+    "a transposed layer behind it": (
+        lambda x: nn.ConvTranspose(2, (3,), padding="VALID", name="conv")(
+            norm()(nn.relu(x))
+        ),
+        "conv behind it pads with zeros, or is transposed",
+    ),
+    "zeros put into the input": (
+        lambda x: nn.Conv(2, (2,), input_dilation=2, padding=[(0, 0)], name="conv")(
+            norm()(x)
+        ),
+        "conv behind it pads with zeros",
+    ),
+    "a mask": (
+        lambda x: norm()(nn.Dense(4)(x), mask=jnp.ones((*x.shape[:-1], 1), bool)),
+        "is given a mask",
+    ),
+    "statistics that are updated": (
+        lambda x: norm(update=True)(nn.Dense(4)(x)),
+        "it updates its statistics",
+    ),
+    "features on another axis": (
+        lambda x: norm(axis=-2)(nn.Dense(4)(x)),
+        "its features are on axis -2",
+    ),
+    "weight normalisation": (
+        lambda x: norm()(nn.WeightNorm(nn.Dense(4, name="dense"))(x)),
+        "dense does not use its kernel as it is stored",
+    ),
+    "a layer of another kind": (
+        lambda x: norm()(Standardised(4, name="dense")(x)),
+        "dense is a Standardised, which may use its kernel in its own way",
+    ),
+    "a masked kernel": (
+        lambda x: norm()(nn.Conv(4, (1,), mask=jnp.ones((1, 4, 4)), name="conv")(x)),
+        "conv masks its kernel",
+    ),
+    "several axes of features": (
+        lambda x: norm()(nn.DenseGeneral((2, 4), name="dense")(x)),
+        "has a kernel of shape (4, 2, 4)",
+    ),
+    "a scan over layers": (scanned, "does not use its"),
+    "a map over layers": (mapped, "does not use its"),
+    "another norm before it": (
+        lambda x: norm()(jn.BatchNorm(train=False, name="first")(nn.relu(x))),
+        "it normalises the output of first",
+    ),
+}
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize(("function", "reason"), UNSAFE.values(), ids=UNSAFE.keys())
+def test_what_is_not_safe_is_kept_and_told(function, reason):
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return function(x)
+
+    x = jnp.ones((2, 3, 4))
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = variables_of(Model(), rngs, x)
+    report = jn.fold(Model(), variables, x, rngs=rngs).report
+    kept = {each.norm: each.reason for each in report.kept}
+    assert reason in kept.get("norm", kept.get("all/norm", "")), str(report)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_calls_within_transformations_are_followed():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.relu(jn.BatchNorm(train=False)(nn.Dense(4)(x)))
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.jit(Block)()(x)
+            return nn.remat(Block)()(x)
+
+    x = X[0, 0]
+    variables = variables_of(Model(), jax.random.key(0), x)
+    folded = jn.fold(Model(), variables, x)
+    assert len(folded.report.folded) == 2
+    close(folded.model.apply(folded.variables, x), Model().apply(variables, x))
+
+
+@pytest.mark.usefixtures("lenient")
+def test_modules_of_nnx_that_share_are_kept():
+    rngs = nnx.Rngs(0)
+    one, other = nnx.Linear(3, 3, rngs=rngs), nnx.Linear(3, 3, rngs=rngs)
+    other.kernel = one.kernel
+    model = nnx.Sequential(
+        one, jx.BatchNorm(3, rngs=rngs), nnx.relu, other, jx.BatchNorm(3, rngs=rngs)
+    )
+    model.eval()
+    report = jx.fold(model, X).report
+    assert [each.reason.split(";")[0] for each in report.kept] == [
+        "layers/0 shares its kernel",
+        "layers/3 shares its kernel",
+    ]
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("fault", [jnp.nan, -1.0, jnp.inf])
+def test_statistics_that_are_none_are_not_folded(fault):
+    model = nn.Sequential([nn.Dense(2), jn.BatchNorm(train=False)])
+    variables = model.init(jax.random.key(0), X)
+    variables["batch_stats"]["layers_1"]["var"] = jnp.array([1.0, fault])
+    report = jn.fold(model, variables, X).report
+    assert "not finite in float32" in report.kept[0].reason
+
+
+@pytest.mark.usefixtures("lenient")
+def test_nothing_to_fold_is_an_error():
+    with pytest.raises(ValueError, match="called no batch norm"):
+        jn.fold(nn.Dense(2), nn.Dense(2).init(jax.random.key(0), X), X)
+    with pytest.raises(ValueError, match="called no batch norm"):
+        jx.fold(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), X)
