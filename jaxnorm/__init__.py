@@ -15,6 +15,7 @@ from jaxnorm.folding import Affine as Affine
 from jaxnorm.folding import as_affine as as_affine
 from jaxnorm.folding import fold_input as fold_input
 from jaxnorm.folding import fold_output as fold_output
+from jaxnorm.labels import decay_mask as decay_mask
 from jaxnorm.measurement import measure as measure
 from jaxnorm.measurement import measure_about_zero as measure_about_zero
 from jaxnorm.measurement import measure_groups as measure_groups

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 # what the files of its folder share.
 LAYERS = (
     ("linen", "nnx"),
+    ("labels",),
     ("pairs",),
     ("folding", "calibration", "diagnostics", "interop", "scaling"),
     ("norms", "weights", "batch_stats"),
@@ -37,8 +38,11 @@ SHARED = (
     "linen.state",
     "linen.batch",
     "nnx.batch",
-    "linen.batch_renorm",
-    "nnx.batch_renorm",
+    *(
+        f"{framework}.{norm}"
+        for framework in ("linen", "nnx")
+        for norm in ("batch_renorm", "group", "instance", "layer", "rms")
+    ),
     "linen.pairs",
     "nnx.pairs",
 )

@@ -9,5 +9,6 @@ from jaxnorm.linen.batch_renorm import BatchRenorm as BatchRenorm
 from jaxnorm.linen.folding import fold as fold
 from jaxnorm.linen.group import GroupNorm as GroupNorm
 from jaxnorm.linen.instance import InstanceNorm as InstanceNorm
+from jaxnorm.linen.labels import parameter_labels as parameter_labels
 from jaxnorm.linen.layer import LayerNorm as LayerNorm
 from jaxnorm.linen.rms import RMSNorm as RMSNorm

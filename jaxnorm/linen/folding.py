@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnorm.linen.pairs import LAYERS, NORMS, modes_of, variables_at, watch
-from jaxnorm.linen.watching import watching
-from jaxnorm.pairs import Report, fold_pairs, pair
+from jaxnorm.linen.pairs import LAYERS, NORMS, modes_of, variables_at, variables_of
+from jaxnorm.linen.watching import traced, watching
+from jaxnorm.pairs import Report, Watcher, fold_pairs, pair
 
 
 class Folding(NamedTuple):
@@ -69,7 +69,8 @@ def fold(
     >>> jax.tree.map(jnp.shape, folded.variables)
     {'params': {'layers_0': {'bias': (2,), 'kernel': (3, 2)}}}
     """
-    watcher, flow = watch(model, variables, *args, **kwargs)
+    watcher = Watcher(LAYERS, NORMS, variables_of, modes_of)
+    flow = traced(watcher, model, variables, *args, **kwargs)
     if not watcher.norms:
         raise ValueError(
             f"{type(model).__name__} called no batch norm of jaxnorm.linen or flax.linen; "

@@ -4,15 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array
 
-from jaxnorm.dataflow import Dataflow, dataflow
 from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.batch_renorm import BatchRenorm
-from jaxnorm.linen.watching import watching
 from jaxnorm.mode import resolve_train, resolve_update
-from jaxnorm.pairs import Watcher
 
 LAYERS = {
     nn.Dense: "dense",
@@ -21,25 +17,6 @@ LAYERS = {
     nn.ConvTranspose: "transposed",
 }
 NORMS = (BatchNorm, BatchRenorm, nn.BatchNorm)
-
-
-def watch(
-    model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any
-) -> tuple[Watcher, Dataflow]:
-    """The layers and norms that a model calls, and what goes from one to the other."""
-    watcher = Watcher(LAYERS, NORMS, _variables_of, modes_of)
-    # Or a norm that trains could not be called, and told from others.
-    kwargs = {"mutable": ["batch_stats"], **kwargs}
-    leaves, structure = jax.tree.flatten((args, kwargs))
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
-
-    def run(variables: Any, arrays: dict[int, Any]) -> Any:
-        filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        args, kwargs = jax.tree.unflatten(structure, filled)
-        with watching(watcher):
-            return model.apply(variables, *args, **kwargs)
-
-    return watcher, dataflow(run, variables, arrays)
 
 
 def variables_at(variables: Mapping[str, Any], path: str) -> dict[str, Array]:
@@ -68,5 +45,5 @@ def modes_of(module: Any, args: tuple[Any, ...], kwargs: Any) -> tuple[bool, boo
     return train, resolve_update(train, constructor=update, call=kwargs.get("update"))
 
 
-def _variables_of(module: Any) -> dict[str, Array]:
+def variables_of(module: Any) -> dict[str, Array]:
     return variables_at(nn.meta.unbox(dict(module.variables)), "")

@@ -1,10 +1,13 @@
 """What goes into the modules of a Linen model, and what comes out of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import flax.linen as nn
+import jax
+
+from jaxnorm.dataflow import Dataflow, dataflow
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -22,3 +25,28 @@ def watching(around: Around) -> AbstractContextManager[None]:
         return around("/".join(context.module.path), context.module, call, args, kwargs)
 
     return nn.intercept_methods(interceptor)
+
+
+def traced(
+    around: Around,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    *args: Any,
+    **kwargs: Any,
+) -> Dataflow:
+    """The dataflow of a model whose modules are called through `around`, which marks it.
+
+    Of the arguments only the shapes and dtypes of arrays count.
+    """
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
+
+    def run(variables: Any, arrays: dict[int, Any]) -> Any:
+        filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
+        args, kwargs = jax.tree.unflatten(structure, filled)
+        # Or a norm that trains could not be called.
+        kwargs = {"mutable": ["batch_stats"], **kwargs}
+        with watching(around):
+            return model.apply(variables, *args, **kwargs)
+
+    return dataflow(run, variables, arrays)

@@ -10,5 +10,6 @@ from jaxnorm.nnx.calibration import calibrate as calibrate
 from jaxnorm.nnx.folding import fold as fold
 from jaxnorm.nnx.group import GroupNorm as GroupNorm
 from jaxnorm.nnx.instance import InstanceNorm as InstanceNorm
+from jaxnorm.nnx.labels import parameter_labels as parameter_labels
 from jaxnorm.nnx.layer import LayerNorm as LayerNorm
 from jaxnorm.nnx.rms import RMSNorm as RMSNorm

@@ -8,9 +8,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxnorm.mode import resolve_train
-from jaxnorm.nnx.pairs import LAYERS, NORMS, modes_of, variables_of, watch
-from jaxnorm.nnx.watching import replaced
-from jaxnorm.pairs import Report, fold_pairs, pair
+from jaxnorm.nnx.pairs import LAYERS, NORMS, modes_of, variables_of
+from jaxnorm.nnx.watching import replaced, traced
+from jaxnorm.pairs import Report, Watcher, fold_pairs, pair
 
 
 class Folding(NamedTuple):
@@ -51,7 +51,8 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
     1 of 1 norms folded:
     layers/1  folded into layers/0 before it
     """
-    watcher, flow, modules = watch(model, *args, **kwargs)
+    watcher = Watcher(LAYERS, NORMS, variables_of, modes_of)
+    flow, modules = traced(watcher, model, (*LAYERS, *NORMS), *args, **kwargs)
     if not watcher.norms:
         raise ValueError(
             f"{type(model).__name__} called no batch norm of jaxnorm.nnx or flax.nnx; "

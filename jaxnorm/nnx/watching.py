@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
+
+from jaxnorm.dataflow import Dataflow, dataflow
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -50,3 +53,25 @@ def watched(model: Any, kinds: tuple[type, ...], around: Around) -> Any:
             Watched(path, module, around) if isinstance(module, kinds) else module
         ),
     )
+
+
+def traced(
+    around: Around, model: nnx.Module, kinds: tuple[type, ...], *args: Any, **kwargs: Any
+) -> tuple[Dataflow, dict[str, Any]]:
+    """The dataflow of a model whose modules are called through `around`, which marks it.
+
+    And the modules of these kinds, in a copy of it, by their paths. Of the arguments only
+    the shapes and dtypes of arrays count.
+    """
+    copy = watched(model, kinds, around)
+    graph, state = nnx.split(copy)
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
+
+    def run(state: Any, arrays: dict[int, Any]) -> Any:
+        filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
+        args, kwargs = jax.tree.unflatten(structure, filled)
+        return nnx.merge(graph, state)(*args, **kwargs)
+
+    modules = [each for _, each in nnx.iter_modules(copy) if isinstance(each, Watched)]
+    return dataflow(run, state, arrays), {each.path: each.module for each in modules}

@@ -1,0 +1,53 @@
+"""What the parameters of a Linen model are to an optimiser."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from jaxnorm.labels import Labeller
+from jaxnorm.linen.batch import BatchNorm
+from jaxnorm.linen.group import GroupNorm
+from jaxnorm.linen.instance import InstanceNorm
+from jaxnorm.linen.layer import LayerNorm
+from jaxnorm.linen.pairs import LAYERS, modes_of
+from jaxnorm.linen.rms import RMSNorm
+from jaxnorm.linen.watching import traced
+
+BATCH = (BatchNorm, nn.BatchNorm)
+INSTANCE = (InstanceNorm, nn.InstanceNorm)
+OTHERS = (LayerNorm, RMSNorm, GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+
+
+def parameter_labels(
+    model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    """For each parameter whether it is a norm's, cancelled by one, or a weight.
+
+    The bias of a dense or conv layer is cancelled where all that the layer gives goes into
+    batch norms that train, or instance norms: these subtract the mean, the bias with it, so
+    that its gradient is 0. (`use_bias=False` saves it.)
+
+    Args:
+      model: with norms of jaxnorm or flax.
+      variables: of the model; only shapes and dtypes count.
+      args: what `model.apply` takes, besides, to train; only shapes and dtypes of arrays
+        count.
+      kwargs: likewise, such as train=True.
+
+    Returns:
+      The tree of parameters with "norm", "cancelled" or "weight" in place of each, as
+      `optax.multi_transform` takes it. `jaxnorm.decay_mask` makes a mask of it.
+
+    >>> import jaxnorm, jaxnorm.linen as jn, optax
+    >>> model = nn.Sequential([nn.Dense(2), jn.BatchNorm(train=True)])
+    >>> x = jnp.ones((4, 3))
+    >>> variables = model.init(jax.random.key(0), x)
+    >>> labels = parameter_labels(model, variables, x)
+    >>> labels["layers_0"]
+    {'bias': 'cancelled', 'kernel': 'weight'}
+    >>> optimizer = optax.adamw(1e-3, mask=jaxnorm.decay_mask(labels))
+    """
+    labeller = Labeller(tuple(LAYERS), BATCH, INSTANCE, OTHERS, modes_of)
+    flow = traced(labeller, model, variables, *args, **kwargs)
+    return labeller.labels(flow, variables.get("params", {}))
