@@ -45,6 +45,16 @@ SHARED = (
     ),
     "linen.pairs",
     "nnx.pairs",
+    "interop.arrays",
+    "interop.layouts",
+    "interop.patterns",
+    "interop.trees",
+    "interop.report",
+    "interop.norm",
+    "interop.plan",
+    "interop.conversion",
+    "interop.torch.names",
+    "interop.torch.rules",
 )
 
 
@@ -81,9 +91,10 @@ def test_imports_point_down(path):
         assert public or shared or DEPTH[top] > DEPTH[own], f"{module} imports {name}"
 
 
-def test_importing_jaxnorm_imports_no_framework():
+@pytest.mark.parametrize("package", ["jaxnorm", "jaxnorm.interop"])
+def test_importing_imports_no_framework(package):
     heavy = ("flax", "optax", "chex", "matplotlib", "torch", "keras", "orbax")
-    program = f"import sys, jaxnorm; print([m for m in {heavy} if m in sys.modules])"
+    program = f"import sys, {package}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -1,0 +1,91 @@
+"""Whole models, there and back: the plan carried out, with a report, or one error."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnorm.interop.arrays import as_arrays, cast, to_jax
+from jaxnorm.interop.patterns import Names
+from jaxnorm.interop.plan import Convention, Matching, Plan, Rule
+from jaxnorm.interop.report import Conversion, Entry, Report, check_no_problems
+from jaxnorm.interop.trees import Path, flat, nested, shown
+
+
+def imported(
+    convention: Convention,
+    state: Mapping[str, Any],
+    template: Mapping[Any, Any],
+    names: Names,
+    rules: Mapping[str, Rule],
+    keep: Iterable[str],
+    lossy: bool,
+) -> Conversion:
+    """The template with arrays from the state."""
+    arrays, leaves = as_arrays(state), flat(template)
+    plan = Matching(convention, arrays, leaves, names, rules, keep).plan
+    laid = {each.target: each.layout.into(arrays[each.source]) for each in plan.links}
+    laid |= {
+        path: np.full(leaves[path].shape, start, leaves[path].dtype)
+        for path, start in plan.started.items()
+    }
+    filled = {path: leaves[path] for path in plan.kept}
+    for path, array in laid.items():
+        try:
+            filled[path] = to_jax(cast(array, leaves[path].dtype, lossy))
+        except ValueError as error:
+            plan.problems.append(f"dtype: {shown(path)}: {error}")
+    plan.problems += [
+        f"kept: {shown(path)} is only a shape in the template; give init's own variables"
+        for path in plan.kept
+        if isinstance(leaves[path], jax.ShapeDtypeStruct)
+    ]
+    check_no_problems(plan.problems)
+    return Conversion(nested(filled, template), _report(plan, arrays, leaves, "{} → {}"))
+
+
+def exported(
+    convention: Convention,
+    variables: Mapping[Any, Any],
+    state: Mapping[str, Any],
+    names: Names,
+    rules: Mapping[str, Rule],
+    keep: Iterable[str],
+    lossy: bool,
+) -> Conversion:
+    """The state with arrays from the variables, in its own order."""
+    arrays, leaves = as_arrays(state), flat(variables)
+    plan = Matching(convention, arrays, leaves, names, rules, keep).plan
+    filled = dict(arrays)
+    for link in plan.links:
+        try:
+            array = link.layout.back(np.asarray(leaves[link.target]))
+            # A copy of its own: what JAX shares is not to be written to.
+            filled[link.source] = np.array(cast(array, arrays[link.source].dtype, lossy))
+        except ValueError as error:
+            plan.problems.append(f"{link.source}: {error}")
+    check_no_problems(plan.problems)
+    return Conversion(filled, _report(plan, arrays, leaves, "{1} → {0}"))
+
+
+def _report(
+    plan: Plan, arrays: Mapping[str, Any], leaves: Mapping[Path, Any], order: str
+) -> Report:
+    """An entry for each array of either side; dtypes in the order of the conversion."""
+    linked = []
+    for link in plan.links:
+        dtypes = arrays[link.source].dtype, leaves[link.target].dtype
+        cast = f", {order.format(*dtypes)}" if dtypes[0] != dtypes[1] else ""
+        linked.append(Entry(link.source, shown(link.target), link.layout.name + cast))
+    return Report(
+        (
+            *linked,
+            *(Entry(source, None, reason) for source, reason in plan.unkept.items()),
+            *(Entry(None, shown(path), "kept as it is") for path in plan.kept),
+            *(
+                Entry(None, shown(path), f"not there, so {start}")
+                for path, start in plan.started.items()
+            ),
+        )
+    )

@@ -1,0 +1,123 @@
+"""How an array lies there, how here, and the way both ways: permutations, nothing else."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way that an array is laid out anew, and back again, value for value.
+
+    Attributes:
+      name: what is done, for the report.
+      into: from the other library's array to ours; a ValueError if it cannot be one.
+      back: from ours to the other library's.
+    """
+
+    name: str
+    into: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+AS_IT_IS = Layout("as it is", lambda array: array, lambda array: array)
+LINEAR = Layout("(out, in) → (in, out)", np.transpose, np.transpose)
+
+
+def permuted(name: str, axes: tuple[int, ...], flipped: tuple[int, ...] = ()) -> Layout:
+    """The axes in this order, and then some of them flipped.
+
+    >>> permuted("reversed", (1, 0), flipped=(0,)).into(np.array([[1, 2, 3]]))
+    array([[3],
+           [2],
+           [1]])
+    """
+    inverse = tuple(int(each) for each in np.argsort(axes))
+    return Layout(
+        name,
+        lambda array: np.flip(np.transpose(array, axes), flipped),
+        lambda array: np.transpose(np.flip(array, flipped), inverse),
+    )
+
+
+def reshaped(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
+    """The same values in their order, in another shape.
+
+    >>> reshaped((2, 1), (2,)).name
+    '(2, 1) → (2,)'
+    """
+    return Layout(
+        f"{there} → {here}",
+        lambda array: array.reshape(here),
+        lambda array: array.reshape(there),
+    )
+
+
+def positions(rank: int) -> str:
+    """The positions of a kernel of this rank, as W, HW or DHW."""
+    return "DHW"[5 - rank :]
+
+
+def conv(rank: int) -> Layout:
+    """Torch's kernel of a convolution, (out, in/groups, …), with its positions first.
+
+    >>> conv(4).into(np.zeros((8, 3, 5, 7))).shape
+    (5, 7, 3, 8)
+    """
+    letters = positions(rank)
+    return permuted(f"OI{letters} → {letters}IO", (*range(2, rank), 1, 0))
+
+
+def flattened_rows(shape: tuple[int, ...]) -> Layout:
+    """Torch's (out, C·H·W) behind a flatten of (C, H, W), as (H·W·C, out).
+
+    >>> flattened_rows((2, 3)).into(np.arange(6).reshape(1, 6))[:, 0]
+    array([0, 3, 1, 4, 2, 5])
+    """
+    channels, *positions = shape
+    rear = tuple(range(2, len(shape) + 1))
+
+    def into(array: np.ndarray) -> np.ndarray:
+        if array.ndim != 2 or array.shape[1] != math.prod(shape):
+            raise ValueError(f"its rows are not the {math.prod(shape)} values of {shape}")
+        maps = array.reshape(-1, *shape)
+        return maps.transpose(*rear, 1, 0).reshape(math.prod(shape), -1)
+
+    def back(array: np.ndarray) -> np.ndarray:
+        maps = array.reshape(*positions, channels, -1)
+        return maps.transpose(-1, -2, *range(len(positions))).reshape(-1, math.prod(shape))
+
+    rows = "·".join(map(str, (*positions, channels)))
+    return Layout(f"(out, {'·'.join(map(str, shape))}) → ({rows}, out)", into, back)
+
+
+CHANNELS_LAST = Layout(
+    "(C, …) → (…, C)",
+    lambda array: np.moveaxis(array, 0, -1),
+    lambda array: np.moveaxis(array, -1, 0),
+)
+
+
+def counted(features: tuple[int, ...]) -> Layout:
+    """A number of batches, as that of every feature.
+
+    >>> counted((3,)).into(np.array(7))
+    array([7, 7, 7], dtype=int32)
+    """
+
+    def into(array: np.ndarray) -> np.ndarray:
+        if array.size != 1 or not 0 <= array.reshape(()) <= np.iinfo(np.int32).max:
+            raise ValueError(f"{array} is no number of batches that an int32 has room for")
+        return np.full(features, array.reshape(()), np.int32)
+
+    def back(array: np.ndarray) -> np.ndarray:
+        if array.size == 0 or (array != array.flat[0]).any():
+            raise ValueError(
+                f"features have had {np.unique(array).tolist()[:3]} batches, but one"
+                " number is kept there; set updates to one number"
+            )
+        return array.ravel()[0:1].reshape(())
+
+    return Layout("for every feature", into, back)

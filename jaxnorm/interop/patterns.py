@@ -1,0 +1,91 @@
+"""Patterns of names, and the paths that they stand for."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Names = Mapping[str, str | None] | Callable[[str], str | None]
+
+
+def matcher(pattern: str, separator: str) -> Callable[[str], tuple[str, ...] | None]:
+    """A function from a name to what the stars of the pattern stand for, or None.
+
+    `*` is any name between two separators, or a part of it; `**` any number of them.
+
+    >>> matcher("layer*.*.conv", ".")("layer1.0.conv")
+    ('1', '0')
+    """
+    one = f"([^{re.escape(separator)}]*)"
+    stars = {"**": "(.*)", "*": one}
+    parts = re.split(r"(\*\*|\*)", pattern)
+    compiled = re.compile("".join(stars.get(each, re.escape(each)) for each in parts))
+
+    def match(name: str) -> tuple[str, ...] | None:
+        found = compiled.fullmatch(name)
+        return found and found.groups()
+
+    return match
+
+
+class Table:
+    """Patterns with a value each, of which the first that matches counts.
+
+    Attributes:
+      unused: those that have matched nothing so far.
+    """
+
+    def __init__(self, entries: Mapping[str, Any] | Iterable[str], separator: str):
+        table = entries if isinstance(entries, Mapping) else dict.fromkeys(entries, True)
+        self._rows = [(each, matcher(each, separator), table[each]) for each in table]
+        self.unused = list(table)
+
+    def find(self, name: str) -> tuple[tuple[str, ...], Any] | None:
+        """What the stars stand for, and the value; None if nothing matches."""
+        for pattern, match, value in self._rows:
+            stars = match(name)
+            if stars is not None:
+                if pattern in self.unused:
+                    self.unused.remove(pattern)
+                return stars, value
+        return None
+
+
+class Paths:
+    """From the names of modules to paths in the template.
+
+    Attributes:
+      unused: patterns that have matched nothing so far.
+    """
+
+    def __init__(self, names: Names, separator: str):
+        self._separator = separator
+        self._names = None if isinstance(names, Mapping) else names
+        self._table = Table(names if isinstance(names, Mapping) else {}, separator)
+
+    @property
+    def unused(self) -> list[str]:
+        return self._table.unused
+
+    def __getitem__(self, module: str) -> tuple[str, ...] | None:
+        """The path of a module, its own name if no pattern has it; None leaves it out."""
+        if self._names is not None:
+            target = self._names(module)
+        else:
+            stars, target = self._table.find(module) or ((), module)
+            if stars and target is not None:
+                target = _filled(target, stars)
+        if target is None:
+            return None
+        # The stars of a name such as "block.**" bring its separators along.
+        parts = target.replace(self._separator, "/").split("/")
+        return tuple(each for each in parts if each)
+
+
+def _filled(target: str, stars: tuple[str, ...]) -> str:
+    try:
+        return target.format(*stars)
+    except (IndexError, KeyError):
+        raise ValueError(
+            f"the path {target!r} has other places than its pattern's {len(stars)} stars; "
+            "write {} for each, or {0} and {1} in another order."
+        ) from None

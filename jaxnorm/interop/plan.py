@@ -1,0 +1,178 @@
+"""Which array is which: names and shapes of both sides matched, once for both ways."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxnorm.interop.layouts import Layout
+from jaxnorm.interop.patterns import Names, Paths, Table
+from jaxnorm.interop.trees import Path, by_module, shown
+
+Slots = Mapping[str, Path]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Says how the arrays of a layer lie, where their shapes do not.
+
+    Attributes:
+      layout: `layout(source, target) -> Layout`, for arrays of these shapes; a ValueError
+        if there is none. What has one axis is as it is.
+    """
+
+    layout: Callable[[Shape, Shape], Layout]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a library names its arrays, and lays them out.
+
+    Attributes:
+      separator: between the parts of a name.
+      parts: from all names to the module and the name in it of each.
+      slot: `slot(name, slots)`, which of the names in a module here it is, or None.
+      layout: `layout(path, slot, source, target) -> Layout`, where no rule says it; a
+        ValueError if there is none, or more than one.
+      unkept: `unkept(name, slots)`, why an array without a slot may be left out, or None.
+      start: `start(slot, slots)`, what a slot begins with that the library does not have,
+        or None.
+    """
+
+    separator: str
+    parts: Callable[[Iterable[str]], Mapping[str, tuple[str, str]]]
+    slot: Callable[[str, Slots], str | None]
+    layout: Callable[[Path, str, Shape, Shape], Layout]
+    unkept: Callable[[str, Slots], str | None]
+    start: Callable[[str, Slots], int | None]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One array there that is one here, and the way between them."""
+
+    source: str
+    target: Path
+    layout: Layout
+
+
+@dataclass
+class Plan:
+    """All links, and what has none.
+
+    Attributes:
+      links: what is converted.
+      unkept: names without a place here, and why that is right.
+      kept: paths without an array there that stay as they are.
+      started: paths without an array there, and the number that they begin with.
+      problems: all else.
+    """
+
+    links: list[Link] = field(default_factory=list)
+    unkept: dict[str, str] = field(default_factory=dict)
+    kept: list[Path] = field(default_factory=list)
+    started: dict[Path, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class Matching:
+    """Of every array there the place among the leaves here, as a plan.
+
+    Attributes:
+      plan: what was found.
+    """
+
+    def __init__(
+        self,
+        convention: Convention,
+        state: Mapping[str, np.ndarray],
+        leaves: Mapping[Path, Any],
+        names: Names,
+        rules: Mapping[str, Rule],
+        keep: Iterable[str],
+    ):
+        self.plan = Plan()
+        self._convention, self._state, self._leaves = convention, state, leaves
+        self._modules = by_module(leaves)
+        self._paths = Paths(names, convention.separator)
+        self._rules = Table(rules, convention.separator)
+        self._keep = Table(keep, "/")
+        for source, (module, name) in convention.parts(state).items():
+            self._place(source, module, name)
+        self._account_for_leaves()
+        self._account_for_patterns()
+
+    def _place(self, source: str, module: str, name: str) -> None:
+        """A link for one array, or a reason why there is none."""
+        path, rule = self._paths[module], self._rules.find(module)
+        if path is None:
+            self.plan.unkept[source] = "left out, as names say"
+            return
+        slots = self._modules.get(path, {})
+        slot = self._convention.slot(name, slots)
+        if slot is not None:
+            self._link(source, path, slot, rule and rule[1])
+        elif reason := self._convention.unkept(name, slots):
+            self.plan.unkept[source] = reason
+        else:
+            there = f"has {', '.join(slots)}" if slots else "is not there"
+            self.plan.problems.append(
+                f"left over: {source} {self._state[source].shape}, for here "
+                f"{shown(path) or 'the top'} {there}; say in names where its module is, "
+                "or None to leave it out, or make the layer here with one"
+            )
+
+    def _link(self, source: str, path: Path, slot: str, rule: Rule | None) -> None:
+        array, target = self._state[source], self._modules[path][slot]
+        expected = tuple(self._leaves[target].shape)
+        taken = [link.source for link in self.plan.links if link.target == target]
+        try:
+            if taken:
+                raise ValueError(f"that is {taken[0]} already; give each its own")
+            if rule is not None and array.ndim > 1:
+                layout = rule.layout(array.shape, expected)
+            else:
+                layout = self._convention.layout(path, slot, array.shape, expected)
+            given = layout.into(array).shape
+            if given != expected:
+                raise ValueError(
+                    f"{layout.name} gives {given}; make the layer here as it is there, or "
+                    "say in rules how it lies"
+                )
+        except ValueError as error:
+            self.plan.problems.append(
+                f"mis-shaped: {source} {array.shape} for {shown(target)} {expected}: "
+                f"{error}"
+            )
+            layout = Layout("none", np.asarray, np.asarray)
+        self.plan.links.append(Link(source, target, layout))
+
+    def _account_for_leaves(self) -> None:
+        """What begins by itself, is kept, or is missing, of the leaves without a link."""
+        filled = {link.target for link in self.plan.links}
+        for slots in self._modules.values():
+            for slot, path in slots.items():
+                kept = self._keep.find(shown(path))
+                if path in filled:
+                    continue
+                start = self._convention.start(slot, slots)
+                if kept:
+                    self.plan.kept.append(path)
+                elif start is not None and slots["mean"] in filled:
+                    self.plan.started[path] = start
+                else:
+                    self.plan.problems.append(
+                        f"missing: {shown(path)} {tuple(self._leaves[path].shape)}; say in "
+                        "names which module is there, or name the path in keep, or make "
+                        "the layer here without"
+                    )
+
+    def _account_for_patterns(self) -> None:
+        tables = {"names": self._paths, "rules": self._rules, "keep": self._keep}
+        self.plan.problems += [
+            f"unused: {pattern!r} of {name} fits nothing; correct it, or take it out"
+            for name, table in tables.items()
+            for pattern in table.unused
+        ]

@@ -1,0 +1,72 @@
+"""Instance normalisation with running statistics, as only torch has it."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxnorm.axes import canonical_axes, positions
+from jaxnorm.estimators import Statistics, ema
+from jaxnorm.measurement import measure
+from jaxnorm.moments import Moments
+from jaxnorm.norms.batch import batch_norm
+from jaxnorm.norms.instance import instance_norm
+from jaxnorm.running import Estimator
+
+
+def tracked_instance_norm(
+    x: ArrayLike,
+    statistics: Statistics,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    train: bool,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    estimator: Estimator = ema(0.9, unbiased=True),
+) -> tuple[Float[Array, "..."], Statistics]:
+    """Torch's InstanceNorm with track_running_stats=True.
+
+    In training each sample is normalised by its own moments, and the running statistics
+    follow the means over the samples of these; in evaluation the running ones normalise.
+
+    Args:
+      x: floating array of any rank, its first axis the batch.
+      statistics: the running ones, of the shape of the features.
+      scale: γ, likewise; None is 1.
+      bias: β, likewise; None is 0.
+      train: which of the two.
+      axis: the feature axis.
+      epsilon: ε ≥ 0, added to the variance.
+      estimator: how the running statistics follow; torch's momentum is 1 − decay.
+
+    Returns:
+      (y, statistics): y in the shape of x; the statistics in the structure given.
+
+    Raises:
+      TypeError: x is not real floating.
+      ValueError: as of `jaxnorm.instance_norm` and `jaxnorm.batch_norm`.
+
+    >>> x = jnp.array([[[1.0], [3.0]], [[10.0], [30.0]]])  # two samples, two positions
+    >>> statistics = ema(0.5).init((1,))
+    >>> y, statistics = tracked_instance_norm(
+    ...     x, statistics, train=True, epsilon=0.0, estimator=ema(0.0, unbiased=True)
+    ... )
+    >>> y.ravel(), statistics.var  # the mean of 2 and 200
+    (Array([-1.,  1., -1.,  1.], dtype=float32), Array([101.], dtype=float32))
+    """
+    if not train:
+        return batch_norm(
+            x,
+            statistics,
+            scale,
+            bias,
+            train=False,
+            axis=axis,
+            epsilon=epsilon,
+            estimator=estimator,
+        )
+    y = instance_norm(x, scale, bias, axis=axis, epsilon=epsilon)
+    x = jnp.asarray(x)
+    of_samples = measure(x, positions(x.shape, canonical_axes(axis, x.ndim), None))
+    moments = Moments(*(jnp.mean(each, 0) for each in of_samples))
+    return y, estimator.update(statistics, moments)

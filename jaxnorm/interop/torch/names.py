@@ -1,0 +1,54 @@
+"""The arrays of one norm by the names that torch has for them, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnorm.interop.layouts import counted
+from jaxnorm.interop.norm import Norm, below, both_statistics, only, renamed
+
+PARAMS = {"weight": "scale", "bias": "bias"}
+STATISTICS = {"running_mean": "mean", "running_var": "var"}
+COUNT = "num_batches_tracked"
+
+
+def arrays_of(
+    state: Mapping[str, Any], prefix: str, names: Any = tuple(PARAMS), tracked: bool = False
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """All arrays of a norm, and by our names its parameters and its statistics."""
+    arrays = below(state, prefix, ".")
+    only(arrays, (*names, *STATISTICS, COUNT) if tracked else names)
+    statistics = renamed(arrays, STATISTICS)
+    both_statistics(statistics, STATISTICS)
+    renamed(arrays, PARAMS | STATISTICS)  # of one shape
+    return arrays, renamed(arrays, PARAMS), statistics
+
+
+def to_state(norm: Norm, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a norm by torch's names; the way back of the functions above.
+
+    Args:
+      norm: as they gave it, or with what training made of its params and batch_stats, as
+        by `dataclasses.replace`.
+      prefix: what comes before the names and a dot.
+
+    Raises:
+      ValueError: features differ in how many batches they had, for which torch has one
+        number.
+
+    >>> norm = Norm("LayerNorm", {}, {"scale": jnp.ones(2)})
+    >>> to_state(norm, "norm")
+    {'norm.weight': array([1., 1.], dtype=float32)}
+    """
+    ours = {**norm.params, **norm.batch_stats}
+    state = {
+        name: np.array(ours[slot])
+        for name, slot in (PARAMS | STATISTICS).items()
+        if slot in ours
+    }
+    if "updates" in ours:
+        updates = np.asarray(ours["updates"])
+        state[COUNT] = counted(updates.shape).back(updates).astype(np.int64)
+    start = f"{prefix}." if prefix else ""
+    return {start + name: array for name, array in (state | norm.unkept).items()}

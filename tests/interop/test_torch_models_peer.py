@@ -1,0 +1,188 @@
+"""A whole model of torch and the same in Linen and NNX: outputs, statistics, and back."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxnorm
+import jaxnorm.linen as jn
+import jaxnorm.nnx as jx
+from jaxnorm.interop.torch import (
+    channels_last,
+    flattened,
+    from_torch,
+    to_torch,
+    transposed,
+    transposed_padding,
+)
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+from tests.interop.torch_models import (  # noqa: E402
+    descend,
+    evaluate,
+    first,
+    last,
+    randomize,
+    state_of,
+    train,
+)
+
+pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("lenient")]
+
+
+def close(got, want):
+    np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+
+
+class Theirs(torch.nn.Module):
+    """All kinds of layers: convolutions of every kind, all norms, a flatten."""
+
+    def __init__(self):
+        super().__init__()
+        net = torch.nn
+        self.stem = net.Sequential(net.Conv2d(3, 4, 3, padding=1), net.BatchNorm2d(4))
+        self.blocks = net.ModuleList(
+            net.ModuleDict(
+                {
+                    "conv": net.Conv2d(4, 4, (3, 1), stride=2, groups=groups, bias=False),
+                    "norm": norm,
+                }
+            )
+            for groups, norm in ((2, net.GroupNorm(2, 4)), (4, net.BatchNorm2d(4)))
+        )
+        self.up = net.ConvTranspose2d(4, 6, (3, 2), 2, padding=1, output_padding=1)
+        self.instance = net.InstanceNorm2d(6, affine=True)
+        self.image = net.LayerNorm((6, 4, 2))
+        self.fc = net.Linear(6 * 4 * 2, 5)
+        self.rms = net.RMSNorm(5)
+        self.last = net.BatchNorm1d(5, momentum=None)
+        self.out = net.Linear(5, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block["norm"](block["conv"](x)).relu()
+        x = self.image(self.instance(self.up(x)))
+        return self.out(self.last(self.rms(self.fc(x.flatten(1)))))
+
+
+TORCHS_AVERAGE = {"estimator": jaxnorm.ema(0.9, unbiased=True)}
+
+
+class Block(nn.Module):
+    """One of the blocks."""
+
+    groups: int
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x):
+        conv = nn.Conv(
+            4, (3, 1), 2, padding=0, feature_group_count=self.groups, use_bias=False
+        )
+        return nn.relu(self.norm(conv(x)))
+
+
+class Ours(nn.Module):
+    """The same in Linen, with names of its own."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = jn.BatchNorm(train=train, **TORCHS_AVERAGE)(nn.Conv(4, (3, 3), padding=1)(x))
+        x = Block(2, jn.GroupNorm(2, epsilon=1e-5, name="Norm"))(x)
+        x = Block(4, jn.BatchNorm(train=train, **TORCHS_AVERAGE, name="Norm"))(x)
+        padding = transposed_padding((3, 2), 1, 1)
+        x = nn.ConvTranspose(6, (3, 2), (2, 2), padding=padding)(x)
+        x = jn.InstanceNorm(epsilon=1e-5)(x)
+        over = (1, 2, 3)
+        x = jn.LayerNorm(reduction_axes=over, feature_axes=over, epsilon=1e-5)(x)
+        x = nn.Dense(5)(x.reshape(len(x), -1))
+        x = jn.RMSNorm(epsilon=float(np.finfo(np.float32).eps))(x)
+        x = jn.BatchNorm(train=train, estimator=jaxnorm.cumulative(unbiased=True))(x)
+        return nn.Dense(2)(x)
+
+
+NAMES = {
+    "stem.0": "Conv_0",
+    "stem.1": "BatchNorm_0",
+    "blocks.*.conv": "Block_{}/Conv_0",
+    "blocks.*.norm": "Block_{}/norm",
+    "up": "ConvTranspose_0",
+    "instance": "InstanceNorm_0",
+    "image": "LayerNorm_0",
+    "fc": "Dense_0",
+    "rms": "RMSNorm_0",
+    "last": "BatchNorm_1",
+    "out": "Dense_1",
+}
+RULES = {"fc": flattened(6, 4, 2), "image": channels_last()}
+
+
+def images(rng, number=1):
+    return rng.normal(0, 1, (number, 8, 14, 5, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_model_in_linen(trained, rng):
+    theirs, ours, x = Theirs(), Ours(), images(rng, 5)
+    if trained:
+        descend(theirs, [first(each) for each in images(rng, 3)])
+    else:
+        randomize(theirs)
+    template = jax.eval_shape(lambda: ours.init(jax.random.key(0), x[0], train=False))
+    state = state_of(theirs)
+    variables, report = from_torch(state, template, NAMES, rules=RULES)
+    close(ours.apply(variables, x[0], train=False), evaluate(theirs, first(x[0])))
+    assert len(report.entries) == len(state)
+
+    back, _ = to_torch(variables, state, NAMES, rules=RULES)
+    np.testing.assert_equal(back, state)
+
+    for batch in x[:3]:
+        y, updates = ours.apply(variables, batch, train=True, mutable=["batch_stats"])
+        variables = variables | updates
+    close(y, train(theirs, [first(each) for each in x[:3]]))
+    back, _ = to_torch(variables, state, NAMES, rules=RULES)
+    for name, array in state_of(theirs).items():
+        if name.endswith("num_batches_tracked") and name != "last.num_batches_tracked":
+            continue  # nothing here counts them
+        close(back[name], array)
+
+
+class NnxModel(nnx.Module):
+    """A model whose attributes are named as torch's modules are."""
+
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), padding=1, rngs=rngs)
+        self.norm = jx.BatchNorm(4, **TORCHS_AVERAGE, rngs=rngs)
+        self.up = nnx.ConvTranspose(4, 4, (3, 3), 2, padding=((2, 2), (2, 2)), rngs=rngs)
+        self.image = jx.LayerNorm(
+            4 * 3 * 3,
+            epsilon=1e-5,
+            reduction_axes=(1, 2, 3),
+            feature_axes=(1, 2, 3),
+            rngs=rngs,
+        )
+        self.fc = nnx.Linear(36, 2, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.max_pool(self.norm(self.conv(x)), (2, 2), (2, 2))
+        return self.fc(self.image(self.up(x)).reshape(len(x), -1))
+
+
+class TorchModel(torch.nn.Module):
+    """The same in torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.up = torch.nn.ConvTranspose2d(4, 4, 3, 2)
+        self.image = torch.nn.LayerNorm((4, 3, 3))
+        self.fc = torch.nn.Linear(36, 2)
+
+    def forward(self, x):
+        x = torch.nn.functional.max_pool2d(self.norm(self.conv(x)), 2)
+        return self.fc(self.image(self.up(x)[..., 1:-1, 1:-1]).flatten(1))
