@@ -55,6 +55,7 @@ SHARED = (
     "interop.conversion",
     "interop.torch.names",
     "interop.torch.rules",
+    "interop.keras.listings",
 )
 
 

@@ -61,12 +61,12 @@ def cast(array: np.ndarray, dtype: Any, lossy: bool = False) -> np.ndarray:
         for each in (array.dtype, dtype)
     ]
     if kinds[0] != kinds[1]:
-        raise ValueError(f"{array.dtype} is no {dtype}; convert it before")
+        raise ValueError(f"{array.dtype} is no {dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
         same = (result.astype(array.dtype) == array) | (array != array)
     if not (lossy or same.all()):
-        raise ValueError(f"{array.dtype} does not fit into {dtype}; cast=True rounds it")
+        raise ValueError(f"some of the {array.dtype} values have no place in {dtype}")
     return result
 
 

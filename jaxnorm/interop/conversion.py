@@ -9,7 +9,7 @@ import numpy as np
 from jaxnorm.interop.arrays import as_arrays, cast, to_jax
 from jaxnorm.interop.patterns import Names
 from jaxnorm.interop.plan import Convention, Matching, Plan, Rule
-from jaxnorm.interop.report import Conversion, Entry, Report, check_no_problems
+from jaxnorm.interop.report import Conversion, Entry, Report
 from jaxnorm.interop.trees import Path, flat, nested, shown
 
 
@@ -35,13 +35,12 @@ def imported(
         try:
             filled[path] = to_jax(cast(array, leaves[path].dtype, lossy))
         except ValueError as error:
-            plan.problems.append(f"dtype: {shown(path)}: {error}")
-    plan.problems += [
-        f"kept: {shown(path)} is only a shape in the template; give init's own variables"
-        for path in plan.kept
-        if isinstance(leaves[path], jax.ShapeDtypeStruct)
-    ]
-    check_no_problems(plan.problems)
+            plan.problems.add("dtype", f"{shown(path)}: {error}")
+    for path in plan.kept:
+        if isinstance(leaves[path], jax.ShapeDtypeStruct):
+            line = f"{shown(path)} is to be kept, but only a shape in the template"
+            plan.problems.add("missing", line)
+    plan.problems.check()
     return Conversion(nested(filled, template), _report(plan, arrays, leaves, "{} → {}"))
 
 
@@ -64,8 +63,8 @@ def exported(
             # A copy of its own: what JAX shares is not to be written to.
             filled[link.source] = np.array(cast(array, arrays[link.source].dtype, lossy))
         except ValueError as error:
-            plan.problems.append(f"{link.source}: {error}")
-    check_no_problems(plan.problems)
+            plan.problems.add("dtype", f"{link.source}: {error}")
+    plan.problems.check()
     return Conversion(filled, _report(plan, arrays, leaves, "{1} → {0}"))
 
 

@@ -93,11 +93,19 @@ def flattened_rows(shape: tuple[int, ...]) -> Layout:
     return Layout(f"(out, {'·'.join(map(str, shape))}) → ({rows}, out)", into, back)
 
 
-CHANNELS_LAST = Layout(
-    "(C, …) → (…, C)",
-    lambda array: np.moveaxis(array, 0, -1),
-    lambda array: np.moveaxis(array, -1, 0),
-)
+def features_last(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
+    """An array over (C, …) as one over (…, C), or with these in a row, as NNX has it.
+
+    >>> features_last((2, 3), (3, 2)).into(np.zeros((2, 3))).shape
+    (3, 2)
+    """
+    shape = (*there[1:], there[0])
+    laid = here if len(here) == 1 else shape
+    return Layout(
+        f"{there} → {laid}, channels last",
+        lambda array: np.moveaxis(array, 0, -1).reshape(laid),
+        lambda array: np.moveaxis(array.reshape(shape), -1, 0),
+    )
 
 
 def counted(features: tuple[int, ...]) -> Layout:
@@ -116,7 +124,7 @@ def counted(features: tuple[int, ...]) -> Layout:
         if array.size == 0 or (array != array.flat[0]).any():
             raise ValueError(
                 f"features have had {np.unique(array).tolist()[:3]} batches, but one"
-                " number is kept there; set updates to one number"
+                " number is kept there"
             )
         return array.ravel()[0:1].reshape(())
 

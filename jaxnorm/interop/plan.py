@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnorm.interop.layouts import Layout
 from jaxnorm.interop.patterns import Names, Paths, Table
+from jaxnorm.interop.report import Problems
 from jaxnorm.interop.trees import Path, by_module, shown
 
 Slots = Mapping[str, Path]
@@ -32,20 +33,21 @@ class Convention:
 
     Attributes:
       separator: between the parts of a name.
-      parts: from all names to the module and the name in it of each.
+      parts: from all arrays to the module and the name in it of each.
       slot: `slot(name, slots)`, which of the names in a module here it is, or None.
       layout: `layout(path, slot, source, target) -> Layout`, where no rule says it; a
         ValueError if there is none, or more than one.
-      unkept: `unkept(name, slots)`, why an array without a slot may be left out, or None.
+      unkept: `unkept(module, name, slots)`, why an array without a slot may be left out,
+        or None.
       start: `start(slot, slots)`, what a slot begins with that the library does not have,
         or None.
     """
 
     separator: str
-    parts: Callable[[Iterable[str]], Mapping[str, tuple[str, str]]]
+    parts: Callable[[Mapping[str, np.ndarray]], Mapping[str, tuple[str, str]]]
     slot: Callable[[str, Slots], str | None]
     layout: Callable[[Path, str, Shape, Shape], Layout]
-    unkept: Callable[[str, Slots], str | None]
+    unkept: Callable[[str, str, Slots], str | None]
     start: Callable[[str, Slots], int | None]
 
 
@@ -74,7 +76,7 @@ class Plan:
     unkept: dict[str, str] = field(default_factory=dict)
     kept: list[Path] = field(default_factory=list)
     started: dict[Path, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
 
 
 class Matching:
@@ -114,15 +116,13 @@ class Matching:
         slot = self._convention.slot(name, slots)
         if slot is not None:
             self._link(source, path, slot, rule and rule[1])
-        elif reason := self._convention.unkept(name, slots):
+        elif reason := self._convention.unkept(module, name, slots):
             self.plan.unkept[source] = reason
         else:
-            there = f"has {', '.join(slots)}" if slots else "is not there"
-            self.plan.problems.append(
-                f"left over: {source} {self._state[source].shape}, for here "
-                f"{shown(path) or 'the top'} {there}; say in names where its module is, "
-                "or None to leave it out, or make the layer here with one"
-            )
+            place = shown(path) or "the top"
+            there = f"{place} has {', '.join(slots)}" if slots else f"{place} is not there"
+            shape = self._state[source].shape
+            self.plan.problems.add("left over", f"{source} {shape}: {there}")
 
     def _link(self, source: str, path: Path, slot: str, rule: Rule | None) -> None:
         array, target = self._state[source], self._modules[path][slot]
@@ -130,22 +130,17 @@ class Matching:
         taken = [link.source for link in self.plan.links if link.target == target]
         try:
             if taken:
-                raise ValueError(f"that is {taken[0]} already; give each its own")
+                raise ValueError(f"that is {taken[0]} already, and there is one place")
             if rule is not None and array.ndim > 1:
                 layout = rule.layout(array.shape, expected)
             else:
                 layout = self._convention.layout(path, slot, array.shape, expected)
             given = layout.into(array).shape
             if given != expected:
-                raise ValueError(
-                    f"{layout.name} gives {given}; make the layer here as it is there, or "
-                    "say in rules how it lies"
-                )
+                raise ValueError(f"{layout.name} gives {given}")
         except ValueError as error:
-            self.plan.problems.append(
-                f"mis-shaped: {source} {array.shape} for {shown(target)} {expected}: "
-                f"{error}"
-            )
+            line = f"{source} {array.shape} for {shown(target)} {expected}: {error}"
+            self.plan.problems.add("mis-shaped", line)
             layout = Layout("none", np.asarray, np.asarray)
         self.plan.links.append(Link(source, target, layout))
 
@@ -163,16 +158,11 @@ class Matching:
                 elif start is not None and slots["mean"] in filled:
                     self.plan.started[path] = start
                 else:
-                    self.plan.problems.append(
-                        f"missing: {shown(path)} {tuple(self._leaves[path].shape)}; say in "
-                        "names which module is there, or name the path in keep, or make "
-                        "the layer here without"
-                    )
+                    shape = tuple(self._leaves[path].shape)
+                    self.plan.problems.add("missing", f"{shown(path)} {shape}")
 
     def _account_for_patterns(self) -> None:
         tables = {"names": self._paths, "rules": self._rules, "keep": self._keep}
-        self.plan.problems += [
-            f"unused: {pattern!r} of {name} fits nothing; correct it, or take it out"
-            for name, table in tables.items()
-            for pattern in table.unused
-        ]
+        for name, table in tables.items():
+            for pattern in table.unused:
+                self.plan.problems.add("unused", f"{pattern!r} of {name}")

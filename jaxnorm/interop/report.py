@@ -48,9 +48,39 @@ class Conversion(NamedTuple):
     report: Report
 
 
-def check_no_problems(problems: list[str]) -> None:
-    """Raises one ValueError that lists them all."""
-    if problems:
-        number = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-        listed = "".join(f"\n- {each}" for each in problems)
-        raise ValueError(f"{number}, so nothing was converted:{listed}")
+# By their kinds, what all of a kind have in common, and how to mend it.
+MENDS = {
+    "left over": "without a place here; name that of the module in names, or None there to "
+    "leave it out, or make the layer here with it",
+    "missing": "without an array there; say in names which module it is of, or name its "
+    "path in keep, or make the layer here without it",
+    "mis-shaped": "of another shape than here; make the layer here as it is there, or say "
+    "in rules how it lies",
+    "dtype": "of another kind, or too fine; convert it before, or round it by cast=True",
+    "unused": "patterns that fit nothing; correct them, or take them out",
+}
+
+
+class Problems:
+    """All that a conversion could not do, by kind."""
+
+    def __init__(self):
+        self._found: dict[str, list[str]] = {kind: [] for kind in MENDS}
+
+    def add(self, kind: str, line: str) -> None:
+        """One more of a kind in MENDS."""
+        self._found[kind].append(line)
+
+    def check(self) -> None:
+        """Raises one ValueError that lists them all, if there are any."""
+        found = {kind: lines for kind, lines in self._found.items() if lines}
+        if found:
+            number = sum(map(len, found.values()))
+            listed = "".join(
+                f"\n{kind}, {MENDS[kind]}:" + "".join(f"\n- {line}" for line in lines)
+                for kind, lines in found.items()
+            )
+            raise ValueError(
+                f"nothing was converted, for {number} array{'s' * (number > 1)} or "
+                f"pattern{'s' * (number > 1)} did not fit.{listed}"
+            )

@@ -1,5 +1,8 @@
 """A whole model of torch and the same in Linen and NNX: outputs, statistics, and back."""
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -54,8 +57,8 @@ class Theirs(torch.nn.Module):
         )
         self.up = net.ConvTranspose2d(4, 6, (3, 2), 2, padding=1, output_padding=1)
         self.instance = net.InstanceNorm2d(6, affine=True)
-        self.image = net.LayerNorm((6, 4, 2))
-        self.fc = net.Linear(6 * 4 * 2, 5)
+        self.image = net.LayerNorm((6, 4, 3))
+        self.fc = net.Linear(6 * 4 * 3, 5)
         self.rms = net.RMSNorm(5)
         self.last = net.BatchNorm1d(5, momentum=None)
         self.out = net.Linear(5, 2)
@@ -75,14 +78,14 @@ class Block(nn.Module):
     """One of the blocks."""
 
     groups: int
-    norm: nn.Module
+    norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x):
         conv = nn.Conv(
             4, (3, 1), 2, padding=0, feature_group_count=self.groups, use_bias=False
         )
-        return nn.relu(self.norm(conv(x)))
+        return nn.relu(self.norm(name="norm")(conv(x)))
 
 
 class Ours(nn.Module):
@@ -91,8 +94,8 @@ class Ours(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = jn.BatchNorm(train=train, **TORCHS_AVERAGE)(nn.Conv(4, (3, 3), padding=1)(x))
-        x = Block(2, jn.GroupNorm(2, epsilon=1e-5, name="Norm"))(x)
-        x = Block(4, jn.BatchNorm(train=train, **TORCHS_AVERAGE, name="Norm"))(x)
+        x = Block(2, partial(jn.GroupNorm, 2, epsilon=1e-5))(x)
+        x = Block(4, partial(jn.BatchNorm, train=train, **TORCHS_AVERAGE))(x)
         padding = transposed_padding((3, 2), 1, 1)
         x = nn.ConvTranspose(6, (3, 2), (2, 2), padding=padding)(x)
         x = jn.InstanceNorm(epsilon=1e-5)(x)
@@ -117,7 +120,7 @@ NAMES = {
     "last": "BatchNorm_1",
     "out": "Dense_1",
 }
-RULES = {"fc": flattened(6, 4, 2), "image": channels_last()}
+RULES = {"fc": flattened(6, 4, 3), "image": channels_last()}
 
 
 def images(rng, number=1):
@@ -151,13 +154,16 @@ def test_a_model_in_linen(trained, rng):
         close(back[name], array)
 
 
+PADDING = transposed_padding((3, 3), padding=1)
+
+
 class NnxModel(nnx.Module):
     """A model whose attributes are named as torch's modules are."""
 
     def __init__(self, rngs):
         self.conv = nnx.Conv(3, 4, (3, 3), padding=1, rngs=rngs)
         self.norm = jx.BatchNorm(4, **TORCHS_AVERAGE, rngs=rngs)
-        self.up = nnx.ConvTranspose(4, 4, (3, 3), 2, padding=((2, 2), (2, 2)), rngs=rngs)
+        self.up = nnx.ConvTranspose(4, 4, (3, 3), 2, padding=PADDING, rngs=rngs)
         self.image = jx.LayerNorm(
             4 * 3 * 3,
             epsilon=1e-5,
@@ -179,10 +185,82 @@ class TorchModel(torch.nn.Module):
         super().__init__()
         self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
         self.norm = torch.nn.BatchNorm2d(4)
-        self.up = torch.nn.ConvTranspose2d(4, 4, 3, 2)
+        self.up = torch.nn.ConvTranspose2d(4, 4, 3, 2, padding=1)
         self.image = torch.nn.LayerNorm((4, 3, 3))
         self.fc = torch.nn.Linear(36, 2)
 
     def forward(self, x):
         x = torch.nn.functional.max_pool2d(self.norm(self.conv(x)), 2)
-        return self.fc(self.image(self.up(x)[..., 1:-1, 1:-1]).flatten(1))
+        return self.fc(self.image(self.up(x)).flatten(1))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_model_in_nnx(trained, rng):
+    """In which two modules have the same shapes, and one parameter lies flat."""
+    theirs, ours = TorchModel(), NnxModel(nnx.Rngs(0))
+    x = rng.normal(size=(5, 6, 4, 4, 3)).astype(np.float32)
+    if trained:
+        descend(theirs, [first(each) for each in x[:3]])
+    else:
+        randomize(theirs)
+    rules = {"fc": flattened(4, 3, 3), "image": channels_last(), "up": transposed()}
+    template, state = nnx.to_pure_dict(nnx.state(ours)), state_of(theirs)
+    converted, _ = from_torch(state, template, rules=rules)
+    nnx.update(ours, converted)
+    ours.eval()
+    close(ours(x[0]), evaluate(theirs, first(x[0])))
+
+    ours.train()
+    for batch in x[:3]:
+        y = ours(batch)
+    close(y, train(theirs, [first(each) for each in x[:3]]))
+    back, _ = to_torch(nnx.to_pure_dict(nnx.state(ours)), state, rules=rules)
+    del back["norm.num_batches_tracked"]  # nothing here counts them
+    for name, array in back.items():
+        close(array, state_of(theirs)[name])
+    np.testing.assert_equal(to_torch(converted, state, rules=rules).arrays, state)
+
+
+KERNELS = [
+    ("Conv1d", (3,), {"stride": 2, "padding": 1}, {}),
+    ("Conv3d", (3, 2, 1), {"dilation": 2}, {}),
+    ("Conv2d", (3, 2), {"groups": 2, "padding": (1, 0)}, {}),
+    ("Conv2d", (3, 3), {"groups": 4}, {}),
+    ("ConvTranspose1d", (4,), {"stride": 2, "padding": 1, "output_padding": 1}, {}),
+    ("ConvTranspose2d", (3, 2), {"stride": 2, "dilation": 2, "padding": (1, 0)}, {}),
+    ("ConvTranspose3d", (3, 2, 1), {"stride": 2}, {}),
+    ("ConvTranspose2d", (3, 2), {"stride": 2}, {"transpose_kernel": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "arguments", "options"), KERNELS)
+@pytest.mark.parametrize("features", [4, 8])
+def test_convolutions(name, size, arguments, options, features, rng):
+    """Each by itself; with as many features as channels, where no shape tells."""
+    theirs = getattr(torch.nn, name)(4, features, size, **arguments)
+    x = rng.normal(size=(2, *(7, 6, 5)[: len(size)], 4)).astype(np.float32)
+    strides, dilation = (arguments.get(key, 1) for key in ("stride", "dilation"))
+    padding = arguments.get("padding", 0)
+    if "Transpose" in name:
+        extra = arguments.get("output_padding", 0)
+        ours = nn.ConvTranspose(
+            features,
+            size,
+            (strides,) * len(size),
+            transposed_padding(size, padding, extra, dilation),
+            kernel_dilation=dilation,
+            **options,
+        )
+        rules = {"**": transposed(**options)}
+    else:
+        pads = (padding,) * len(size) if isinstance(padding, int) else padding
+        groups = {"feature_group_count": arguments.get("groups", 1)}
+        ours = nn.Conv(
+            features, size, strides, [(p, p) for p in pads], 1, dilation, **groups
+        )
+        rules = {}
+    variables = ours.init(jax.random.key(0), x)
+    state = state_of(theirs)
+    variables, _ = from_torch(state, variables, rules=rules)
+    close(ours.apply(variables, x), last(evaluate(theirs, first(x))))
+    np.testing.assert_equal(to_torch(variables, state, rules=rules).arrays, state)

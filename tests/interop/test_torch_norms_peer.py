@@ -122,7 +122,13 @@ def test_statistics_of_instances(momentum, rng):
 STATELESS = [
     ("LayerNorm", (C,), {}, interop.layer_norm, {}),
     ("LayerNorm", (C,), {"elementwise_affine": False}, interop.layer_norm, {}),
-    ("LayerNorm", (C,), {"bias": False, "eps": 1e-2}, interop.layer_norm, {"epsilon": 1e-2}),
+    (
+        "LayerNorm",
+        (C,),
+        {"bias": False, "eps": 1e-2},
+        interop.layer_norm,
+        {"epsilon": 1e-2},
+    ),
     ("LayerNorm", (4, C), {}, interop.layer_norm, {}),
     (
         "LayerNorm",

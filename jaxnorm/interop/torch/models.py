@@ -116,8 +116,8 @@ def to_torch(
     return exported(TORCH, variables, state, names, rules, keep, cast)
 
 
-def _parts(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    return {name: (name.rpartition(".")[0], name.rpartition(".")[2]) for name in names}
+def _parts(state: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {name: (name.rpartition(".")[0], name.rpartition(".")[2]) for name in state}
 
 
 def _slot(name: str, slots: Slots) -> str | None:
@@ -134,23 +134,18 @@ def _layout(path: Path, slot: str, source: Shape, target: Shape) -> Layout:
         return LINEAR
     if len(source) > 5:
         raise ValueError("a kernel has at most three axes of positions")
-    if not (path and path[-1].startswith("ConvTranspose")):
+    if not (path and str(path[-1]).startswith("ConvTranspose")):
         return conv(len(source))
-    fitting = [
-        each
-        for each in ((source[0], source[1]), (source[1], source[0]))
-        if each == target[-2:]
-    ]
-    if len(fitting) > 1:
+    if source[0] == source[1]:
         raise ValueError(
             "the shapes do not say whether Flax takes it transposed; give transposed() or "
             "transposed(transpose_kernel=True) in rules"
         )
-    rule = transposed(transpose_kernel=fitting == [(source[1], source[0])])
-    return rule.layout(source, target)
+    swapped = target[-2:] == (source[1], source[0])
+    return transposed(transpose_kernel=swapped).layout(source, target)
 
 
-def _unkept(name: str, slots: Slots) -> str | None:
+def _unkept(module: str, name: str, slots: Slots) -> str | None:
     if name == COUNT and "mean" in slots:
         return "not kept, the estimator does not count"
     return None

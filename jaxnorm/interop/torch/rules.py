@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from jaxnorm.interop.layouts import (
-    CHANNELS_LAST,
     Layout,
+    features_last,
     flattened_rows,
     permuted,
     positions,
@@ -68,7 +68,7 @@ def channels_last() -> Rule:
     >>> variables["norm"]["scale"].shape
     (8, 8, 3)
     """
-    return Rule(lambda source, target: CHANNELS_LAST)
+    return Rule(features_last)
 
 
 def transposed_padding(

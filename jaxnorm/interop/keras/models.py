@@ -1,0 +1,171 @@
+"""A whole model of keras as variables of Flax, and back."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from jaxnorm.interop.conversion import exported, imported
+from jaxnorm.interop.keras.listings import SLOTS, layers_of
+from jaxnorm.interop.layouts import AS_IT_IS, Layout, permuted, positions, reshaped
+from jaxnorm.interop.patterns import Names
+from jaxnorm.interop.plan import Convention, Rule, Shape, Slots
+from jaxnorm.interop.report import Conversion
+from jaxnorm.interop.trees import Path
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+# The order in which keras makes the weights of a layer, by our names.
+ORDER = ("kernel", "embedding", "scale", "bias", "mean", "var")
+
+
+def from_keras(
+    weights: Mapping[str, Any],
+    template: Mapping[Any, Any],
+    names: Names = NONE,
+    *,
+    rules: Mapping[str, Rule] = NONE,
+    keep: Iterable[str] = (),
+    cast: bool = False,
+) -> Conversion:
+    """The variables of a Flax model, with weights and statistics from one of keras.
+
+    Every array of either side has a place on the other, or is in the error. Dense and
+    convolution kernels lie as here, those of the others are laid out anew:
+
+        depthwise, (H, W, in, multiplier) → (H, W, 1, in·multiplier), for a convolution
+        with feature_group_count=in;
+        transposed, in a module whose name begins with ConvTranspose, (H, W, out, in) as it
+        is with transpose_kernel=True, otherwise → (H, W, in, out), and flipped.
+
+    Weights listed by their position in a layer, as in a .weights.h5 file of Keras 3, are
+    taken for those that the layer here has: it must have a scale and bias where the other
+    has. Weights of the optimizer and states of random seeds are left out.
+
+    Args:
+      weights: names to arrays, in one of the listings of keras.
+      template: as of `jaxnorm.interop.torch.from_torch`.
+      names: patterns of keras's layers to paths here, as {"conv2d_*": "Conv_{}"}; as of
+        `from_torch`, but for the "/" in place of the ".".
+      rules: patterns likewise, to what the shapes do not say: `transposed`.
+      keep: as of `from_torch`.
+      cast: likewise.
+
+    Returns:
+      Conversion(arrays, report): the template with jax arrays in its dtypes, and what was
+      done with each.
+
+    Raises:
+      TypeError: a value is no array of numbers, or the template none of arrays.
+      ValueError: arrays are left over, missing, mis-shaped or of another dtype, or a
+        pattern fits nothing; all of them in one error.
+
+    >>> weights = {"dense/kernel:0": jnp.ones((3, 1)), "dense/bias:0": jnp.zeros(1)}
+    >>> template = {"Dense_0": {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}}
+    >>> print(from_keras(weights, template, {"dense": "Dense_0"}).report)
+    dense/kernel:0 → Dense_0/kernel: as it is
+    dense/bias:0 → Dense_0/bias: as it is
+    """
+    return imported(KERAS, weights, template, names, rules, keep, cast)
+
+
+def to_keras(
+    variables: Mapping[Any, Any],
+    weights: Mapping[str, Any],
+    names: Names = NONE,
+    *,
+    rules: Mapping[str, Rule] = NONE,
+    keep: Iterable[str] = (),
+    cast: bool = False,
+) -> Conversion:
+    """The weights of a keras model, with those and the statistics from one of Flax.
+
+    The way back of `from_keras`, bit for bit, with the same names and rules.
+
+    Args:
+      variables: of Linen or NNX, as the template of `from_keras`, with arrays.
+      weights: of the keras model: its names, shapes and dtypes, and what has no place in
+        the variables.
+      names: as of `from_keras`.
+      rules: likewise.
+      keep: patterns of paths in the variables that keras's model does not have.
+      cast: whether an array may be rounded to the dtype in weights.
+
+    Returns:
+      Conversion(arrays, report): the weights with NumPy arrays, in their order, each a
+      copy, and what was done with each.
+
+    Raises:
+      TypeError: as of `from_keras`.
+      ValueError: likewise, all in one error.
+
+    >>> weights = {"norm/gamma": jnp.ones(2)}
+    >>> variables = {"norm": {"scale": jnp.array([3.0, 4.0])}}  # as in NNX
+    >>> to_keras(variables, weights).arrays
+    {'norm/gamma': array([3., 4.], dtype=float32)}
+    """
+    return exported(KERAS, variables, weights, names, rules, keep, cast)
+
+
+def transposed(*, transpose_kernel: bool = False) -> Rule:
+    """Of a transposed convolution: keras's kernel (H, W, out, in) as Flax has it.
+
+    Args:
+      transpose_kernel: as given to Flax's ConvTranspose; with True it is keras's own.
+
+    >>> weights = {"up/kernel": jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)}
+    >>> template = {"up": {"kernel": jnp.zeros((3, 1, 1))}}
+    >>> variables, _ = from_keras(weights, template, rules={"up": transposed()})
+    >>> variables["up"]["kernel"].ravel()
+    Array([3., 2., 1.], dtype=float32)
+    """
+
+    def layout(source: Shape, target: Shape) -> Layout:
+        if transpose_kernel:
+            return AS_IT_IS
+        rank = len(source)
+        axes = (*range(rank - 2), rank - 1, rank - 2)
+        letters = positions(rank)
+        flipped = tuple(range(rank - 2))
+        return permuted(f"{letters}OI → {letters}IO, flipped", axes, flipped)
+
+    return Rule(layout)
+
+
+def _slot(name: str, slots: Slots) -> str | None:
+    if name.isdecimal():
+        held = [each for each in ORDER if each in slots]
+        return held[int(name)] if int(name) < len(held) else None
+    slot = SLOTS.get(name, name)
+    return slot if slot in slots else None
+
+
+def _layout(path: Path, slot: str, source: Shape, target: Shape) -> Layout:
+    if len(target) == 1 < len(source) and slot != "kernel":
+        return reshaped(source, target)  # as NNX has parameters of several axes
+    if slot != "kernel" or not 3 <= len(source) <= 5:
+        return AS_IT_IS
+    if path and str(path[-1]).startswith("ConvTranspose"):
+        return _transposed(source, target)
+    depthwise = (*source[:-2], 1, source[-2] * source[-1])
+    if target == depthwise != source:
+        return reshaped(source, target)
+    return AS_IT_IS
+
+
+def _transposed(source: Shape, target: Shape) -> Layout:
+    if source[-1] == source[-2]:
+        raise ValueError(
+            "the shapes do not say whether Flax takes it transposed; give transposed() or "
+            "transposed(transpose_kernel=True) in rules"
+        )
+    return transposed(transpose_kernel=source == target).layout(source, target)
+
+
+def _unkept(module: str, name: str, slots: Slots) -> str | None:
+    if module.startswith("optimizer"):
+        return "left out, of the optimizer"
+    if "seed_generator" in module:
+        return "left out, of a random seed"
+    return None
+
+
+KERAS = Convention("/", layers_of, _slot, _layout, _unkept, lambda slot, slots: None)

@@ -1,0 +1,207 @@
+"""One norm of keras, as jaxnorm's, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnorm.estimators import ema
+from jaxnorm.interop.arrays import as_arrays
+from jaxnorm.interop.keras.listings import PARAMS, STATISTICS, weights_of
+from jaxnorm.interop.norm import Norm, affine, both_statistics, only, renamed
+
+
+def batch_normalization(
+    weights: Mapping[str, Any],
+    layer: str = "",
+    *,
+    momentum: float = 0.99,
+    epsilon: float = 1e-3,
+    axis: int = -1,
+    scale: bool = True,
+    center: bool = True,
+) -> Norm:
+    """BatchNormalization, whose momentum is a decay and whose variance is biased, as here.
+
+    Args:
+      weights: names to arrays: gamma, beta, moving_mean and moving_variance, in one of the
+        listings of keras.
+      layer: its name, before these.
+      momentum: as given to keras: the weight of the old value.
+      epsilon: as given to keras.
+      axis: the feature axis.
+      scale: as given to keras, where weights are listed by position.
+      center: likewise.
+
+    Returns:
+      A Norm for `BatchNorm`.
+
+    Raises:
+      TypeError: a value is no array of numbers.
+      ValueError: names are left over or missing, as those of renorm=True, or shapes differ;
+        or momentum is outside [0, 1].
+
+    >>> weights = {"bn/gamma": [2.0], "bn/moving_mean": [5.0], "bn/moving_variance": [4.0]}
+    >>> weights = {name: jnp.array(value) for name, value in weights.items()}
+    >>> norm = batch_normalization(weights, "bn")
+    >>> norm.params, norm.batch_stats["mean"]
+    ({'scale': Array([2.], dtype=float32)}, Array([5.], dtype=float32))
+    """
+    params, statistics = _read(weights, layer, scale, center, tuple(STATISTICS))
+    if not statistics:
+        raise ValueError(
+            f"moving_mean and moving_variance of {layer or 'the norm'} are missing; give "
+            "those too, which keras has among its non-trainable weights."
+        )
+    options = {
+        "axis": axis,
+        "epsilon": epsilon,
+        "estimator": ema(momentum),
+        **affine(params),
+    }
+    rules = ("gamma → scale, beta → bias, moving_mean → mean, moving_variance → var",)
+    return Norm("BatchNorm", options, params, statistics, {}, rules)
+
+
+def layer_normalization(
+    weights: Mapping[str, Any],
+    layer: str = "",
+    *,
+    epsilon: float = 1e-3,
+    axis: int | Sequence[int] = -1,
+    scale: bool = True,
+    center: bool = True,
+) -> Norm:
+    """LayerNormalization over one or more axes.
+
+    Args:
+      weights: names to arrays, gamma and beta, in one of the listings of keras.
+      layer: its name, before these.
+      epsilon: as given to keras.
+      axis: likewise.
+      scale: likewise, where weights are listed by position.
+      center: likewise.
+
+    Returns:
+      A Norm for `LayerNorm`.
+
+    Raises:
+      TypeError: a value is no array of numbers.
+      ValueError: names are left over, or shapes differ.
+
+    >>> layer_normalization({}).options["epsilon"]
+    0.001
+    """
+    params, _ = _read(weights, layer, scale, center)
+    return Norm("LayerNorm", {**_over(axis, epsilon), **affine(params)}, params)
+
+
+def group_normalization(
+    weights: Mapping[str, Any],
+    layer: str = "",
+    *,
+    groups: int = 32,
+    epsilon: float = 1e-3,
+    scale: bool = True,
+    center: bool = True,
+) -> Norm:
+    """GroupNormalization with features on the last axis; groups=-1 is one each.
+
+    Args:
+      weights: names to arrays, gamma and beta, in one of the listings of keras.
+      layer: its name, before these.
+      groups: as given to keras.
+      epsilon: likewise.
+      scale: likewise, where weights are listed by position.
+      center: likewise.
+
+    Returns:
+      A Norm for `GroupNorm`, or with groups=-1 for `InstanceNorm`.
+
+    Raises:
+      TypeError: a value is no array of numbers.
+      ValueError: names are left over, or shapes differ.
+
+    >>> group_normalization({}, groups=-1).module
+    'InstanceNorm'
+    """
+    params, _ = _read(weights, layer, scale, center)
+    options = {"epsilon": epsilon, **affine(params)}
+    if groups == -1:
+        return Norm("InstanceNorm", options, params)
+    return Norm("GroupNorm", {"num_groups": groups, **options}, params)
+
+
+def rms_normalization(
+    weights: Mapping[str, Any],
+    layer: str = "",
+    *,
+    epsilon: float = 1e-6,
+    axis: int | Sequence[int] = -1,
+) -> Norm:
+    """RMSNormalization over one or more axes.
+
+    Args:
+      weights: names to arrays, a scale, in one of the listings of keras.
+      layer: its name, before that.
+      epsilon: as given to keras.
+      axis: likewise.
+
+    Returns:
+      A Norm for `RMSNorm`.
+
+    Raises:
+      TypeError: a value is no array of numbers.
+      ValueError: names are left over.
+
+    >>> rms_normalization({"rms/scale": jnp.ones(2)}, "rms").options["use_scale"]
+    True
+    """
+    arrays = weights_of(as_arrays(weights), layer, ("scale",))
+    only(arrays, ("scale",))
+    params = renamed(arrays, PARAMS)
+    options = {**_over(axis, epsilon), "use_scale": "scale" in params}
+    return Norm("RMSNorm", options, params)
+
+
+def to_weights(norm: Norm, layer: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a norm by keras's names, in the order of `layer.set_weights`.
+
+    Args:
+      norm: as the functions above gave it, or with what training made of its params and
+        batch_stats, as by `dataclasses.replace`.
+      layer: what comes before the names.
+
+    >>> norm = Norm("RMSNorm", {}, {"scale": jnp.ones(2)})
+    >>> to_weights(norm, "rms")
+    {'rms/scale': array([1., 1.], dtype=float32)}
+    """
+    ours = {**norm.params, **norm.batch_stats}
+    scale = "scale" if norm.module == "RMSNorm" else "gamma"
+    names = {scale: "scale", "beta": "bias", **STATISTICS}
+    start = f"{layer}/" if layer else ""
+    return {
+        start + name: np.array(ours[slot]) for name, slot in names.items() if slot in ours
+    }
+
+
+def _read(
+    weights: Mapping[str, Any],
+    layer: str,
+    scale: bool,
+    center: bool,
+    statistics: tuple[str, ...] = (),
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By our names the parameters of a norm, and its statistics."""
+    has = ("gamma",) * scale + ("beta",) * center + statistics
+    arrays = weights_of(as_arrays(weights), layer, has)
+    only(arrays, ("gamma", "beta", *statistics))
+    renamed(arrays, PARAMS | STATISTICS)  # of one shape
+    found = renamed(arrays, STATISTICS)
+    both_statistics(found, STATISTICS)
+    return renamed(arrays, PARAMS), found
+
+
+def _over(axis: int | Sequence[int], epsilon: float) -> dict[str, Any]:
+    axes = axis if isinstance(axis, int) else tuple(sorted(axis))
+    return {"reduction_axes": axes, "feature_axes": axes, "epsilon": epsilon}
