@@ -12,7 +12,7 @@ from experiments.runs import read_measurements
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("from-flax", "statistics")
+    for name in ("from-flax", "from-torch", "statistics")
 }
 each_page = pytest.mark.parametrize("page", PAGES)
 

@@ -63,7 +63,8 @@ def exported(
             # A copy of its own: what JAX shares is not to be written to.
             filled[link.source] = np.array(cast(array, arrays[link.source].dtype, lossy))
         except ValueError as error:
-            plan.problems.add("dtype", f"{link.source}: {error}")
+            kind = "counts" if link.target[-1] == "updates" else "dtype"
+            plan.problems.add(kind, f"{shown(link.target)}: {error}")
     plan.problems.check()
     return Conversion(filled, _report(plan, arrays, leaves, "{1} → {0}"))
 
