@@ -56,7 +56,7 @@ def exported(
     """The state with arrays from the variables, in its own order."""
     arrays, leaves = as_arrays(state), flat(variables)
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
-    filled = dict(arrays)
+    filled = {name: np.array(array) for name, array in arrays.items()}
     for link in plan.links:
         try:
             array = link.layout.back(np.asarray(leaves[link.target]))

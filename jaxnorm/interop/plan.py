@@ -101,6 +101,7 @@ class Matching:
         self._paths = Paths(names, convention.separator)
         self._rules = Table(rules, convention.separator)
         self._keep = Table(keep, "/")
+        self._sources: dict[Path, str] = {}
         for source, (module, name) in convention.parts(state).items():
             self._place(source, module, name)
         self._account_for_leaves()
@@ -127,10 +128,10 @@ class Matching:
     def _link(self, source: str, path: Path, slot: str, rule: Rule | None) -> None:
         array, target = self._state[source], self._modules[path][slot]
         expected = tuple(self._leaves[target].shape)
-        taken = [link.source for link in self.plan.links if link.target == target]
+        first = self._sources.setdefault(target, source)
         try:
-            if taken:
-                raise ValueError(f"that is {taken[0]} already, and there is one place")
+            if first != source:
+                raise ValueError(f"that is {first} already, and there is one place")
             if rule is not None and array.ndim > 1:
                 layout = rule.layout(array.shape, expected)
             else:
@@ -146,16 +147,14 @@ class Matching:
 
     def _account_for_leaves(self) -> None:
         """What begins by itself, is kept, or is missing, of the leaves without a link."""
-        filled = {link.target for link in self.plan.links}
         for slots in self._modules.values():
             for slot, path in slots.items():
-                kept = self._keep.find(shown(path))
-                if path in filled:
+                if path in self._sources:
                     continue
                 start = self._convention.start(slot, slots)
-                if kept:
+                if self._keep.find(shown(path)):
                     self.plan.kept.append(path)
-                elif start is not None and slots["mean"] in filled:
+                elif start is not None and slots["mean"] in self._sources:
                     self.plan.started[path] = start
                 else:
                     shape = tuple(self._leaves[path].shape)

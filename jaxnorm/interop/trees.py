@@ -42,7 +42,8 @@ def flat(template: Mapping[Any, Any], above: Path = ()) -> dict[Path, Any]:
         else:
             raise TypeError(
                 f"{shown(path)} is {type(value).__name__}, but an array or its shape is "
-                "expected; of an NNX model give nnx.to_pure_dict(nnx.state(model))."
+                "expected; of an NNX model give nnx.to_pure_dict(nnx.state(model)), and of "
+                "boxed variables nn.meta.unbox(variables)."
             )
     return leaves
 

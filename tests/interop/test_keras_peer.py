@@ -203,6 +203,17 @@ def test_transposed_convolutions(padding, size, transpose_kernel, rng):
     np.testing.assert_equal(back, weights)
 
 
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_paddings_with_a_stride(size, rng):
+    layer = keras.layers.Conv1D(4, size, strides=2, padding="same")
+    x = numbers(rng, 2, 6, 4)
+    y = layer(x)
+    ours = nn.Conv(4, (size,), 2, "SAME")
+    weights = {weight.name: np.asarray(weight) for weight in layer.weights}
+    variables, _ = interop.from_keras(weights, ours.init(jax.random.key(0), x))
+    close(ours.apply(variables, x), y)
+
+
 def test_jaxnorms_default_is_keras_average():
     norm = interop.batch_normalization(
         {"moving_mean": np.zeros(1, np.float32), "moving_variance": np.ones(1, np.float32)}

@@ -229,6 +229,23 @@ def test_dtypes_change_without_loss_or_when_told():
     assert rounded.tolist() == [np.float32(0.1), np.inf]
 
 
+def test_the_coarse_and_the_random():
+    """Safetensors may hold bfloat16; a dropout of NNX holds keys."""
+    half = {"fc.bias": np.asarray(jnp.array([0.1, 2.0], jnp.bfloat16))}
+    key = jax.random.key(0)
+    template = {"fc": {"bias": jnp.zeros(2)}, "dropout": {"rngs": {"key": key}}}
+    variables, _ = from_torch(half, template, keep=["**/rngs/**"])
+    assert variables["dropout"]["rngs"]["key"] is key
+    assert variables["fc"]["bias"].dtype == np.float32
+    back, _ = to_torch(variables, half, keep=["**/rngs/**"])
+    np.testing.assert_equal(back, half)
+
+
+def test_what_is_there_is_not_kept():
+    with pytest.raises(ValueError, match="'m/bias' of keep"):
+        from_torch({"m.bias": counting(2)}, {"m": shapes(bias=(2,))}, keep=["m/bias"])
+
+
 def test_what_is_no_array_is_refused(unchecked):
     class Tensor:
         def detach(self): ...

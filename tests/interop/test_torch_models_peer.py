@@ -123,28 +123,32 @@ NAMES = {
 RULES = {"fc": flattened(6, 4, 3), "image": channels_last()}
 
 
+# Compiled whole, for each operation by itself takes longer.
+APPLY = jax.jit(Ours().apply, static_argnames=("train", "mutable"))
+
+
 def images(rng, number=1):
     return rng.normal(0, 1, (number, 8, 14, 5, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_model_in_linen(trained, rng):
-    theirs, ours, x = Theirs(), Ours(), images(rng, 5)
+    theirs, x = Theirs(), images(rng, 5)
     if trained:
         descend(theirs, [first(each) for each in images(rng, 3)])
     else:
         randomize(theirs)
-    template = jax.eval_shape(lambda: ours.init(jax.random.key(0), x[0], train=False))
+    template = jax.eval_shape(lambda: Ours().init(jax.random.key(0), x[0], train=False))
     state = state_of(theirs)
     variables, report = from_torch(state, template, NAMES, rules=RULES)
-    close(ours.apply(variables, x[0], train=False), evaluate(theirs, first(x[0])))
+    close(APPLY(variables, x[0], train=False), evaluate(theirs, first(x[0])))
     assert len(report.entries) == len(state)
 
     back, _ = to_torch(variables, state, NAMES, rules=RULES)
     np.testing.assert_equal(back, state)
 
     for batch in x[:3]:
-        y, updates = ours.apply(variables, batch, train=True, mutable=["batch_stats"])
+        y, updates = APPLY(variables, batch, train=True, mutable="batch_stats")
         variables = variables | updates
     close(y, train(theirs, [first(each) for each in x[:3]]))
     back, _ = to_torch(variables, state, NAMES, rules=RULES)
@@ -208,11 +212,11 @@ def test_a_model_in_nnx(trained, rng):
     converted, _ = from_torch(state, template, rules=rules)
     nnx.update(ours, converted)
     ours.eval()
-    close(ours(x[0]), evaluate(theirs, first(x[0])))
+    close(nnx.jit(ours)(x[0]), evaluate(theirs, first(x[0])))
 
     ours.train()
     for batch in x[:3]:
-        y = ours(batch)
+        y = nnx.jit(ours)(batch)
     close(y, train(theirs, [first(each) for each in x[:3]]))
     back, _ = to_torch(nnx.to_pure_dict(nnx.state(ours)), state, rules=rules)
     del back["norm.num_batches_tracked"]  # nothing here counts them
@@ -231,6 +235,17 @@ KERNELS = [
     ("ConvTranspose3d", (3, 2, 1), {"stride": 2}, {}),
     ("ConvTranspose2d", (3, 2), {"stride": 2}, {"transpose_kernel": True}),
 ]
+
+
+def test_same_is_not_torchs_padding(rng):
+    """With a stride it is not symmetric."""
+    theirs = torch.nn.Conv1d(1, 1, 3, stride=2, padding=1)
+    x, state = rng.normal(size=(1, 6, 1)).astype(np.float32), state_of(theirs)
+    wanted = last(evaluate(theirs, first(x)))
+    for padding, same in ((1, True), ("SAME", False)):
+        ours = nn.Conv(1, (3,), 2, padding)
+        variables, _ = from_torch(state, ours.init(jax.random.key(0), x))
+        assert np.allclose(ours.apply(variables, x), wanted, atol=1e-5) == same
 
 
 @pytest.mark.parametrize(("name", "size", "arguments", "options"), KERNELS)

@@ -168,8 +168,8 @@ def to_weights(norm: Norm, layer: str = "") -> dict[str, np.ndarray]:
     """The arrays of a norm by keras's names, in the order of `layer.set_weights`.
 
     Args:
-      norm: as the functions above gave it, or with what training made of its params and
-        batch_stats, as by `dataclasses.replace`.
+      norm: as `batch_normalization` or another gave it, or with what training made of its
+        params and batch_stats, as by `dataclasses.replace`.
       layer: what comes before the names.
 
     >>> norm = Norm("RMSNorm", {}, {"scale": jnp.ones(2)})

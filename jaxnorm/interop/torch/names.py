@@ -26,11 +26,13 @@ def arrays_of(
 
 
 def to_state(norm: Norm, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a norm by torch's names; the way back of the functions above.
+    """The arrays of a norm by torch's names; the way back of what made it.
+
+    Where updates are kept there is a num_batches_tracked, if there was none before too.
 
     Args:
-      norm: as they gave it, or with what training made of its params and batch_stats, as
-        by `dataclasses.replace`.
+      norm: as `batch_norm` or another gave it, or with what training made of its params
+        and batch_stats, as by `dataclasses.replace`.
       prefix: what comes before the names and a dot.
 
     Raises:
