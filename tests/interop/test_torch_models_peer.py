@@ -182,6 +182,9 @@ class NnxModel(nnx.Module):
         return self.fc(self.image(self.up(x)).reshape(len(x), -1))
 
 
+CALL = nnx.jit(lambda model, x: model(x))
+
+
 class TorchModel(torch.nn.Module):
     """The same in torch."""
 
@@ -212,11 +215,11 @@ def test_a_model_in_nnx(trained, rng):
     converted, _ = from_torch(state, template, rules=rules)
     nnx.update(ours, converted)
     ours.eval()
-    close(nnx.jit(ours)(x[0]), evaluate(theirs, first(x[0])))
+    close(CALL(ours, x[0]), evaluate(theirs, first(x[0])))
 
     ours.train()
     for batch in x[:3]:
-        y = nnx.jit(ours)(batch)
+        y = CALL(ours, batch)
     close(y, train(theirs, [first(each) for each in x[:3]]))
     back, _ = to_torch(nnx.to_pure_dict(nnx.state(ours)), state, rules=rules)
     del back["norm.num_batches_tracked"]  # nothing here counts them
@@ -274,8 +277,7 @@ def test_convolutions(name, size, arguments, options, features, rng):
             features, size, strides, [(p, p) for p in pads], 1, dilation, **groups
         )
         rules = {}
-    variables = ours.init(jax.random.key(0), x)
-    state = state_of(theirs)
-    variables, _ = from_torch(state, variables, rules=rules)
-    close(ours.apply(variables, x), last(evaluate(theirs, first(x))))
+    template, state = jax.eval_shape(ours.init, jax.random.key(0), x), state_of(theirs)
+    variables, _ = from_torch(state, template, rules=rules)
+    close(jax.jit(ours.apply)(variables, x), last(evaluate(theirs, first(x))))
     np.testing.assert_equal(to_torch(variables, state, rules=rules).arrays, state)

@@ -34,32 +34,19 @@ def batches(rank, rng):
     return rng.normal(1, 2, shape).astype(np.float32)
 
 
-RANKS = {"1d": 3, "2d": 4, "3d": 5}
+FOLLOWED = {"track_running_stats": True}
 TRACKED = [
-    (f"{norm}{kind}", rank, arguments)
-    for norm, each in (
-        (
-            "BatchNorm",
-            (
-                {},
-                {"momentum": 0.3, "eps": 1e-2, "affine": False},
-                {"momentum": None, "bias": False},
-            ),
-        ),
-        (
-            "InstanceNorm",
-            (
-                {"track_running_stats": True},
-                {"track_running_stats": True, "momentum": 0.3, "affine": True},
-                {"track_running_stats": True, "momentum": None},
-            ),
-        ),
-    )
-    for kind, rank in RANKS.items()
-    for arguments in each
+    ("BatchNorm1d", 2, {}),
+    ("BatchNorm1d", 3, {}),
+    ("BatchNorm2d", 4, {}),
+    ("BatchNorm3d", 5, {}),
+    ("SyncBatchNorm", 4, {}),
+    ("BatchNorm2d", 4, {"momentum": 0.3, "eps": 1e-2, "affine": False}),
+    ("BatchNorm2d", 4, {"momentum": None, "bias": False}),
+    ("InstanceNorm1d", 3, FOLLOWED),
+    ("InstanceNorm2d", 4, FOLLOWED | {"momentum": 0.3, "affine": True}),
+    ("InstanceNorm3d", 5, FOLLOWED | {"momentum": None}),
 ]
-TRACKED.append(("SyncBatchNorm", 4, {}))
-TRACKED.append(("BatchNorm1d", 2, {}))
 
 
 def converted(module, name, arguments):
@@ -168,15 +155,16 @@ def test_the_epsilon_of_none(dtype):
 
 
 @pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("kind", ["group", "instance"])
+@pytest.mark.parametrize("kind", ["group", "1d", "2d", "3d"])
 def test_norms_of_positions(kind, affine, rng):
-    x = batches(4, rng)[0]
+    rank = 4 if kind == "group" else 2 + int(kind[0])
+    x = batches(rank, rng)[0]
     if kind == "group":
         module = torch.nn.GroupNorm(2, C, affine=affine, eps=1e-2)
         randomize(module)
         norm = interop.group_norm(state_of(module), num_groups=2, epsilon=1e-2)
     else:
-        module = torch.nn.InstanceNorm2d(C, affine=affine)
+        module = getattr(torch.nn, f"InstanceNorm{kind}")(C, affine=affine)
         randomize(module)
         norm = interop.instance_norm(state_of(module))
     ours = getattr(jn, norm.module)(**norm.options)

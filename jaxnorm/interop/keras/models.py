@@ -91,7 +91,7 @@ def to_keras(
 
     Returns:
       Conversion(arrays, report): the weights with NumPy arrays, in their order, each a
-      copy, and what was done with each.
+      copy, and for each the rule that was undone.
 
     Raises:
       TypeError: as of `from_keras`.

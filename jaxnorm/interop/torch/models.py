@@ -101,8 +101,8 @@ def to_torch(
       cast: whether an array may be rounded to the state's dtype.
 
     Returns:
-      Conversion(arrays, report): the state with NumPy arrays, each a copy, and what was
-      done with each.
+      Conversion(arrays, report): the state with NumPy arrays, each a copy, and for each
+      the rule that was undone.
 
     Raises:
       TypeError: as of `from_torch`.
