@@ -55,6 +55,12 @@ def exported(
 ) -> Conversion:
     """The state with arrays from the variables, in its own order."""
     arrays, leaves = as_arrays(state), flat(variables)
+    for path, leaf in leaves.items():
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"{shown(path)} is only a shape, but an array is expected; give the "
+                "variables themselves in place of those of jax.eval_shape."
+            )
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
     filled = {name: np.array(array) for name, array in arrays.items()}
     for link in plan.links:

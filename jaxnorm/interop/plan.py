@@ -129,9 +129,10 @@ class Matching:
         array, target = self._state[source], self._modules[path][slot]
         expected = tuple(self._leaves[target].shape)
         first = self._sources.setdefault(target, source)
+        if first != source:
+            self.plan.problems.add("twice", f"{source} and {first} for {shown(target)}")
+            return
         try:
-            if first != source:
-                raise ValueError(f"that is {first} already, and there is one place")
             if rule is not None and array.ndim > 1:
                 layout = rule.layout(array.shape, expected)
             else:

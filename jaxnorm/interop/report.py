@@ -56,6 +56,7 @@ MENDS = {
     "path in keep, or make the layer here without it",
     "mis-shaped": "of another shape than here; make the layer here as it is there, or say "
     "in rules how it lies",
+    "twice": "for one place; give each its own in names, or None to one of them",
     "dtype": "of another kind, or too fine; convert it before, or round it by cast=True",
     "counts": "of batches, of which there is one there; set updates to one number",
     "unused": "patterns that fit nothing; correct them, or take them out",

@@ -1,18 +1,16 @@
 """A whole model of keras as variables of Flax, and back."""
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from jaxnorm.interop.conversion import exported, imported
 from jaxnorm.interop.keras.listings import SLOTS, layers_of
 from jaxnorm.interop.layouts import AS_IT_IS, Layout, permuted, positions, reshaped
-from jaxnorm.interop.patterns import Names
+from jaxnorm.interop.patterns import NOTHING, Names
 from jaxnorm.interop.plan import Convention, Rule, Shape, Slots
 from jaxnorm.interop.report import Conversion
 from jaxnorm.interop.trees import Path
 
-NONE: Mapping[str, Any] = MappingProxyType({})
 # The order in which keras makes the weights of a layer, by our names.
 ORDER = ("kernel", "embedding", "scale", "bias", "mean", "var")
 
@@ -20,9 +18,9 @@ ORDER = ("kernel", "embedding", "scale", "bias", "mean", "var")
 def from_keras(
     weights: Mapping[str, Any],
     template: Mapping[Any, Any],
-    names: Names = NONE,
+    names: Names = NOTHING,
     *,
-    rules: Mapping[str, Rule] = NONE,
+    rules: Mapping[str, Rule] = NOTHING,
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
@@ -70,9 +68,9 @@ def from_keras(
 def to_keras(
     variables: Mapping[Any, Any],
     weights: Mapping[str, Any],
-    names: Names = NONE,
+    names: Names = NOTHING,
     *,
-    rules: Mapping[str, Rule] = NONE,
+    rules: Mapping[str, Rule] = NOTHING,
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:

@@ -1,19 +1,17 @@
 """A whole model of torch as variables of Flax, and back."""
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from jaxnorm.interop.conversion import exported, imported
 from jaxnorm.interop.layouts import AS_IT_IS, LINEAR, Layout, conv, counted, reshaped
-from jaxnorm.interop.patterns import Names
+from jaxnorm.interop.patterns import NOTHING, Names
 from jaxnorm.interop.plan import Convention, Rule, Shape, Slots
 from jaxnorm.interop.report import Conversion
+from jaxnorm.interop.torch.names import COUNT
 from jaxnorm.interop.torch.rules import transposed
 from jaxnorm.interop.trees import Path
 
-NONE: Mapping[str, Any] = MappingProxyType({})
-COUNT = "num_batches_tracked"
 SLOTS = {
     "weight": ("kernel", "scale", "embedding"),
     "bias": ("bias",),
@@ -26,9 +24,9 @@ SLOTS = {
 def from_torch(
     state: Mapping[str, Any],
     template: Mapping[Any, Any],
-    names: Names = NONE,
+    names: Names = NOTHING,
     *,
-    rules: Mapping[str, Rule] = NONE,
+    rules: Mapping[str, Rule] = NOTHING,
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
@@ -81,9 +79,9 @@ def from_torch(
 def to_torch(
     variables: Mapping[Any, Any],
     state: Mapping[str, Any],
-    names: Names = NONE,
+    names: Names = NOTHING,
     *,
-    rules: Mapping[str, Rule] = NONE,
+    rules: Mapping[str, Rule] = NOTHING,
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
