@@ -1,15 +1,17 @@
 """Where the arrays of a program come from and go to, read off its jaxpr.
 
-An array is marked under a key where it is of interest. Marks are identities, so that
-what a traced program does is not changed by them.
+An array is marked under a key where it is of interest, by an identity.
 """
 
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Literal
 from jaxtyping import Array
 
@@ -19,6 +21,8 @@ OUTPUT = "the output"
 # What these do is done by the program within, whose arguments and results are theirs.
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+# What comes out of these is what went in.
+IDENTITIES = ("name", "optimization_barrier", "copy")
 
 
 class Source(NamedTuple):
@@ -41,16 +45,16 @@ class Dataflow(NamedTuple):
     Attributes:
       marked: how many times an array was marked under the key.
       sources: where what was marked comes from.
+      shapes: the shapes that they had there, with all axes that they were mapped over.
       uses: what every marked array goes into: marks, operations, or OUTPUT.
       input_uses: the same of the inputs of the program, by their numbers.
-      input_shapes: the shapes of these.
     """
 
     marked: Counter[str]
     sources: dict[str, Source]
+    shapes: dict[str, tuple[int, ...]]
     uses: dict[str, list[str]]
     input_uses: dict[int, list[str]]
-    input_shapes: list[tuple[int, ...]]
 
 
 def mark(array: Any, key: str) -> Array:
@@ -58,18 +62,26 @@ def mark(array: Any, key: str) -> Array:
     return checkpoint_name(array, PREFIX + key)
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether it is traced, or how: an array, or the shape and dtype of one."""
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
 def dataflow(function: Callable[..., Any], *arguments: Any) -> Dataflow:
     """That of a function, traced and not run; arguments may be shapes and dtypes.
 
     A mark in a loop or a branch is found, but what comes into that is of no known source.
     """
-    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
-    shapes = [each.aval.shape for each in jaxpr.invars]
+    # What jax.jit has traced before, elsewhere, it would not trace again, and not mark.
+    with set_xla_metadata(jaxnorm=uuid.uuid4().hex):
+        jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     reader = _Reader()
-    inputs = [Source(stored=i, made_by="an input") for i in range(len(shapes))]
+    inputs = [Source(stored=i, made_by="an input") for i in range(len(jaxpr.invars))]
     results = reader.read(jaxpr, inputs, "")
     reader.use(results, OUTPUT)
-    return Dataflow(reader.marked, reader.sources, reader.uses, reader.input_uses, shapes)
+    return Dataflow(
+        reader.marked, reader.sources, reader.shapes, reader.uses, reader.input_uses
+    )
 
 
 class _Reader:
@@ -78,6 +90,7 @@ class _Reader:
     def __init__(self) -> None:
         self.marked: Counter[str] = Counter()
         self.sources: dict[str, Source] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.uses: dict[str, list[str]] = defaultdict(list)
         self.input_uses: dict[int, list[str]] = defaultdict(list)
 
@@ -116,7 +129,10 @@ class _Reader:
             self.use(given, key)
             self.marked[key] += 1
             self.sources[key] = given[0]
+            self.shapes[key] = equation.invars[0].aval.shape
             return [given[0]._replace(mark=key)]
+        if name in IDENTITIES and len(given) == len(equation.outvars):
+            return given
         self.use(given, name)
         for program in programs:
             self.read(program, [Source(made_by=name)] * len(program.invars), within)

@@ -49,5 +49,7 @@ def parameter_labels(
     >>> optimizer = optax.adamw(1e-3, mask=jaxnorm.decay_mask(labels))
     """
     labeller = Labeller(tuple(LAYERS), BATCH, INSTANCE, OTHERS, modes_of)
+    # Norms that train could not be called without.
+    kwargs = {"mutable": ["batch_stats"], **kwargs}
     flow = traced(labeller, model, variables, *args, **kwargs)
     return labeller.labels(flow, variables.get("params", {}))

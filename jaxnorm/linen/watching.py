@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxnorm.dataflow import Dataflow, dataflow
+from jaxnorm.dataflow import Dataflow, dataflow, is_array
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -39,13 +39,11 @@ def traced(
     Of the arguments only the shapes and dtypes of arrays count.
     """
     leaves, structure = jax.tree.flatten((args, kwargs))
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if is_array(leaf)}
 
     def run(variables: Any, arrays: dict[int, Any]) -> Any:
         filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
         args, kwargs = jax.tree.unflatten(structure, filled)
-        # Or a norm that trains could not be called.
-        kwargs = {"mutable": ["batch_stats"], **kwargs}
         with watching(around):
             return model.apply(variables, *args, **kwargs)
 

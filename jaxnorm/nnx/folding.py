@@ -37,7 +37,9 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
       kwargs: likewise.
 
     Returns:
-      Folding(model, report); the model is a copy that shares nothing with the one given.
+      Folding(model, report); the model is a copy that shares nothing with the one given, to
+      be called with any arrays, and all else as it is called here: where another flag has
+      it go another way, nothing is known of that way.
 
     Raises:
       ValueError: the model called no norm with running statistics.
@@ -49,7 +51,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
     >>> folded = fold(model, jax.ShapeDtypeStruct((1, 3), "float32"))
     >>> print(folded.report)
     1 of 1 norms folded:
-    layers/1  folded into layers/0 before it
+    layers/1  folded into layers/0, which comes before it
     """
     watcher = Watcher(LAYERS, NORMS, variables_of, modes_of)
     flow, modules = traced(watcher, model, (*LAYERS, *NORMS), *args, **kwargs)
@@ -65,13 +67,14 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
 
     def replacement(path: str, module: Any) -> Any:
         if path in gone and isinstance(module, NORMS):
-            return Folded(path, gone[path])
+            return Folded(path, module, gone[path])
         if path in changed and isinstance(module, tuple(LAYERS)):
-            module.kernel[...] = changed[path]["kernel"]
+            # Hooks of the variables are for who trains, and not for this.
+            module.kernel.set_raw_value(changed[path]["kernel"])
             if module.bias is None:
                 module.use_bias, module.bias = True, nnx.Param(changed[path]["bias"])
             else:
-                module.bias[...] = changed[path]["bias"]
+                module.bias.set_raw_value(changed[path]["bias"])
         return module
 
     return Folding(replaced(model, replacement), report)
@@ -80,10 +83,16 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
 class Folded(nnx.Module):
     """In place of a norm that is folded into a layer: it changes nothing but the dtype."""
 
-    def __init__(self, path: str, dtype: Any):
+    def __init__(self, path: str, norm: nnx.Module, dtype: Any):
         self.path = path
+        self.kind = type(norm)
         self.dtype = dtype
         self.use_running_average = True
+
+    @property
+    def __class__(self) -> type:  # pyright: ignore
+        """The norm's, for models that go by the kinds of their layers."""
+        return self.kind
 
     def __call__(
         self,

@@ -6,19 +6,24 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxnorm.dataflow import Dataflow, dataflow
+from jaxnorm.dataflow import Dataflow, dataflow, is_array
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Watched(nnx.Module):
-    """A module in whose place, and as which, this one is called."""
+    """A module in whose place this one is called; `isinstance` tells no difference."""
 
     def __init__(self, path: str, module: nnx.Module, around: Around):
         self.path = path
         self.module = module
         self.around = around
+
+    @property
+    def __class__(self) -> type:  # pyright: ignore
+        """As models ask for it, that go by the kinds of their layers."""
+        return type(self.module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `around` makes of the call."""
@@ -50,7 +55,7 @@ def watched(model: Any, kinds: tuple[type, ...], around: Around) -> Any:
     return replaced(
         model,
         lambda path, module: (
-            Watched(path, module, around) if isinstance(module, kinds) else module
+            Watched(path, module, around) if issubclass(type(module), kinds) else module
         ),
     )
 
@@ -66,12 +71,17 @@ def traced(
     copy = watched(model, kinds, around)
     graph, state = nnx.split(copy)
     leaves, structure = jax.tree.flatten((args, kwargs))
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if is_array(leaf)}
 
     def run(state: Any, arrays: dict[int, Any]) -> Any:
         filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
         args, kwargs = jax.tree.unflatten(structure, filled)
-        return nnx.merge(graph, state)(*args, **kwargs)
+        before = jax.tree.leaves(state)
+        merged = nnx.merge(graph, state)
+        output = merged(*args, **kwargs)
+        # What the call has written into the model has come out of it, too.
+        after = jax.tree.leaves(nnx.state(merged))
+        return output, [leaf for leaf in after if all(leaf is not old for old in before)]
 
-    modules = [each for _, each in nnx.iter_modules(copy) if isinstance(each, Watched)]
+    modules = [each for _, each in nnx.iter_modules(copy) if type(each) is Watched]
     return dataflow(run, state, arrays), {each.path: each.module for each in modules}

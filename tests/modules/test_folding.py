@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import errors, nnx
 
 import jaxnorm
 import jaxnorm.linen as jn
@@ -42,12 +42,12 @@ class Linen(nn.Module):
 
 
 FOLDS = (
-    Fold("behind_stem", "stem", behind=True),
-    Fold("behind_depthwise", "depthwise", behind=True),
-    Fold("before_valid", "valid", behind=False),
-    Fold("behind_valid", "valid", behind=True),
-    Fold("behind_transposed", "transposed", behind=True),
-    Fold("before_dense", "dense", behind=False),
+    Fold("behind_stem", "stem", into_output=True),
+    Fold("behind_depthwise", "depthwise", into_output=True),
+    Fold("before_valid", "valid", into_output=False),
+    Fold("behind_valid", "valid", into_output=True),
+    Fold("behind_transposed", "transposed", into_output=True),
+    Fold("before_dense", "dense", into_output=False),
 )
 
 
@@ -148,11 +148,12 @@ class TestLinen:
 
     def test_it_cannot_train_any_more(self, linen):
         model, variables, _ = jn.fold(Linen(), linen, X, train=False)
-        with pytest.raises(ValueError, match="behind_stem is folded"):
+        with pytest.raises(ValueError, match="cannot train"):
             model.apply(variables, X, train=True, mutable=["batch_stats"])
 
     def test_norms_that_train_are_kept(self, linen):
-        report = jn.fold(Linen(), linen, X, train=True).report
+        mutable = ["batch_stats"]
+        report = jn.fold(Linen(), linen, X, train=True, mutable=mutable).report
         assert not report.folded
         assert all("normalises with the batch" in each.reason for each in report.kept)
 
@@ -172,19 +173,14 @@ class TestLinen:
         assert np.abs(after - exact).max() < 0.03 * scale
         assert np.abs(before - exact).max() < 0.03 * scale
 
-    def test_a_folded_model_is_a_module(self, linen):
-        folded = jn.fold(Linen(), linen, X, train=False)
-
-        class Outer(nn.Module):
-            def setup(self):
-                self.inner = folded.model
-
-            def __call__(self, x):
-                return self.inner(x, train=False)
-
-        y = Outer().apply({"params": {"inner": folded.variables["params"]}}, X)
-        close(y, Linen().apply(linen, X, train=False))
-        assert hash(folded.model) == hash(folded.model)
+    def test_it_is_applied_as_it_was_folded_and_not_otherwise(self, linen):
+        model, variables, _ = jn.fold(Linen(), linen, X, train=False)
+        assert hash(model) == hash(model)
+        jax.eval_shape(lambda: model.apply(variables, X[:1], False))
+        with pytest.raises(ValueError, match="differs in train=True"):
+            model.apply(variables, X, train=True)
+        with pytest.raises(ValueError, match="differs in mutable"):
+            model.apply(variables, X, train=False, mutable=["intermediates"])
 
     def test_another_method_is_folded_by_its_name(self):
         class Encoder(nn.Module):
@@ -199,12 +195,12 @@ class TestLinen:
 
         x = X[0, 0]
         variables = variables_of(Encoder(), jax.random.key(0), x)
-        for method in ("encode", Encoder.encode):
-            folded = jn.fold(Encoder(), variables, x, method=method)
-            close(
-                folded.model.apply(folded.variables, x),
-                Encoder().apply(variables, x, method="encode"),
-            )
+        expected = Encoder().apply(variables, x, method="encode")
+        for method in ("encode", Encoder.encode, Encoder().encode):
+            model, arrays, _ = jn.fold(Encoder(), variables, x, method=method)
+            close(model.apply(arrays, x, method=method), expected)
+        with pytest.raises(ValueError, match="for another call"):
+            model.apply(arrays, x)
 
     def test_boxes_of_parameters_stay(self):
         boxed = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
@@ -302,10 +298,26 @@ def mapped(x):
     return nn.vmap(Body, axes, split_rngs={"params": True})(name="all")(x)
 
 
+def derived(x):
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return jax.jit(lambda y: y)(norm()(nn.Dense(4, name="dense")(x)))
+
+    return nn.vjp(lambda body, x: body(x).sum(), Body(name="all"), x)[1](1.0)[1]
+
+
+def signed(x, kernel, numbers, **options):
+    return jax.lax.dot_general(x, jnp.sign(kernel), numbers, **options)
+
+
 UNSAFE = {
     "the layer is used twice": (twice, "dense is called 2 times"),
     "its output is used twice": (shared_output, "also goes to add"),
-    "the kernel is used elsewhere": (tied, "dense shares its kernel"),
+    "the kernel is used elsewhere": (
+        tied,
+        "dense has variables that are used elsewhere, too",
+    ),
     "an activation between": (
         lambda x: norm()(nn.relu(nn.Dense(4)(x))),
         "it normalises what max in relu gives; and its output goes to the output",
@@ -320,19 +332,19 @@ UNSAFE = {
     ),
     "zero padding behind it": (
         lambda x: nn.Conv(2, (3,), name="conv")(norm()(nn.relu(x))),
-        "conv behind it pads with zeros",
+        "conv, which comes after it, pads with zeros",
     ),
     "a transposed layer behind it": (
         lambda x: nn.ConvTranspose(2, (3,), padding="VALID", name="conv")(
             norm()(nn.relu(x))
         ),
-        "conv behind it pads with zeros, or is transposed",
+        "conv, which comes after it, is transposed",
     ),
     "zeros put into the input": (
         lambda x: nn.Conv(2, (2,), input_dilation=2, padding=[(0, 0)], name="conv")(
             norm()(x)
         ),
-        "conv behind it pads with zeros",
+        "conv, which comes after it, puts zeros into its input",
     ),
     "a mask": (
         lambda x: norm()(nn.Dense(4)(x), mask=jnp.ones((*x.shape[:-1], 1), bool)),
@@ -363,7 +375,32 @@ UNSAFE = {
         "has a kernel of shape (4, 2, 4)",
     ),
     "a scan over layers": (scanned, "does not use its"),
-    "a map over layers": (mapped, "does not use its"),
+    "a map over layers": (mapped, "is mapped"),
+    "a map over features": (
+        lambda x: jax.vmap(norm(), in_axes=-1, out_axes=-1)(nn.Dense(4)(x)),
+        "is mapped",
+    ),
+    "a derivative of it": (derived, "has variables that are used elsewhere"),
+    "a product of its own": (
+        lambda x: norm()(nn.Dense(4, dot_general=signed, name="dense")(x)),
+        "dense multiplies by a function of its own",
+    ),
+    "axes of its own": (
+        lambda x: nn.DenseGeneral(4, axis=-2, name="dense")(norm()(nn.relu(x))),
+        "dense has a kernel of shape (3, 4), or takes other axes than the last",
+    ),
+    "a coarse layer behind it": (
+        lambda x: nn.Dense(4, dtype=jnp.bfloat16, name="dense")(norm()(nn.relu(x))),
+        "computes in bfloat16, too coarse for what the norm has not centred",
+    ),
+    "a coarse norm": (
+        lambda x: nn.Dense(4)(norm(dtype=jnp.bfloat16)(nn.relu(x)).astype(x.dtype)),
+        "its output goes to convert_element_type",
+    ),
+    "a norm called twice": (
+        lambda x: (lambda n: n(nn.Dense(4)(x)) + n(nn.Dense(4)(x)))(norm()),
+        "is called 2 times",
+    ),
     "another norm before it": (
         lambda x: norm()(jn.BatchNorm(train=False, name="first")(nn.relu(x))),
         "it normalises the output of first",
@@ -382,29 +419,139 @@ def test_what_is_not_safe_is_kept_and_told(function, reason):
     x = jnp.ones((2, 3, 4))
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     variables = variables_of(Model(), rngs, x)
-    report = jn.fold(Model(), variables, x, rngs=rngs).report
+    report = jn.fold(Model(), variables, x, rngs=rngs, mutable=["batch_stats"]).report
     kept = {each.norm: each.reason for each in report.kept}
     assert reason in kept.get("norm", kept.get("all/norm", "")), str(report)
 
 
+class Block(nn.Module):
+    """A pair, whose layer is given to it, or its own."""
+
+    dense: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        dense = self.dense or nn.Dense(4, use_bias=False, name="own")
+        return nn.relu(jn.BatchNorm(train=False)(dense(x)))
+
+
+Jitted = nn.jit(Block)
+
+
+class Scoped(nn.Module):
+    """A norm whose variables are among those of the module that holds it."""
+
+    def setup(self):
+        self.dense, self.norm = nn.Dense(4), jn.BatchNorm(train=False, use_bias=False)
+        nn.share_scope(self, self.norm)
+
+    def __call__(self, x):
+        return self.norm(self.dense(x))
+
+
+class Attributed(nn.Module):
+    model: nn.Module
+
+    @nn.compact
+    def __call__(self, x):
+        return self.model(jax.lax.stop_gradient(Block(name="first")(x)))
+
+
+class Compiled(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.remat(Block)()(Jitted()(x))
+
+
+SAFE = {
+    "in a row": nn.Sequential([nn.Dense(4, use_bias=False), jn.BatchNorm(train=False)]),
+    "rows in a row": nn.Sequential([nn.Sequential([Block(), nn.relu]), Block()]),
+    "a layer given to a block": Block(nn.Dense(4, use_bias=False)),
+    "a block given to another": Attributed(Block()),
+    "a scope shared": Scoped(),
+    "compiled by itself, and checkpointed": Compiled(),
+}
+
+
 @pytest.mark.usefixtures("lenient")
-def test_calls_within_transformations_are_followed():
-    class Block(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.relu(jn.BatchNorm(train=False)(nn.Dense(4)(x)))
-
-    class Model(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.jit(Block)()(x)
-            return nn.remat(Block)()(x)
-
+@pytest.mark.parametrize("model", SAFE.values(), ids=SAFE.keys())
+def test_however_a_model_is_put_together_it_stays_the_same(model):
     x = X[0, 0]
-    variables = variables_of(Model(), jax.random.key(0), x)
-    folded = jn.fold(Model(), variables, x)
-    assert len(folded.report.folded) == 2
-    close(folded.model.apply(folded.variables, x), Model().apply(variables, x))
+    variables = variables_of(model, jax.random.key(0), x)
+    expected = model.apply(variables, x)
+    # What was compiled before, as here, is not traced again by itself.
+    for _ in range(2):
+        folded = jn.fold(model, variables, x)
+        assert folded.report.folded
+        assert not folded.report.kept
+        close(folded.model.apply(folded.variables, x), expected)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_norm_that_centres_for_a_layer_is_kept():
+    """The layer would lose the digits that the norm has made use of."""
+    model = nn.Sequential([jn.BatchNorm(train=False), nn.Dense(2)])
+    variables = variables_of(model, jax.random.key(0), X)
+    for mean, kept in ((99.0, False), (150.0, True)):
+        statistics = {"mean": jnp.full(3, mean), "var": jnp.ones(3)}
+        given = {**variables, "batch_stats": {"layers_0": statistics}}
+        report = jn.fold(model, given, X).report
+        assert bool(report.kept) == kept
+        assert not kept or "deviations off" in report.kept[0].reason
+
+
+class Kinds(nnx.Module):
+    """Goes by the kinds of its layers; and may write down what it has seen."""
+
+    def __init__(self, rngs, writes=None):
+        self.layers = nnx.List([nnx.Linear(3, 3, rngs=rngs), jx.BatchNorm(3, rngs=rngs)])
+        self.seen = nnx.Intermediate(jnp.zeros((8, 3)))
+        self.writes = writes
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+            if isinstance(layer, nnx.Linear) and self.writes is None:
+                x = nnx.relu(x)
+            elif isinstance(layer, nnx.Linear) and self.writes == "sow":
+                self.sow(nnx.Intermediate, "sown", x)
+            elif isinstance(layer, nnx.Linear) and self.writes == "variable":
+                self.seen[...] = x
+            elif isinstance(layer, jx.BatchNorm):
+                x = nnx.tanh(x)
+        return x
+
+
+@pytest.mark.usefixtures("lenient")
+def test_models_of_nnx_that_go_by_kinds():
+    x = X[0, 0]
+    model = Kinds(nnx.Rngs(0))
+    model.eval()
+    (kept,) = jx.fold(model, x).report.kept
+    assert "it normalises what max in relu gives" in kept.reason
+    model.writes = "nothing"
+    folded = jx.fold(model, x)
+    assert not folded.report.kept
+    close(folded.model(x), model(x))
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("writes", ["sow", "variable"])
+def test_what_a_model_of_nnx_writes_down_is_an_output(writes):
+    model = Kinds(nnx.Rngs(0), writes)
+    model.eval()
+    (kept,) = jx.fold(model, X[0, 0]).report.kept
+    assert "the output of layers/0 also goes to the output" in kept.reason
+
+
+@pytest.mark.usefixtures("lenient")
+def test_hooks_of_a_variable_do_not_change_what_is_folded():
+    rngs = nnx.Rngs(0)
+    small = {"on_set_value": lambda variable, value: jnp.clip(value, -0.01, 0.01)}
+    layer = nnx.Linear(3, 3, kernel_metadata=small, bias_metadata=small, rngs=rngs)
+    model = nnx.Sequential(layer, jx.BatchNorm(3, rngs=rngs))
+    model.eval()
+    close(jx.fold(model, X[0, 0]).model(X[0, 0]), model(X[0, 0]))
 
 
 @pytest.mark.usefixtures("lenient")
@@ -418,8 +565,8 @@ def test_modules_of_nnx_that_share_are_kept():
     model.eval()
     report = jx.fold(model, X).report
     assert [each.reason.split(";")[0] for each in report.kept] == [
-        "layers/0 shares its kernel",
-        "layers/3 shares its kernel",
+        "layers/0 has variables that are used elsewhere, too",
+        "layers/3 has variables that are used elsewhere, too",
     ]
 
 
@@ -431,6 +578,16 @@ def test_statistics_that_are_none_are_not_folded(fault):
     variables["batch_stats"]["layers_1"]["var"] = jnp.array([1.0, fault])
     report = jn.fold(model, variables, X).report
     assert "not finite in float32" in report.kept[0].reason
+
+
+@pytest.mark.usefixtures("lenient")
+def test_variables_that_are_missing_are_an_error():
+    model = nn.Sequential([nn.Dense(2), nn.BatchNorm(use_running_average=True)])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X)
+    with pytest.raises(ValueError, match="are shapes, but arrays"):
+        jn.fold(model, shapes, X)
+    with pytest.raises((ValueError, errors.ScopeCollectionNotFound), match="batch_stats"):
+        jn.fold(model, {"params": filled(shapes["params"])}, X)
 
 
 @pytest.mark.usefixtures("lenient")
