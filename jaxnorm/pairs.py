@@ -144,6 +144,8 @@ def describe_layer(
         refusal = f"has a kernel of shape {kernel}, or takes other axes than the last"
     elif getattr(module, "mask", None) is not None:
         refusal = "masks its kernel"
+    elif "bias" in shapes and not module.use_bias:
+        refusal = "has a bias beside it that is not its own"
     elif not _is_plain(module):
         refusal = "multiplies by a function of its own"
     elif not jnp.issubdtype(dtype, jnp.floating):

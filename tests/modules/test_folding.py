@@ -307,6 +307,18 @@ def derived(x):
     return nn.vjp(lambda body, x: body(x).sum(), Body(name="all"), x)[1](1.0)[1]
 
 
+class Besides(nn.Module):
+    """A layer whose variables are among those of the module that holds it."""
+
+    def setup(self):
+        self.dense, self.norm = nn.Dense(4, use_bias=False), jn.BatchNorm(train=False)
+        nn.share_scope(self, self.dense)
+        self.bias = self.param("bias", nn.initializers.ones, (4,))
+
+    def __call__(self, x):
+        return self.norm(self.dense(x)) + self.bias
+
+
 def signed(x, kernel, numbers, **options):
     return jax.lax.dot_general(x, jnp.sign(kernel), numbers, **options)
 
@@ -384,6 +396,10 @@ UNSAFE = {
     "a product of its own": (
         lambda x: norm()(nn.Dense(4, dot_general=signed, name="dense")(x)),
         "dense multiplies by a function of its own",
+    ),
+    "a bias that is not its own": (
+        lambda x: Besides(name="all")(x),
+        "has a bias beside it that is not its own",
     ),
     "axes of its own": (
         lambda x: nn.DenseGeneral(4, axis=-2, name="dense")(norm()(nn.relu(x))),
