@@ -5,7 +5,14 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("seed_network", "estimators", "distributed", "benchmarks", "benchmarks.accuracy")
+NAMES = (
+    "seed_network",
+    "estimators",
+    "deploy",
+    "distributed",
+    "benchmarks",
+    "benchmarks.accuracy",
+)
 
 
 def summary(name: str) -> str:

@@ -44,6 +44,15 @@ class Dataset(NamedTuple):
         return self[2:]
 
     @property
+    def maps(self) -> "Dataset":
+        """The same with images of shape (images, height, width, 1), for convolutions."""
+        train, test = (
+            images.reshape(-1, *self.size, 1)
+            for images in (self.train_images, self.test_images)
+        )
+        return self._replace(train_images=train, test_images=test)
+
+    @property
     def classes(self) -> int:
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 

@@ -1,5 +1,6 @@
 """The one trainer: a jitted epoch over shuffled batches, and what is observed after it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ class Arm(NamedTuple):
     observe: Callable[..., dict[str, jax.Array]]
 
 
+Step = Callable[..., tuple[TrainState, jax.Array]]
 Epoch = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 History = dict[str, dict[str, Any]]
 
@@ -57,14 +59,8 @@ def start(arm: Arm, data: Dataset, key: jax.Array) -> TrainState:
     return TrainState(params, variables.get("batch_stats", {}), arm.optimizer.init(params))
 
 
-def make_epoch(arm: Arm, batch_size: int) -> Epoch:
-    """Compiles `epoch(state, data, key) -> (state, observations)`.
-
-    The epoch goes once through the training data in an order drawn from the key, in
-    batches of one size; what is left over waits for another epoch's order. Besides what
-    the arm observes it gives `loss` and `loss_sd`, the mean and standard deviation of
-    the batches' losses.
-    """
+def make_step(arm: Arm) -> Step:
+    """`step(state, batch) -> (state, loss)`, the batch being images and their labels."""
 
     def loss(params: Any, statistics: Any, images: jax.Array, labels: jax.Array):
         logits, updates = arm.model.apply(
@@ -76,6 +72,29 @@ def make_epoch(arm: Arm, batch_size: int) -> Epoch:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), updates.get("batch_stats", {})
 
+    def step(
+        state: TrainState, batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[TrainState, jax.Array]:
+        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.params, state.statistics, *batch
+        )
+        updates, optimizer = arm.optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, statistics, optimizer), value
+
+    return step
+
+
+def make_epoch(arm: Arm, batch_size: int) -> Epoch:
+    """Compiles `epoch(state, data, key) -> (state, observations)`.
+
+    The epoch goes once through the training data in an order drawn from the key, in
+    batches of one size; what is left over waits for another epoch's order. Besides what
+    the arm observes it gives `loss` and `loss_sd`, the mean and standard deviation of
+    the batches' losses.
+    """
+    take_step = make_step(arm)
+
     @jax.jit
     def epoch(
         state: TrainState, data: tuple[jax.Array, ...], key: jax.Array
@@ -83,22 +102,54 @@ def make_epoch(arm: Arm, batch_size: int) -> Epoch:
         train_images, train_labels, test_images, test_labels = data
 
         def step(state: TrainState, batch: jax.Array) -> tuple[TrainState, jax.Array]:
-            (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(
-                state.params, state.statistics, train_images[batch], train_labels[batch]
-            )
-            updates, optimizer = arm.optimizer.update(
-                gradient, state.optimizer, state.params
-            )
-            params = optax.apply_updates(state.params, updates)
-            return TrainState(params, statistics, optimizer), value
+            return take_step(state, (train_images[batch], train_labels[batch]))
 
-        steps = len(train_images) // batch_size
-        order = jax.random.permutation(key, len(train_images))[: steps * batch_size]
-        state, losses = jax.lax.scan(step, state, order.reshape(steps, batch_size))
+        state, losses = jax.lax.scan(step, state, batches(key, train_images, batch_size))
         observed = arm.observe(arm.model, state.variables, test_images, test_labels)
         return state, observed | {"loss": jnp.mean(losses), "loss_sd": jnp.std(losses)}
 
     return epoch
+
+
+def make_stepwise_epoch(arm: Arm, batch_size: int) -> Epoch:
+    """The same, with a call for each step.
+
+    For convolutions: on a CPU, XLA brings those in the body of a loop into no form that
+    its fast kernels take, and they are nine times slower there.
+    """
+    step = jax.jit(make_step(arm))
+    observe = jax.jit(functools.partial(arm.observe, arm.model))
+
+    def epoch(
+        state: TrainState, data: tuple[jax.Array, ...], key: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        train_images, train_labels, *test = data
+        losses = []
+        for batch in batches(key, train_images, batch_size):
+            state, loss = step(state, (train_images[batch], train_labels[batch]))
+            losses.append(loss)
+        found = jnp.stack(losses)
+        observed = observe(state.variables, *test)
+        return state, observed | {"loss": jnp.mean(found), "loss_sd": jnp.std(found)}
+
+    return epoch
+
+
+def batches(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+    """The indices of an epoch's batches, (steps, size), in an order drawn from the key."""
+    steps = len(images) // size
+    order = jax.random.permutation(key, len(images))[: steps * size]
+    return order.reshape(steps, size)
+
+
+def first_key(seed: int) -> jax.Array:
+    """Draws the first weights of a seed."""
+    return jax.random.fold_in(jax.random.key(seed), 0)
+
+
+def order_key(seed: int, epoch: int) -> jax.Array:
+    """Draws the order of the batches of an epoch."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
 
 
 def compare(
@@ -131,14 +182,13 @@ def compare(
     arrays = tuple(map(jnp.asarray, data.arrays))
 
     def fresh(seed: int) -> dict[str, TrainState]:
-        key = jax.random.fold_in(jax.random.key(seed), 0)
-        return {name: start(arm, data, key) for name, arm in arms.items()}
+        return {name: start(arm, data, first_key(seed)) for name, arm in arms.items()}
 
     def advance(progress: tuple, step: int) -> tuple:
         states, history = progress
         seed, epoch = divmod(step, epochs)
         states = states if epoch else fresh(seed)
-        order = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
+        order = order_key(seed, epoch)
         done = {name: epoch_of[name](states[name], arrays, order) for name in arms}
         observed = {name: each for name, (_, each) in done.items()}
         history = jax.tree.map(lambda h, o: h.at[seed, epoch].set(o), history, observed)

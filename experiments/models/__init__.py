@@ -8,3 +8,4 @@ from experiments.models.linen import FullyConnected as FullyConnected
 from experiments.models.linen import ScaledDense as ScaledDense
 from experiments.models.linen import SeedNetwork as SeedNetwork
 from experiments.models.linen import parameter_count as parameter_count
+from experiments.models.residual import Residual as Residual

@@ -1,5 +1,6 @@
 """The trainer: arms are paired, and every seed and epoch is another one."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from experiments.data import Dataset
 from experiments.runs import Run
-from experiments.training import Arm, compare
+from experiments.training import Arm, compare, make_epoch, make_stepwise_epoch, start
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SAMPLES, BATCH, SEEDS, EPOCHS = 10, 3, 2, 2
@@ -89,3 +90,16 @@ def test_loss_and_its_deviation_are_over_the_batches(history):
         assert arm["loss"].shape == arm["loss_sd"].shape == (SEEDS, EPOCHS)
         assert jax.tree.all(jax.tree.map(lambda each: np.isfinite(each).all(), arm))
         assert (arm["loss_sd"] > 0).all()
+
+
+def test_an_epoch_step_by_step_is_the_epoch_in_a_loop():
+    images = np.arange(1.0, SAMPLES + 1, dtype=np.float32)[:, None] / SAMPLES
+    labels = np.arange(SAMPLES, dtype=np.int32) % 3
+    data = Dataset("numbers", (1, 1), images, labels, images, labels)
+    arm, key = Arm(Recorder(), optax.sgd(0.01), observe), jax.random.key(0)
+    arrays = tuple(map(jnp.asarray, data.arrays))
+    looped, stepwise = (
+        make(arm, BATCH)(start(arm, data, key), arrays, key)
+        for make in (make_epoch, make_stepwise_epoch)
+    )
+    chex.assert_trees_all_close(stepwise, looped, rtol=1e-5)
