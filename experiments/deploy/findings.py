@@ -1,5 +1,6 @@
 """What is made of the measurements: lines, claims, the table and the figure."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from rich.table import Table
 
 from experiments import plotting
-from experiments.deploy.measuring import ALL, FORMS, ONE, ORIGINAL
+from experiments.deploy.measuring import ALL, DTYPES, FORMS, ONE, ORIGINAL
 from experiments.results import Verdict, mean_sd, on_every_seed
 from experiments.training import History
 
@@ -36,10 +37,12 @@ def line(history: History, seed: int, epoch: int) -> str:
     )
 
 
-def ratios(history: History, time: str) -> np.ndarray:
-    """The time folded over that before, in float32: for each seed the median of rounds."""
-    each = np.asarray(history[FOLDED][time]) / np.asarray(history[ORIGINAL][time])
-    return np.median(each, axis=1)
+def ratios(history: History, time: str, dtype: str = ORIGINAL) -> np.ndarray:
+    """The time folded over that before: for each seed the median of rounds."""
+    before, after = (
+        np.asarray(history[form][time]) for form in (dtype, f"{dtype}, folded")
+    )
+    return np.median(after / before, axis=1)
 
 
 def verdicts(history: History) -> list[Verdict]:
@@ -115,7 +118,9 @@ def rows(history: History) -> dict[str, list[str]]:
         "arrays of variables": cells("arrays", span),
         "kB of variables": cells("bytes", lambda each: span(each / 1e3)),
         "ms, the test data": cells(ALL, medians(1e3)),
+        "of the time before": _ratios(history, ALL),
         "µs, one image": cells(ONE, medians(1e6)),
+        "of its time before": _ratios(history, ONE),
     }
 
 
@@ -123,6 +128,14 @@ def span(values: np.ndarray) -> str:
     """The numbers of all seeds, which are whole and mostly the same."""
     low, high = f"{values.min():.0f}", f"{values.max():.0f}"
     return low if low == high else f"{low} to {high}"
+
+
+def _ratios(history: History, time: str) -> list[str]:
+    cells = []
+    for dtype in DTYPES:
+        each = ratios(history, time, dtype)
+        cells += ["–", f"{each.min():.2f} to {each.max():.2f}"]
+    return cells
 
 
 def _but_first(cells: list[str]) -> list[str]:
@@ -148,13 +161,11 @@ def table(history: History) -> Table:
 def draw(history: History, path: Path) -> None:
     """Errors, operations and times."""
     with plotting.figure(path, rows=2, columns=2) as axes:
-        (errors, counts), (together, single) = axes
+        (errors, counts), (times, compared) = axes
         _draw_errors(history, errors)
         _draw_counts(history, counts)
-        _draw_times(history, ALL, together)
-        _draw_times(history, ONE, single)
-        together.set(title="Time for the test data", xlabel="milliseconds")
-        single.set(title="Time for one image", xlabel="milliseconds")
+        _draw_times(history, times)
+        _draw_ratios(history, compared)
 
 
 def _draw_errors(history: History, axes: Axes) -> None:
@@ -168,7 +179,7 @@ def _draw_errors(history: History, axes: Axes) -> None:
     axes.set_yticks(range(len(others)), others)
     axes.set(xscale="log", ylim=(len(others) - 0.5, -0.5))
     axes.set(title="Largest error of a logit", xlabel="of the largest logit of float32")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right")
     axes.grid(axis="y", visible=False)
 
 
@@ -193,13 +204,30 @@ def _draw_counts(history: History, axes: Axes) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def _draw_times(history: History, time: str, axes: Axes) -> None:
+def _draw_times(history: History, axes: Axes) -> None:
     """The medians of rounds: a point for each seed, and their mean."""
     for place, form in enumerate(FORMS):
-        medians = 1e3 * np.median(history[form][time], axis=1)
+        medians = 1e3 * np.median(history[form][ALL], axis=1)
         colour = plotting.COLOURS[form]
         axes.barh(place, medians.mean(), 0.7, color=colour, alpha=0.6)
         axes.plot(medians, [place] * len(medians), "o", color=colour, ms=5)
     axes.set_yticks(range(len(FORMS)), FORMS)
     axes.invert_yaxis()
+    axes.set(title="Time for the test data", xlabel="milliseconds")
+    axes.grid(axis="y", visible=False)
+
+
+def _draw_ratios(history: History, axes: Axes) -> None:
+    """A point for each seed, and their mean."""
+    sizes = {"test data": ALL, "one image": ONE}
+    names = []
+    for dtype, (size, time) in itertools.product(DTYPES, sizes.items()):
+        each, colour = ratios(history, time, dtype), plotting.COLOURS[f"{dtype}, folded"]
+        axes.plot(each, [len(names)] * len(each), "o", color=colour, ms=6, alpha=0.6)
+        axes.plot(each.mean(), len(names), "|", color=colour, ms=16, mew=2.5)
+        names.append(f"{dtype}, {size}")
+    axes.axvline(1, color="grey", lw=1, ls=":")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(title="Time folded over time before", xlabel="ratio of rounds, their median")
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
