@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from experiments import estimators
+from experiments.deploy import findings
 from experiments.results import mean_sd
 from experiments.runs import read_measurements
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("from-flax", "from-torch", "statistics")
+    for name in ("from-flax", "from-torch", "statistics", "deploy")
 }
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -68,3 +69,22 @@ def test_the_verdicts_on_estimators_are_those_of_the_committed_result(history):
 
 def test_the_figure_of_estimators_is_small():
     assert (DOCS / "statistics" / "figure.png").stat().st_size < 150_000
+
+
+@pytest.fixture
+def deployed():
+    return read_measurements(DOCS / "deploy" / "result.json")
+
+
+def test_the_table_of_folding_is_that_of_the_committed_result(deployed):
+    for name, cells in findings.rows(deployed).items():
+        assert f"| {name} | {' | '.join(cells)} |" in PAGES["deploy"]
+
+
+def test_the_verdicts_on_folding_are_those_of_the_committed_result(deployed):
+    said = re.findall(r"^- (PASS|FAIL|OPEN): (.*)\.$", PAGES["deploy"], re.MULTILINE)
+    assert said == [(each.word, each.claim) for each in findings.verdicts(deployed)]
+
+
+def test_the_figure_of_folding_is_small():
+    assert (DOCS / "deploy" / "figure.png").stat().st_size < 150_000

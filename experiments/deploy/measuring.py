@@ -13,7 +13,7 @@ from experiments.benchmarks.timing import interleaved
 from experiments.deploy.operations import Operations, operations
 
 ROUNDS = 31
-CALLS_OF_ONE = 10  # a call takes less than a millisecond, and one in a round is mostly noise
+CALLS_OF_ONE = 10  # in a round; each takes less than a millisecond, and is mostly noise
 DTYPES = ("float32", "bfloat16")
 ORIGINAL, *_ = FORMS = tuple(f"{each}{how}" for each in DTYPES for how in ("", ", folded"))
 ALL, ONE = "seconds, all", "seconds, one"  # by the images that are evaluated at once
