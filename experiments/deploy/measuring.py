@@ -23,12 +23,13 @@ class Form(NamedTuple):
     """A network as it is deployed.
 
     Attributes:
-      model: called as `model(images, train=False)`.
+      model: of Linen, or one that was folded; applied as `model.apply(variables, images,
+        train=False)`.
       variables: its parameters, and its statistics if it still has any.
       norms: how many it still has.
     """
 
-    model: nn.Module
+    model: Any
     variables: Any
     norms: int
 
