@@ -9,6 +9,7 @@ NAMES = (
     "seed_network",
     "estimators",
     "deploy",
+    "diagnose",
     "distributed",
     "benchmarks",
     "benchmarks.accuracy",

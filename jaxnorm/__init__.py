@@ -6,6 +6,8 @@ Flax modules over the same functions are in `jaxnorm.linen`, imported by its own
 from jaxnorm.calibration import calibrate as calibrate
 from jaxnorm.calibration import collect_moments as collect_moments
 from jaxnorm.calibration import with_moments as with_moments
+from jaxnorm.diagnostics import Diagnosis as Diagnosis
+from jaxnorm.diagnostics import NormReport as NormReport
 from jaxnorm.estimators import Averages as Averages
 from jaxnorm.estimators import Statistics as Statistics
 from jaxnorm.estimators import cumulative as cumulative

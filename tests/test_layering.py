@@ -31,6 +31,19 @@ DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 
 # Each may import from those before it.
 SHARED = (
+    "diagnostics.activations",
+    "diagnostics.settings",
+    "diagnostics.padding",
+    "diagnostics.observing",
+    "diagnostics.figures",
+    "diagnostics.thresholds",
+    "diagnostics.running_faults",
+    "diagnostics.faults",
+    "diagnostics.gap",
+    "diagnostics.table",
+    "diagnostics.drawing",
+    "diagnostics.report",
+    "diagnostics.batches",
     "linen.watching",
     "nnx.watching",
     "linen.parameters",
@@ -43,6 +56,8 @@ SHARED = (
         for framework in ("linen", "nnx")
         for norm in ("batch_renorm", "group", "instance", "layer", "rms")
     ),
+    "linen.kinds",
+    "nnx.kinds",
     "linen.pairs",
     "nnx.pairs",
     "interop.arrays",

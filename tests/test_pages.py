@@ -9,11 +9,12 @@ from experiments import estimators
 from experiments.deploy import findings
 from experiments.results import mean_sd
 from experiments.runs import read_measurements
+from jaxnorm.diagnostics import FAULTS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("from-flax", "from-torch", "statistics", "deploy")
+    for name in ("from-flax", "from-torch", "statistics", "deploy", "diagnose")
 }
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -88,3 +89,20 @@ def test_the_verdicts_on_folding_are_those_of_the_committed_result(deployed):
 
 def test_the_figure_of_folding_is_small():
     assert (DOCS / "deploy" / "figure.png").stat().st_size < 150_000
+
+
+def test_the_diagnoses_on_the_page_are_those_that_were_printed():
+    text = (DOCS / "diagnose" / "diagnoses.txt").read_text(encoding="utf-8")
+    shown = re.findall(r"```text\n(.*?)```", PAGES["diagnose"], re.DOTALL)
+    assert len(shown) == 4
+    assert all(each in text for each in shown)
+
+
+def test_every_diagnosis_is_in_the_table():
+    section = PAGES["diagnose"].split("## The diagnoses")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    assert tuple(rows[1:]) == FAULTS
+
+
+def test_the_figure_of_diagnoses_is_small():
+    assert (DOCS / "diagnose" / "figure.png").stat().st_size < 150_000

@@ -6,6 +6,7 @@ constructor arguments, the names and the shapes of the variables are the same.
 
 from jaxnorm.linen.batch import BatchNorm as BatchNorm
 from jaxnorm.linen.batch_renorm import BatchRenorm as BatchRenorm
+from jaxnorm.linen.diagnosis import diagnose as diagnose
 from jaxnorm.linen.folding import fold as fold
 from jaxnorm.linen.group import GroupNorm as GroupNorm
 from jaxnorm.linen.instance import InstanceNorm as InstanceNorm

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 
 from jaxnorm.dataflow import is_array
-from jaxnorm.linen.pairs import LAYERS, NORMS, modes_of, variables_at, variables_of
+from jaxnorm.linen.kinds import BATCH, LAYERS
+from jaxnorm.linen.pairs import modes_of, variables_at, variables_of
 from jaxnorm.linen.watching import traced, watching
 from jaxnorm.pairs import Norm, Report, Watcher, fold_pairs, pair
 
@@ -44,7 +45,7 @@ class Folded(NamedTuple):
         dtypes = dict(self.norms)
 
         def around(path: str, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
-            if path in dtypes and isinstance(module, NORMS):
+            if path in dtypes and isinstance(module, BATCH):
                 _check_evaluates(path, *modes_of(module, args, kwargs))
                 x = args[0] if args else kwargs["x"]
                 return x.astype(dtypes[path])
@@ -120,7 +121,7 @@ def fold(
     """
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
         raise ValueError("variables are shapes, but arrays are expected, to be folded.")
-    watcher = Watcher(LAYERS, NORMS, variables_of, modes_of)
+    watcher = Watcher(LAYERS, BATCH, variables_of, modes_of)
     flow = traced(watcher, model, variables, *args, **kwargs)
     if not watcher.norms:
         raise ValueError(

@@ -6,17 +6,9 @@ from typing import Any
 import flax.linen as nn
 
 from jaxnorm.labels import Labeller
-from jaxnorm.linen.batch import BatchNorm
-from jaxnorm.linen.group import GroupNorm
-from jaxnorm.linen.instance import InstanceNorm
-from jaxnorm.linen.layer import LayerNorm
-from jaxnorm.linen.pairs import LAYERS, modes_of
-from jaxnorm.linen.rms import RMSNorm
+from jaxnorm.linen.kinds import BATCH, INSTANCE, LAYERS, OTHERS
+from jaxnorm.linen.pairs import modes_of
 from jaxnorm.linen.watching import traced
-
-BATCH = (BatchNorm, nn.BatchNorm)
-INSTANCE = (InstanceNorm, nn.InstanceNorm)
-OTHERS = (LayerNorm, RMSNorm, GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
 def parameter_labels(

@@ -6,17 +6,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array
 
-from jaxnorm.linen.batch import BatchNorm
-from jaxnorm.linen.batch_renorm import BatchRenorm
 from jaxnorm.mode import resolve_train, resolve_update
-
-LAYERS = {
-    nn.Dense: "dense",
-    nn.DenseGeneral: "dense",
-    nn.Conv: "conv",
-    nn.ConvTranspose: "transposed",
-}
-NORMS = (BatchNorm, BatchRenorm, nn.BatchNorm)
 
 
 def variables_at(variables: Mapping[str, Any], path: str) -> dict[str, Array]:

@@ -7,6 +7,7 @@ arguments, the names, types and shapes of the variables are the same.
 from jaxnorm.nnx.batch import BatchNorm as BatchNorm
 from jaxnorm.nnx.batch_renorm import BatchRenorm as BatchRenorm
 from jaxnorm.nnx.calibration import calibrate as calibrate
+from jaxnorm.nnx.diagnosis import diagnose as diagnose
 from jaxnorm.nnx.folding import fold as fold
 from jaxnorm.nnx.group import GroupNorm as GroupNorm
 from jaxnorm.nnx.instance import InstanceNorm as InstanceNorm

@@ -8,7 +8,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxnorm.mode import resolve_train
-from jaxnorm.nnx.pairs import LAYERS, NORMS, modes_of, variables_of
+from jaxnorm.nnx.kinds import BATCH, LAYERS
+from jaxnorm.nnx.pairs import modes_of, variables_of
 from jaxnorm.nnx.watching import replaced, traced
 from jaxnorm.pairs import Report, Watcher, fold_pairs, pair
 
@@ -53,8 +54,8 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
     1 of 1 norms folded:
     layers/1  folded into layers/0, which comes before it
     """
-    watcher = Watcher(LAYERS, NORMS, variables_of, modes_of)
-    flow, modules = traced(watcher, model, (*LAYERS, *NORMS), *args, **kwargs)
+    watcher = Watcher(LAYERS, BATCH, variables_of, modes_of)
+    flow, modules = traced(watcher, model, (*LAYERS, *BATCH), *args, **kwargs)
     if not watcher.norms:
         raise ValueError(
             f"{type(model).__name__} called no batch norm of jaxnorm.nnx or flax.nnx; "
@@ -66,7 +67,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
     gone = {each.norm: watcher.norms[each.norm].dtype for each in report.folded}
 
     def replacement(path: str, module: Any) -> Any:
-        if path in gone and isinstance(module, NORMS):
+        if path in gone and isinstance(module, BATCH):
             return Folded(path, module, gone[path])
         if path in changed and isinstance(module, tuple(LAYERS)):
             # Hooks of the variables are for who trains, and not for this.

@@ -6,17 +6,9 @@ import jax
 from flax import nnx
 
 from jaxnorm.labels import Labeller
-from jaxnorm.nnx.batch import BatchNorm
-from jaxnorm.nnx.group import GroupNorm
-from jaxnorm.nnx.instance import InstanceNorm
-from jaxnorm.nnx.layer import LayerNorm
-from jaxnorm.nnx.pairs import LAYERS, modes_of
-from jaxnorm.nnx.rms import RMSNorm
+from jaxnorm.nnx.kinds import BATCH, INSTANCE, LAYERS, OTHERS
+from jaxnorm.nnx.pairs import modes_of
 from jaxnorm.nnx.watching import traced
-
-BATCH = (BatchNorm, nnx.BatchNorm)
-INSTANCE = (InstanceNorm, nnx.InstanceNorm)
-OTHERS = (LayerNorm, RMSNorm, GroupNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm)
 
 
 def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:

@@ -6,16 +6,6 @@ from flax import nnx
 from jaxtyping import Array
 
 from jaxnorm.mode import resolve_train, resolve_update
-from jaxnorm.nnx.batch import BatchNorm
-from jaxnorm.nnx.batch_renorm import BatchRenorm
-
-LAYERS = {
-    nnx.Linear: "dense",
-    nnx.LinearGeneral: "dense",
-    nnx.Conv: "conv",
-    nnx.ConvTranspose: "transposed",
-}
-NORMS = (BatchNorm, BatchRenorm, nnx.BatchNorm)
 
 
 def variables_of(module: Any) -> dict[str, Array]:

@@ -1,0 +1,9 @@
+"""Diagnosing: what the norms of a model do on a batch, and what is likely wrong with them.
+
+`diagnose` of `jaxnorm.linen` and of `jaxnorm.nnx` makes the `NormReport`.
+"""
+
+from jaxnorm.diagnostics.faults import FAULTS as FAULTS
+from jaxnorm.diagnostics.faults import Diagnosis as Diagnosis
+from jaxnorm.diagnostics.figures import Figures as Figures
+from jaxnorm.diagnostics.report import NormReport as NormReport

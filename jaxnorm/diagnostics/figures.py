@@ -1,0 +1,197 @@
+"""The figures of a norm: what was observed of it over all batches, as NumPy arrays."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnorm.diagnostics.activations import Range
+from jaxnorm.diagnostics.observing import Call, Observed
+from jaxnorm.diagnostics.settings import Setting
+from jaxnorm.moments import Moments, merge
+
+Values = np.ndarray
+NEAR_ZERO = 1e-3  # of a scale
+# A feature is far off beyond these, in σ and log σ².
+FAR, LOG_FAR = 0.5, math.log(2.0)
+SHARES = np.geomspace(1e-3, 1, 500)  # of the batches in an average
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One norm, in training and in evaluation; arrays have one value a feature.
+
+    σ is the deviation of the batches, √(σ² + ε), in training.
+
+    Attributes:
+      name: the path of its variables.
+      train: how it was called in training.
+      eval: how it was called in evaluation.
+      count: how many samples a mean is taken of.
+      samples: how many entries of the first axis there are in all batches together.
+      distance: running mean − batch mean, in σ; None without running statistics.
+      log_ratio: log((running var + ε)/(batch var + ε)); likewise.
+      start: the share of the start at 0 and 1 that best explains the running statistics;
+        None where there are none, or they do not keep their start.
+      unexplained: what is then left of their gap to the batches, as a share of what is far.
+      running_mean: as it was found; None without.
+      running_var: likewise.
+      updates: how many batches or samples went in, where that is counted; else None.
+      dead: the share of the variances that are below ε.
+      constant: the share of them that are 0.
+      small_scale: where |γ| < 0.001.
+      saturated: the share of outputs beyond the activation's range; None if not named.
+      one_sided: whether that activation saturates on one side only.
+      nonfinite: values in training, of the input and of the output.
+      nonfinite_eval: the same in evaluation.
+      shift: (mean of the output − β)/|γ| in evaluation; 0 if all is well.
+      spread: deviation of the output/|γ| in evaluation; 1 if all is well.
+      precision: that of training, over σ_batch/√(σ² + ε) as it should be; 1 if exact.
+      padding: the share of positions that are padding, and not masked.
+      apart: how much of the variance lies between the batches, not within them; less what
+        does by chance.
+    """
+
+    name: str
+    train: Setting
+    eval: Setting
+    count: float
+    samples: float
+    distance: Values | None
+    log_ratio: Values | None
+    start: float | None
+    unexplained: float
+    running_mean: Values | None
+    running_var: Values | None
+    updates: int | None
+    dead: Values
+    constant: Values
+    small_scale: Values
+    saturated: Values | None
+    one_sided: bool
+    nonfinite: tuple[int, int]
+    nonfinite_eval: tuple[int, int]
+    shift: Values
+    spread: Values
+    precision: Values
+    padding: float
+    apart: Values
+
+
+def figures_of(
+    name: str,
+    train: Sequence[Call],
+    evaluated: Sequence[Call],
+    active: Range | None,
+) -> Figures:
+    """The figures of a norm, from its calls batch by batch.
+
+    Args:
+      name: the path of its variables.
+      train: its calls in training, one a batch.
+      evaluated: in evaluation.
+      active: the range of the activation that follows; None if it is not named.
+    """
+    setting = train[0].setting
+    seen = [call.observed for call in train]
+    seen_eval = [call.observed for call in evaluated]
+    x, y = (_merged([getattr(each, field) for each in seen]) for field in ("x", "y"))
+    y_eval = _merged([each.y for each in seen_eval])
+    # In training a second call of a norm finds what the first one updated.
+    kept = {key: _array(value) for key, value in seen_eval[0].kept.items()}
+    affine = {"scale": np.ones_like(x.mean), "bias": np.zeros_like(x.mean)} | kept
+    scale, bias = np.abs(affine["scale"]), affine["bias"]
+    with np.errstate(all="ignore"):
+        samples = float(sum(each.samples for each in seen))
+        sigma = np.sqrt(x.var + setting.epsilon)
+        expected = scale * np.sqrt(x.var) / sigma
+        share = {
+            field: np.mean([_array(getattr(each, field)) for each in seen], axis=0)
+            for field in ("dead", "constant", "saturated", "padding")
+        }
+        return Figures(
+            name=name,
+            train=setting,
+            eval=evaluated[0].setting,
+            count=float(np.median([each.number for each in seen])),
+            samples=samples,
+            **_against(kept, x, setting),
+            dead=share["dead"],
+            constant=share["constant"],
+            small_scale=scale < NEAR_ZERO,
+            saturated=None if active is None else share["saturated"],
+            one_sided=active is not None and active.one_sided,
+            nonfinite=_total(seen),
+            nonfinite_eval=_total(seen_eval),
+            shift=(y_eval.mean - bias) / scale,
+            spread=np.sqrt(y_eval.var) / scale,
+            precision=np.sqrt(y.var) / expected,
+            padding=float(share["padding"]),
+            apart=_between([each.x for each in seen], x, samples),
+        )
+
+
+def _against(kept: dict[str, Values], x: Any, setting: Setting) -> dict[str, Any]:
+    """The running statistics against the moments of the batches."""
+    if "mean" not in kept or "var" not in kept:
+        none = ("distance", "log_ratio", "start", "running_mean", "running_var", "updates")
+        return dict.fromkeys(none) | {"unexplained": 1.0}
+    mean, var, epsilon = kept["mean"], kept["var"], setting.epsilon
+    start, unexplained = _start(mean, var, x, epsilon) if setting.plain else (None, 1.0)
+    counted = kept.get("updates", kept.get("count"))
+    return {
+        "distance": (mean - x.mean) / np.sqrt(x.var + epsilon),
+        "log_ratio": np.log((var + epsilon) / (x.var + epsilon)),
+        "start": start,
+        "unexplained": unexplained,
+        "running_mean": mean,
+        "running_var": var,
+        "updates": None if counted is None else int(counted.max()),
+    }
+
+
+def _start(mean: Values, var: Values, x: Any, epsilon: float) -> tuple[float | None, float]:
+    """The share p of mean 0 and variance 1 that fits best, the same for all features.
+
+    By it the running mean would be (1 − p)·μ and the variance p + (1 − p)·σ². What is left
+    is measured as gaps are: in σ over 0.5 and log σ² over log 2, of a feature the larger,
+    and of these the median.
+    """
+    kept = 1 - SHARES[:, None]
+    expected = kept + SHARES[:, None] * x.var + epsilon
+    off = np.abs(mean - SHARES[:, None] * x.mean) / np.sqrt(expected) / FAR
+    ratio = np.abs(np.log((var + epsilon) / expected)) / LOG_FAR
+    left = np.median(np.maximum(off, ratio), axis=1)
+    if not np.isfinite(left).all():
+        return None, 1.0
+    best = int(np.argmin(left))
+    return float(1 - SHARES[best]), float(left[best])
+
+
+def _merged(parts: list[Moments]) -> Any:
+    """The Moments of all batches, in float64."""
+    together = merge(*(jax.tree.map(jnp.asarray, each) for each in parts))
+    return Moments._make(map(_array, together))
+
+
+def _between(parts: list[Moments], whole: Any, samples: float) -> Values:
+    """The share of the variance that is not within batches, above that of random ones."""
+    counts, _, variances = (np.stack([_array(each[i]) for each in parts]) for i in range(3))
+    within = np.sum(counts * variances, axis=0) / np.maximum(whole.count, 1)
+    between = 1 - within / np.where(whole.var > 0, whole.var, np.inf)
+    chance = (len(parts) - 1) / max(samples, len(parts))
+    found = (between - chance) / max(1 - chance, 1 / len(parts))
+    return np.where(whole.var > 0, np.maximum(found, 0), 0)
+
+
+def _total(observed: list[Observed]) -> tuple[int, int]:
+    into, out_of = np.sum([_array(each.nonfinite) for each in observed], axis=0)
+    return int(into), int(out_of)
+
+
+def _array(value: Any) -> Values:
+    return np.asarray(value, np.float64)

@@ -1,0 +1,183 @@
+"""Observing one call of a norm: few numbers a feature, of what goes in and comes out."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxnorm.axes import complement, take
+from jaxnorm.diagnostics.activations import Activation, Range, active_range
+from jaxnorm.diagnostics.padding import padded_share
+from jaxnorm.diagnostics.settings import Setting, setting_of
+from jaxnorm.masking import as_weights, clear, one_weighting, weighted
+from jaxnorm.measurement import measure, measure_about_zero, measure_groups
+from jaxnorm.moments import Moments
+from jaxnorm.precision import as_floating
+
+KEPT = ("scale", "bias", "mean", "var", "updates", "count")
+# Of a constant the variance is that of its rounding.
+ROUNDING = 1e-6
+
+
+class Observed(NamedTuple):
+    """What one batch does at a norm; an array a feature, flat, where no shape is said.
+
+    Attributes:
+      x: the Moments of what goes in, over all axes but the features.
+      y: those of what comes out.
+      number: how many samples a mean is taken of, of shape ().
+      samples: how many entries of the first axis have weight, of shape ().
+      dead: the share of the variances taken that are below ε.
+      constant: the share of them that are 0, but for rounding.
+      saturated: the share of outputs beyond the range of the activation.
+      nonfinite: how many values of x, and of y, are not finite, of shape (2,).
+      padding: the share of positions that are padding without a mask, of shape ().
+      kept: the module's variables before the call: scale, bias, mean, var, …
+    """
+
+    x: Moments
+    y: Moments
+    number: Array
+    samples: Array
+    dead: Array
+    constant: Array
+    saturated: Array
+    nonfinite: Array
+    padding: Array
+    kept: dict[str, Array]
+
+
+class Call(NamedTuple):
+    """A call of a norm.
+
+    Attributes:
+      setting: how the norm was made and called.
+      observed: what it showed.
+    """
+
+    setting: Setting
+    observed: Observed
+
+
+class Observer:
+    """Observes the calls of norms, one after another, while a model is traced."""
+
+    def __init__(self, activation: Activation):
+        """For a model whose norms are followed by this activation, or these."""
+        self.activation = activation
+        self.calls = 0
+
+    def observe(
+        self,
+        path: str,
+        module: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        y: Any,
+        variables: Mapping[str, Any],
+    ) -> Call:
+        """The call of a norm that gave y, which had these variables before."""
+        x, *rest = args or (kwargs["x"],)
+        x = jnp.asarray(x)
+        setting = setting_of(path, self.calls, module, x, tuple(rest), kwargs)
+        self.calls += 1
+        weights = one_weighting(kwargs.get("mask"), kwargs.get("weights"))
+        active = active_range(self.activation, path)
+        return Call(setting, observe(setting, x, y, weights, variables, active))
+
+
+def observe(
+    setting: Setting,
+    x: Any,
+    y: Any,
+    weights: Any,
+    variables: Mapping[str, Any],
+    active: Range | None,
+) -> Observed:
+    """What a call of a norm shows; traceable, and small beside x.
+
+    Args:
+      setting: of the norm and the call.
+      x: what goes in.
+      y: what comes out.
+      weights: a mask or weights that broadcast against x, or None.
+      variables: the module's, by their names.
+      active: the range of the activation that follows, or None.
+    """
+    x, y = as_floating(x), as_floating(y)
+    weights = None if weights is None else as_weights(weights, x)
+    used = None if weights is None else jnp.broadcast_to(weighted(weights), x.shape)
+    others = complement(setting.features, x.ndim)
+    features = take(x.shape, setting.features)
+    own, mean_square = _own(setting, x, weights)
+
+    def share(flags: Array) -> Array:
+        """Of the moments taken, that are of anything, for each feature."""
+        seen = own.count > 0
+        kept = [i for i in range(x.ndim) if i not in setting.reduced]
+        axes = tuple(kept.index(i) for i in kept if i not in setting.features)
+        # What is reduced over features has no axis of them, and is the same for all.
+        of = jnp.sum(flags & seen, axes) / jnp.maximum(jnp.sum(seen, axes), 1)
+        return of if of.shape == features else jnp.full(features, jnp.mean(of))
+
+    inside = jnp.zeros(y.shape, bool)
+    beyond = inside if active is None else (y <= active.low) | (y >= active.high)
+    observed = Observed(
+        x=measure(x, others, weights),
+        y=measure(y, others, weights),
+        number=_count(setting, own, x),
+        samples=_samples(x, used, others),
+        dead=share(own.var < setting.epsilon),
+        constant=share(own.var <= jnp.square(ROUNDING) * mean_square),
+        saturated=measure(beyond.astype(jnp.float32), others, weights).mean,
+        nonfinite=jnp.stack([jnp.sum(~jnp.isfinite(clear(z, used))) for z in (x, y)]),
+        padding=padded_share(x, used, setting.features, setting.reduced),
+        kept={name: jnp.asarray(variables[name]) for name in KEPT if name in variables},
+    )
+    return _flat(observed)
+
+
+def _own(setting: Setting, x: Array, weights: Any) -> tuple[Moments, Array]:
+    """The moments that the norm itself takes, and the mean square of what they are of."""
+    reduced, features = setting.reduced, setting.features
+    if setting.groups is not None:
+        own = measure_groups(x, reduced, features, setting.groups, weights)
+    elif setting.about_zero:
+        own = measure_about_zero(x, reduced, weights)
+    else:
+        own = measure(x, reduced, weights)
+    return own, jnp.square(own.mean) + own.var
+
+
+def _count(setting: Setting, own: Moments, x: Array) -> Array:
+    """The count in the middle, of the moments of anything; of a ghost its share."""
+    count = jnp.nanmedian(jnp.where(own.count > 0, own.count, jnp.nan))
+    size = x.shape[setting.reduced[0]] if setting.reduced else 1
+    if setting.by_batch and setting.ghost_size is not None:
+        count = count * min(1.0, setting.ghost_size / size)
+    return jnp.where(jnp.isnan(count), 0, count)
+
+
+def _samples(x: Array, used: Array | None, others: tuple[int, ...]) -> Array:
+    first = x.shape[others[0]] if others else 1
+    if used is None or not others:
+        return jnp.array(first, jnp.float32)
+    rest = complement((others[0],), x.ndim)
+    return jnp.sum(used.any(rest)).astype(jnp.float32)
+
+
+def _flat(observed: Observed) -> Observed:
+    """With one axis of features, whatever axes they lie on."""
+
+    def flat(array: Array) -> Array:
+        return array.reshape(-1)
+
+    return observed._replace(
+        x=Moments(*map(flat, observed.x)),
+        y=Moments(*map(flat, observed.y)),
+        dead=flat(observed.dead),
+        constant=flat(observed.constant),
+        saturated=flat(observed.saturated),
+        kept={name: flat(each) for name, each in observed.kept.items()},
+    )

@@ -1,0 +1,79 @@
+"""What diagnosing finds: figures and words for each norm, as text, picture or JSON."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxnorm.diagnostics.faults import Diagnosis
+from jaxnorm.diagnostics.figures import Figures
+from jaxnorm.diagnostics.gap import Gap
+from jaxnorm.diagnostics.settings import Setting
+from jaxnorm.diagnostics.table import table
+
+
+@dataclass(frozen=True)
+class NormReport:
+    """What the norms of a model do on some batches, and what is likely wrong.
+
+    `print` shows it as a table.
+
+    Attributes:
+      norms: the Figures of each, in the order of their calls.
+      gap: how far the output in evaluation is from that in training.
+      diagnoses: what is likely wrong; none, if all is well.
+    """
+
+    norms: tuple[Figures, ...]
+    gap: Gap
+    diagnoses: tuple[Diagnosis, ...]
+
+    def __str__(self) -> str:
+        return table(self.norms, self.diagnoses, self.gap)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as `json.dumps(…, allow_nan=False)` takes it.
+
+        Arrays are lists, with a value for each feature. What is not finite is one of the
+        strings "nan", "inf" and "-inf", as `float` reads them; what there is not, None.
+        """
+        return {
+            "norms": [_plain(_fields(norm)) for norm in self.norms],
+            "gap": _plain(_fields(self.gap)),
+            "diagnoses": [each._asdict() for each in self.diagnoses],
+        }
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """A matplotlib Figure of the report, written to `path` if one is given.
+
+        Raises an ImportError if matplotlib is not installed.
+        """
+        # Of all of jaxnorm only this needs it.
+        from jaxnorm.diagnostics.drawing import draw
+
+        figure = draw(self.norms, self.diagnoses)
+        if path is not None:
+            figure.savefig(path, dpi=100)
+        return figure
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Those of a dataclass, by name, and not of what is in them."""
+    return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, Setting):
+        return _plain(_fields(value))
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

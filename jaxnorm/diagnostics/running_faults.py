@@ -1,0 +1,104 @@
+"""The faults of running statistics, of which a norm has one at most."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxnorm.diagnostics.figures import Figures
+from jaxnorm.diagnostics.thresholds import EXPLAINED, LEAST_DECAY, far
+
+Rule = Callable[[Figures], str | None]
+
+
+def _gap(norm: Figures) -> str:
+    """How far the running statistics are off, in the words of all that tell of it."""
+    assert norm.distance is not None
+    assert norm.log_ratio is not None
+    off, ratio = np.median(np.abs(norm.distance)), np.exp(np.median(norm.log_ratio))
+    return f"mean off by {off:.2g}σ, variance ×{ratio:.2g} in the median feature"
+
+
+def _poisoned(norm: Figures) -> str | None:
+    if norm.running_mean is None or norm.running_var is None:
+        return None
+    bad = ~(np.isfinite(norm.running_mean) & np.isfinite(norm.running_var))
+    return (
+        f"{bad.sum()} running statistics are NaN or infinite: one bad batch does that for "
+        "good → calibrate, and train with skip_nonfinite around the estimator"
+        if bad.any()
+        else None
+    )
+
+
+def _negative(norm: Figures) -> str | None:
+    if norm.running_var is None or not (norm.running_var < 0).any():
+        return None
+    return (
+        f"{(norm.running_var < 0).sum()} running variances are negative, by cancellation "
+        "or a checkpoint in another order → calibrate; compute variances about the mean"
+    )
+
+
+def _never_updated(norm: Figures) -> str | None:
+    if norm.running_mean is None or norm.running_var is None:
+        return None
+    at_start = not norm.running_mean.any() and (norm.running_var == 1).all()
+    if not at_start and norm.updates != 0:
+        return None
+    start = "running statistics are those of the start (mean 0, variance 1): "
+    if norm.train.decay == 1:
+        return start + "a decay of 1 freezes them → give a decay (momentum) below 1"
+    if norm.train.trains is False:
+        return start + "it evaluates in training, too → pass the train flag on to it"
+    return start + (
+        "no update was kept → keep the batch_stats that apply returns (Linen), or the "
+        "model that was trained (NNX); or calibrate"
+    )
+
+
+def _swapped(norm: Figures) -> str | None:
+    decay = norm.train.decay
+    if decay is None or decay > LEAST_DECAY:
+        return None
+    return (
+        f"momentum={decay:g} forgets all but the last batches: torch's momentum is "
+        f"1 − flax's → momentum={1 - decay:g}, and calibrate"
+    )
+
+
+def _immature(norm: Figures) -> str | None:
+    start, decay = norm.start, norm.train.decay
+    if start is None or not far(norm) or not 0 < start < 1.1:
+        return None
+    if norm.unexplained > EXPLAINED:
+        return None
+    after = ""
+    if decay is not None and 0 < decay < 1:
+        after = f", as after {max(0, round(math.log(min(start, 1), decay)))} updates"
+    return (
+        f"{min(start, 1):.0%} of the start (0, 1) is still in its average{after} → "
+        "ema(…, warmup=True), calibrate, or train longer before evaluating"
+    )
+
+
+def _stale(norm: Figures) -> str | None:
+    if not far(norm):
+        return None
+    return (
+        f"running statistics are of other data or other weights ({_gap(norm)}) → calibrate "
+        "on data like this, or scale inputs as in training"
+    )
+
+
+STATISTICS: Mapping[str, Rule] = MappingProxyType(
+    {
+        "poisoned": _poisoned,
+        "negative variance": _negative,
+        "never updated": _never_updated,
+        "momentum swapped": _swapped,
+        "immature": _immature,
+        "stale": _stale,
+    }
+)

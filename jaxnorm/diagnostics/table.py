@@ -1,0 +1,107 @@
+"""A report as text: a row for each norm, and in its last column what is likely wrong."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxnorm.diagnostics.faults import Diagnosis
+from jaxnorm.diagnostics.figures import Figures, Values
+from jaxnorm.diagnostics.gap import Gap
+
+WIDTH = 118
+LEAST_WORDS = 40
+HEADINGS = (
+    "norm",
+    "count",
+    "mean off",
+    "log var",
+    "dead",
+    "γ≈0",
+    "sat.",
+    "NaN",
+    "out",
+    "what is likely wrong → what to do",
+)
+CAPTION = (
+    "mean off: |running − batch mean|/σ; log var: log(running/batch variance); each of the "
+    "median and the worst feature. out: (mean − β)/|γ| and deviation/|γ| in evaluation."
+)
+NONE = "–"
+
+
+def table(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis], gap: Gap) -> str:
+    """The whole report, at most about 118 columns wide."""
+    cells = [cells_of(norm) for norm in norms]
+    widths = [max(map(len, column)) for column in zip(HEADINGS[:-1], *cells, strict=True)]
+    left = max(WIDTH - sum(widths) - 2 * len(widths), LEAST_WORDS)
+    first: dict[str, str] = {}  # where words were said, which are not said again
+    lines = [_line(HEADINGS[:-1], widths, HEADINGS[-1])]
+    lines.append("─" * (len(lines[0]) - len(HEADINGS[-1]) + left))
+    for norm, row in zip(norms, cells, strict=True):
+        said = [
+            f"{d.fault}: {d.words}"
+            if first.setdefault(d.words, norm.name) == norm.name
+            else f"{d.fault}, as at {first[d.words]}"
+            for d in diagnoses
+            if d.norm == norm.name
+        ]
+        words = [part for each in said for part in textwrap.wrap(each, left)] or [NONE]
+        lines.append(_line(row, widths, words[0]))
+        lines += [" " * (sum(widths) + 2 * len(widths)) + each for each in words[1:]]
+    lines += ["", sentence(gap), *textwrap.wrap(CAPTION, WIDTH)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _line(row: Sequence[str], widths: Sequence[int], last: str) -> str:
+    """The name on the left, numbers on the right."""
+    name, *numbers = (
+        f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join([name, *numbers, last])
+
+
+def cells_of(norm: Figures) -> list[str]:
+    """The figures of a norm, by the headings."""
+    saturated = NONE if norm.saturated is None else f"{np.mean(norm.saturated):.0%}"
+    off = None if norm.distance is None else np.abs(norm.distance)
+    out = f"{_median(norm.shift):+.1f}, {_median(norm.spread):.2g}"
+    return [
+        norm.name,
+        f"{norm.count:.4g}",
+        NONE if off is None else f"{_median(off):.1f} {_worst(off):.1f}",
+        NONE if norm.log_ratio is None else _signed(norm.log_ratio),
+        str(int(np.sum(norm.dead > 0.5))),
+        str(int(np.sum(norm.small_scale))),
+        saturated,
+        str(sum(norm.nonfinite)),
+        out,
+    ]
+
+
+def sentence(gap: Gap) -> str:
+    """The gap, in words."""
+    said = (
+        f"Output: evaluation differs from training by {gap.relative:.0%} (root mean "
+        f"square), {gap.largest:.3g} at most"
+    )
+    return said + (
+        "." if gap.changed is None else f"; {gap.changed:.0%} of the predictions change."
+    )
+
+
+def _signed(values: Values) -> str:
+    return f"{_median(values):+.1f} {_worst(values):+.1f}"
+
+
+def _median(values: Values) -> float:
+    """Of those that are finite."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
+
+
+def _worst(values: Values) -> float:
+    """The one farthest from 0; one that is not finite, if there is any."""
+    spoilt = values[~np.isfinite(values)]
+    return float(spoilt[0] if spoilt.size else values[np.argmax(np.abs(values))])
