@@ -81,6 +81,7 @@ def short(folder, **options):
     return started(*places, "--epochs", 1, "--steps", 2, "--out", folder, **quick)
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_are_one_process_of_one(tmp_path):
     """Losses, accuracy, running statistics and parameters, so those of whole batches.
 

@@ -134,6 +134,7 @@ def test_arms_start_at_the_same_weights(digits):
     assert set(norm) - set(plain) == {f"BatchNorm_{layer}" for layer in range(6)}
 
 
+@pytest.mark.slow
 def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, monkeypatch, capsys):
     """One run to the end; one stopped half way through a seed, resumed: the same bits."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
