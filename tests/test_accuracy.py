@@ -99,7 +99,7 @@ def test_statistics_of_16_bits_are_those_of_float32(rng, dtype, mean, weighting)
         np.testing.assert_allclose(got, want[0], rtol=4 * ULP * 50)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", rows([False, True], [True]))
 def test_features_of_wildly_different_scale_do_not_disturb_each_other(rng, weighted):
     sizes = np.float32(10.0) ** np.arange(-14, 15, 4)
     x = (rng.normal(1, 1, (512, len(sizes))) * sizes).astype(np.float32)
@@ -140,7 +140,7 @@ SMALLEST = (1e-30, 1e-40)  # whose shares of a weighted sum underflow
     "epsilon",
     [0.0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1e-12, 1e-5))],
 )
-@pytest.mark.parametrize("n", rows([1, 2, 7, 59, 1000, 4096], [1, 59, 4096]))
+@pytest.mark.parametrize("n", rows([1, 2, 7, 59, 1000, 4096], [59]))
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_constant_feature_gives_its_bias(n, epsilon, weighted):
     """Also where Σx overflows, or Σx/n is off by some ulps."""
@@ -167,7 +167,7 @@ def test_a_constant_feature_has_no_gradient_by_its_scale(rng, weighted):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("start", rows([1.0, 1e4, 1e6, 1.7e9], [1.0, 1.7e9]))
+@pytest.mark.parametrize("start", rows([1.0, 1e4, 1e6, 1.7e9], [1.0]))
 def test_two_values_an_ulp_apart_are_no_constant(start, weighted):
     """Taking either for the mean of all is off by no more than rounding is."""
     one, ulp = np.float32(start), np.spacing(np.float32(start))

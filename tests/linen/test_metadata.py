@@ -5,13 +5,13 @@ import flax.linen as nn
 import pytest
 
 import jaxnorm.linen as jn
-from tests.modules.apis import KEY, NORMS, normal
+from tests.modules.apis import KEY, most_different_norms, normal
 
 pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(4, 3, 6)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@most_different_norms
 def test_partitioning_is_kept_as_flax_keeps_it(norm):
     arguments = {
         "scale_init": nn.with_partitioning(nn.initializers.ones, ("model",)),

@@ -13,6 +13,7 @@ from flax import nnx
 
 import jaxnorm.linen
 import jaxnorm.nnx
+from tests.cases import rows
 
 KEY = jax.random.key(0)
 NORMS = ("BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm")
@@ -93,6 +94,10 @@ NNX = Api("nnx", jaxnorm.nnx, nnx, _nnx)
 
 each_api = pytest.mark.parametrize("api", [LINEN, NNX], ids=lambda api: api.name)
 each_norm = pytest.mark.parametrize("norm", NORMS)
+# For tests that compile for seconds: the norm that has a state, and that of groups.
+most_different_norms = pytest.mark.parametrize(
+    "norm", rows(NORMS, ["BatchNorm", "GroupNorm"])
+)
 
 
 def training(norm: str) -> dict[str, bool]:

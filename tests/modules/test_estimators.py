@@ -11,7 +11,7 @@ from flax import nnx
 import jaxnorm
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
-from tests.modules.apis import LINEN, each_api, each_norm, normal, training
+from tests.modules.apis import LINEN, each_api, most_different_norms, normal, training
 
 pytestmark = pytest.mark.usefixtures("lenient")
 BATCHES = [3 * normal(4, 5, 6) + i for i in range(3)]
@@ -99,7 +99,7 @@ def test_updates_that_contradict_each_other_are_refused():
 
 
 @each_api
-@each_norm
+@most_different_norms
 def test_weights_are_taken_in_place_of_a_mask(api, norm):
     arguments = {"num_groups": 3} if norm == "GroupNorm" else {}
     ours, _ = api.pair(norm, BATCHES[0], **arguments)

@@ -4,7 +4,7 @@ import chex
 import jax
 import pytest
 
-from tests.modules.apis import each_api, each_norm, normal, training
+from tests.modules.apis import each_api, most_different_norms, normal, training
 
 pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(4, 6, 3)
@@ -13,7 +13,7 @@ SPLIT = {"BatchNorm": 0, "InstanceNorm": 1, "GroupNorm": 1, "LayerNorm": 2, "RMS
 
 
 @each_api
-@each_norm
+@most_different_norms
 def test_the_parts_along_a_mapped_axis_are_normalised_as_one(api, norm):
     axis = SPLIT[norm]
     whole = X.swapaxes(1, 2) if axis == 2 else X

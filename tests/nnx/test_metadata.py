@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 import jaxnorm.nnx as jx
-from tests.modules.apis import NORMS, normal
+from tests.modules.apis import most_different_norms, normal
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
@@ -18,7 +18,7 @@ def mesh():
 
 
 @pytest.mark.usefixtures("mesh")
-@pytest.mark.parametrize("norm", NORMS)
+@most_different_norms
 def test_metadata_and_partitioning_are_those_of_flax(norm):
     arguments = {"scale_metadata": {"out_sharding": ("model",), "tag": "γ"}}
     if norm != "RMSNorm":
