@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnorm.axes import canonical_axes
+from jaxnorm.callees import marked_input
 from jaxnorm.dataflow import Dataflow, mark
-from jaxnorm.pairs import marked_input
 
 
 def decay_mask(labels: Any) -> Any:

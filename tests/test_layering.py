@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 # what the files of its folder share.
 LAYERS = (
     ("linen", "nnx"),
-    ("labels",),
-    ("pairs",),
+    ("labels", "pairs"),
+    ("callees",),
     ("folding", "calibration", "diagnostics", "interop", "scaling"),
     ("norms", "weights", "batch_stats"),
     ("wrappers",),
@@ -58,8 +58,8 @@ SHARED = (
     ),
     "linen.kinds",
     "nnx.kinds",
-    "linen.pairs",
-    "nnx.pairs",
+    "linen.callees",
+    "nnx.callees",
     "interop.arrays",
     "interop.layouts",
     "interop.patterns",

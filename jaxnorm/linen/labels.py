@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 
 from jaxnorm.labels import Labeller
+from jaxnorm.linen.callees import modes_of
 from jaxnorm.linen.kinds import BATCH, INSTANCE, LAYERS, OTHERS
-from jaxnorm.linen.pairs import modes_of
 from jaxnorm.linen.watching import traced
 
 

@@ -7,11 +7,12 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxnorm.callees import Watcher
 from jaxnorm.mode import resolve_train
+from jaxnorm.nnx.callees import modes_of, variables_of
 from jaxnorm.nnx.kinds import BATCH, LAYERS
-from jaxnorm.nnx.pairs import modes_of, variables_of
 from jaxnorm.nnx.watching import replaced, traced
-from jaxnorm.pairs import Report, Watcher, fold_pairs, pair
+from jaxnorm.pairs import Report, fold_pairs, pair
 
 
 class Folding(NamedTuple):

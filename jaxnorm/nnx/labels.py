@@ -6,8 +6,8 @@ import jax
 from flax import nnx
 
 from jaxnorm.labels import Labeller
+from jaxnorm.nnx.callees import modes_of
 from jaxnorm.nnx.kinds import BATCH, INSTANCE, LAYERS, OTHERS
-from jaxnorm.nnx.pairs import modes_of
 from jaxnorm.nnx.watching import traced
 
 
