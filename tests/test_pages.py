@@ -82,6 +82,16 @@ def test_the_table_of_folding_is_that_of_the_committed_result(deployed):
         assert f"| {name} | {' | '.join(cells)} |" in PAGES["deploy"]
 
 
+def test_the_readme_says_what_folding_gives(deployed):
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    (before, after, *_), changed = (
+        findings.rows(deployed)[name]
+        for name in ("operations of the program", "predictions that differ")
+    )
+    assert f"{before} compiled operations become {after}, and every prediction" in readme
+    assert changed[1] == "0"
+
+
 def test_the_verdicts_on_folding_are_those_of_the_committed_result(deployed):
     said = re.findall(r"^- (PASS|FAIL|OPEN): (.*)\.$", PAGES["deploy"], re.MULTILINE)
     assert said == [(each.word, each.claim) for each in findings.verdicts(deployed)]
