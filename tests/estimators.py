@@ -3,6 +3,7 @@
 import pytest
 
 from jaxnorm import accumulate, collect, cumulative, ema, population, skip_nonfinite
+from tests.cases import rows
 
 ESTIMATORS = {
     "ema": ema(0.9),
@@ -20,3 +21,12 @@ ESTIMATORS = {
     "richest": accumulate(skip_nonfinite(ema(0.9, debias=True)), 2),
 }
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+# For tests that compile much: one of a count, one of moments, and one of all wrappers.
+most_different_estimators = pytest.mark.parametrize(
+    "estimator",
+    rows(
+        ESTIMATORS.values(),
+        [ESTIMATORS[name] for name in ("warmed up", "population", "richest")],
+    ),
+    ids=ESTIMATORS,
+)

@@ -34,6 +34,12 @@ FAST = [
     for each in CASES
     if (each.dtype, each.weighting) in (("float32", "float"), ("bfloat16", "none"))
 ]
+FASTEST = [
+    each
+    for each in FAST
+    if (each.norm.name, each.dtype)
+    in (("batch_norm-train", "bfloat16"), ("group_norm", "float32"))
+]
 
 
 def kept(f, x, *others):
@@ -59,7 +65,7 @@ def test_one_copy_of_x_is_kept(case, way):
     assert 1 <= kept(WAYS[way](apply), x, scale, bias) <= 1.05 + more
 
 
-@pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
+@pytest.mark.parametrize("case", rows(CASES, FASTEST), ids=str)
 def test_nothing_of_the_size_of_x_is_added_where_x_is_no_variable(case):
     """Symbolic zeros: an array of zeros for dx would be kept as well."""
     x, scale, bias, _ = case.arrays()

@@ -28,6 +28,7 @@ def named_blocks():
                 yield pytest.param(block, id=f"{name}: {heading}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", list(named_blocks()))
 @pytest.mark.usefixtures("lenient", "unchecked")
 def test_blocks_run(block):

@@ -17,7 +17,7 @@ import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
 from jaxnorm import batch_norm
 from jaxnorm.naming import named
-from tests.estimators import ESTIMATORS, each_estimator
+from tests.estimators import ESTIMATORS, most_different_estimators
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
@@ -70,7 +70,7 @@ def through_orbax(state, like, folder):
         return checkpointer.restore(folder / "checkpoint", like)
 
 
-@each_estimator
+@most_different_estimators
 def test_a_scan_over_steps_is_a_loop_of_steps(estimator):
     def step(state, x):
         y, state = batch_norm(x, state, train=True, estimator=estimator)
@@ -89,7 +89,7 @@ def test_a_scan_over_steps_is_a_loop_of_steps(estimator):
     assert any((mean != 0).all() for mean in means)
 
 
-@each_estimator
+@most_different_estimators
 def test_recomputing_for_the_backward_pass_updates_once(estimator):
     def train(x, state):
         return batch_norm(x, state, train=True, estimator=estimator)

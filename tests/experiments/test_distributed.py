@@ -132,10 +132,11 @@ def leaves(tree, path=""):
 @pytest.mark.parametrize(
     ("process", "whom"),
     [
-        pytest.param(0, "for the other 1 of 2 processes", marks=pytest.mark.slow),
+        (0, "for the other 1 of 2 processes"),
         (1, "for process 0, of which there is no sign"),
     ],
 )
+@pytest.mark.slow
 def test_a_peer_that_does_not_come_is_named_in_time(process, whom, address, tmp_path):
     start = time.monotonic()
     options = ["--process", process, "--coordinator", address, "--timeout", 2]
