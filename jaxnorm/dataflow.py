@@ -67,6 +67,24 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
+def part(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The arrays of a tree, and a function that makes the tree of others in their place.
+
+    >>> arrays, whole = part({"x": jnp.ones(2), "train": False})
+    >>> whole(["y" for _ in arrays])
+    {'train': False, 'x': 'y'}
+    """
+    leaves, structure = jax.tree.flatten(tree)
+
+    def whole(arrays: list[Any]) -> Any:
+        others = iter(arrays)
+        return jax.tree.unflatten(
+            structure, [next(others) if is_array(leaf) else leaf for leaf in leaves]
+        )
+
+    return [leaf for leaf in leaves if is_array(leaf)], whole
+
+
 def dataflow(function: Callable[..., Any], *arguments: Any) -> Dataflow:
     """That of a function, traced and not run; arguments may be shapes and dtypes.
 

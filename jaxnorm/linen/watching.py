@@ -5,9 +5,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from jaxnorm.dataflow import Dataflow, dataflow, is_array
+from jaxnorm.dataflow import Dataflow, dataflow, part
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -38,12 +37,10 @@ def traced(
 
     Of the arguments only the shapes and dtypes of arrays count.
     """
-    leaves, structure = jax.tree.flatten((args, kwargs))
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if is_array(leaf)}
+    arrays, whole = part((args, kwargs))
 
-    def run(variables: Any, arrays: dict[int, Any]) -> Any:
-        filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        args, kwargs = jax.tree.unflatten(structure, filled)
+    def run(variables: Any, arrays: list[Any]) -> Any:
+        args, kwargs = whole(arrays)
         with watching(around):
             return model.apply(variables, *args, **kwargs)
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxnorm.dataflow import Dataflow, dataflow, is_array
+from jaxnorm.dataflow import Dataflow, dataflow, part
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -70,12 +70,10 @@ def traced(
     """
     copy = watched(model, kinds, around)
     graph, state = nnx.split(copy)
-    leaves, structure = jax.tree.flatten((args, kwargs))
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if is_array(leaf)}
+    arrays, whole = part((args, kwargs))
 
-    def run(state: Any, arrays: dict[int, Any]) -> Any:
-        filled = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        args, kwargs = jax.tree.unflatten(structure, filled)
+    def run(state: Any, arrays: list[Any]) -> Any:
+        args, kwargs = whole(arrays)
         before = jax.tree.leaves(state)
         merged = nnx.merge(graph, state)
         output = merged(*args, **kwargs)
