@@ -153,7 +153,8 @@ class _Reader:
             return given
         self.use(given, name)
         for program in programs:
-            self.read(program, [Source(made_by=name)] * len(program.invars), within)
+            unknown = [Source(made_by=name)] * len(program.invars)
+            self.use(self.read(program, unknown, within), name)
         made_by = f"{name} in {within}" if within else name
         return [Source(made_by=made_by)] * len(equation.outvars)
 

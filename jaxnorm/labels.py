@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnorm.axes import canonical_axes
 from jaxnorm.callees import marked_input
@@ -43,19 +44,23 @@ class Labeller:
         self.batch, self.instance, self.modes_of = batch, instance, modes_of
         self.layers: set[str] = set()
         self.norms: set[str] = set()
+        self.ranks: dict[str, int] = {}  # of what is marked, where the module saw it
 
     def __call__(
         self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Calls a module, and marks what a layer gives and what a norm centres."""
-        if isinstance(module, self.layer_types):
+        if type(module) in self.layer_types and _has_plain_bias(module):
             self.layers.add(path)
-            return mark(call(*args, **kwargs), f"{path}:out")
-        if not isinstance(module, self.norm_types):
+            y = mark(call(*args, **kwargs), f"{path}:out")
+            self.ranks[f"{path}:out"] = y.ndim
+            return y
+        if not issubclass(type(module), self.norm_types):
             return call(*args, **kwargs)
         self.norms.add(path)
         if self._cancels(module, args, kwargs):
-            _, args, kwargs = marked_input(args, kwargs, f"{path}:centred")
+            x, args, kwargs = marked_input(args, kwargs, f"{path}:centred")
+            self.ranks[f"{path}:centred"] = x.ndim
         return call(*args, **kwargs)
 
     def _cancels(self, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -63,20 +68,28 @@ class Labeller:
 
         One that normalises with running statistics does not.
         """
-        trains = isinstance(norm, self.batch) and self.modes_of(norm, args, kwargs)[0]
-        if not trains and not isinstance(norm, self.instance):
+        of_batch = issubclass(type(norm), self.batch)
+        trains = of_batch and self.modes_of(norm, args, kwargs)[0]
+        if not trains and not issubclass(type(norm), self.instance):
             return False
         rank = jnp.ndim(args[0] if args else kwargs["x"])
         return rank - 1 in canonical_axes(norm.axis if trains else norm.feature_axes, rank)
 
     def labels(self, flow: Dataflow, parameters: Any) -> Any:
         """The tree of parameters, with "norm", "cancelled" or "weight" in their place."""
-        uses = {path: flow.uses[f"{path}:out"] for path in self.layers}
-        cancelled = {
-            path
-            for path, of in uses.items()
-            if of and all(each.endswith(":centred") for each in of)
-        }
+
+        def mapped(key: str) -> int:
+            return len(flow.shapes[key]) - self.ranks[key]
+
+        def is_cancelled(layer: str) -> bool:
+            uses = flow.uses[f"{layer}:out"]
+            # A bias of each index, and a norm over all of these, are something else.
+            return bool(uses) and all(
+                each.endswith(":centred") and mapped(f"{layer}:out") <= mapped(each)
+                for each in uses
+            )
+
+        cancelled = set(filter(is_cancelled, self.layers))
 
         def label(path: Any, _: Any) -> str:
             # What is below is the box that it is in.
@@ -87,3 +100,10 @@ class Labeller:
             return "cancelled" if name == "bias" and where in cancelled else "weight"
 
         return jax.tree.map_with_path(label, parameters)
+
+
+def _has_plain_bias(layer: Any) -> bool:
+    """Whether its bias varies along the last axis of its output only."""
+    features = getattr(layer, "features", getattr(layer, "out_features", 1))
+    batched = getattr(layer, "batch_dims", ()) or getattr(layer, "batch_axis", ())
+    return np.size(features) == 1 and not batched

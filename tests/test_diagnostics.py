@@ -56,6 +56,7 @@ WELL = Figures(
     spread=ONES,
     precision=ONES,
     padding=0.0,
+    pending=False,
     apart=ZEROS,
 )
 
@@ -196,3 +197,17 @@ def test_the_gap_is_of_all_batches():
     assert (gap.largest, gap.changed) == (1.0, 0.5)
     assert gap_of([differences({"a": one, "b": 1}, {"a": one, "b": 1})]).changed == 0
     assert gap_of([differences(one[0], other[0])]).changed is None
+
+
+@pytest.mark.parametrize("kind", ["sparse", "few codes", "borders"])
+def test_what_is_common_elsewhere_is_no_padding(kind, rng):
+    """Silence, tokens that often follow themselves, and borders on both sides."""
+    if kind == "sparse":
+        x = (rng.random((32, 20, 8)) < 0.03).astype(np.float32)
+    elif kind == "few codes":
+        x = rng.normal(size=(4, 8))[rng.integers(0, 4, (32, 8))]
+    else:
+        x = rng.normal(size=(32, 12, 8))
+        x[:, :2] = x[:, -2:] = 0
+    x = jnp.asarray(x, jnp.float32)
+    assert float(padded_share(x, None, (2,), (0, 1))) == 0

@@ -50,8 +50,10 @@ def report_of(
             "was used up gives none)."
         )
     train, evaluated = ([by_name(each[mode]) for each in steps] for mode in (0, 1))
-    # Of a norm that is called in one mode only there is nothing to compare.
-    names = [name for name in train[0] if name in evaluated[0]]
+    # Of a norm that is called in one mode only there is nothing to compare. Not every batch
+    # need call each, as of sequences of other lengths.
+    pairs = zip(train, evaluated, strict=True)
+    names = list(dict.fromkeys(name for t, e in pairs for name in t if name in e))
     if not names:
         raise ValueError(
             "no norm was called; give a model with norms of jaxnorm or flax in it, which "
@@ -60,13 +62,17 @@ def report_of(
     norms = tuple(
         figures_of(
             name,
-            [calls[name] for calls in train],
-            [calls[name] for calls in evaluated],
-            active_range(activation, train[0][name].setting.path),
+            [calls[name] for calls in train if name in calls],
+            [calls[name] for calls in evaluated if name in calls],
+            active_range(activation, _first(train, name).setting.path),
         )
         for name in names
     )
     return NormReport(norms, gap_of([each[2] for each in steps]), diagnoses_of(norms))
+
+
+def _first(calls: Iterable[dict[str, Call]], name: str) -> Call:
+    return next(each[name] for each in calls if name in each)
 
 
 def by_name(calls: Iterable[Call]) -> dict[str, Call]:

@@ -64,10 +64,12 @@ def _trains_in_evaluation(norm: Figures) -> str | None:
 def _small(norm: Figures) -> str | None:
     if not norm.train.by_batch or norm.train.corrected or norm.count >= LEAST_COUNT:
         return None
-    return (
-        f"a mean of {norm.count:.3g} samples is mostly noise → larger batches, or "
-        "axis_name= over devices, BatchRenorm, GroupNorm"
+    mend = (
+        "a larger ghost_size="
+        if norm.train.ghost_size
+        else "larger batches, or axis_name= over devices, BatchRenorm, GroupNorm"
     )
+    return f"a mean of {norm.count:.3g} samples is mostly noise → {mend}"
 
 
 def _padding(norm: Figures) -> str | None:
@@ -81,7 +83,8 @@ def _padding(norm: Figures) -> str | None:
 
 
 def _dead(norm: Figures) -> str | None:
-    flags = norm.constant > 0.5
+    # A norm of samples has moments of padding, too.
+    flags = norm.constant > (0.5 if norm.train.trains is not None else 0.99)
     if not many(flags):
         return None
     return (

@@ -18,6 +18,7 @@ Values = np.ndarray
 NEAR_ZERO = 1e-3  # of a scale
 # A feature is far off beyond these, in σ and log σ².
 FAR, LOG_FAR = 0.5, math.log(2.0)
+MOST_FITTED = 2000  # features
 SHARES = np.geomspace(1e-3, 1, 500)  # of the batches in an average
 
 
@@ -41,6 +42,7 @@ class Figures:
       running_mean: as it was found; None without.
       running_var: likewise.
       updates: how many batches or samples went in, where that is counted; else None.
+      pending: whether there are batches that wait for an update.
       dead: the share of the variances that are below ε.
       constant: the share of them that are 0.
       small_scale: where |γ| < 0.001.
@@ -68,6 +70,7 @@ class Figures:
     running_mean: Values | None
     running_var: Values | None
     updates: int | None
+    pending: bool
     dead: Values
     constant: Values
     small_scale: Values
@@ -120,6 +123,7 @@ def figures_of(
             count=float(np.median([each.number for each in seen])),
             samples=samples,
             **_against(kept, x, setting),
+            pending=bool(np.any(kept.get("batches", 0))),
             dead=share["dead"],
             constant=share["constant"],
             small_scale=scale < NEAR_ZERO,
@@ -161,6 +165,10 @@ def _start(mean: Values, var: Values, x: Any, epsilon: float) -> tuple[float | N
     is measured as gaps are: in σ over 0.5 and log σ² over log 2, of a feature the larger,
     and of these the median.
     """
+    # A median of so many is that of all.
+    some = slice(None, None, -(-mean.size // MOST_FITTED))
+    mean, var = mean[some], var[some]
+    x = Moments(*(each[some] for each in x))
     kept = 1 - SHARES[:, None]
     expected = kept + SHARES[:, None] * x.var + epsilon
     off = np.abs(mean - SHARES[:, None] * x.mean) / np.sqrt(expected) / FAR

@@ -28,7 +28,13 @@ class Differences(NamedTuple):
 
 
 def differences(train: Any, evaluated: Any) -> Differences:
-    """Of two outputs of one structure; what is not floating in them is left out."""
+    """Of two outputs; what is not floating in them is left out.
+
+    Outputs that are not alike, as with a head in training only, are not compared: NaN.
+    """
+    if jax.tree.map(jnp.shape, train) != jax.tree.map(jnp.shape, evaluated):
+        nan, nothing = jnp.full((), jnp.nan), jnp.zeros(())
+        return Differences(nan, nan, nan, nothing, nothing)
     pairs = [
         (jnp.asarray(t, jnp.float32), jnp.asarray(e, jnp.float32))
         for t, e in zip(jax.tree.leaves(train), jax.tree.leaves(evaluated), strict=True)

@@ -1,5 +1,6 @@
 """Observing one call of a norm: few numbers a feature, of what goes in and comes out."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jaxnorm.measurement import measure, measure_about_zero, measure_groups
 from jaxnorm.moments import Moments
 from jaxnorm.precision import as_floating
 
-KEPT = ("scale", "bias", "mean", "var", "updates", "count")
+KEPT = ("scale", "bias", "mean", "var", "updates", "count", "batches")
 # Of a constant the variance is that of its rounding.
 ROUNDING = 1e-6
 
@@ -78,11 +79,12 @@ class Observer:
         variables: Mapping[str, Any],
     ) -> Call:
         """The call of a norm that gave y, which had these variables before."""
-        x, *rest = args or (kwargs["x"],)
-        x = jnp.asarray(x)
-        setting = setting_of(path, self.calls, module, x, tuple(rest), kwargs)
+        signature = inspect.signature(type(module).__call__)
+        said = signature.bind(module, *args, **kwargs).arguments
+        x = jnp.asarray(said["x"])
+        setting = setting_of(path, self.calls, module, x, said)
         self.calls += 1
-        weights = one_weighting(kwargs.get("mask"), kwargs.get("weights"))
+        weights = one_weighting(said.get("mask"), said.get("weights"))
         active = active_range(self.activation, path)
         return Call(setting, observe(setting, x, y, weights, variables, active))
 

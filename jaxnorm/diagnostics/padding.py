@@ -6,6 +6,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 LEAST_FEATURES = 4  # Fewer are the same by chance, as behind a relu.
 LEAST_SAMPLES = 3  # Likewise.
+RARE = 100  # At most one of so many other positions is like padding.
 
 
 def padded_share(
@@ -17,8 +18,9 @@ def padded_share(
     """The share of all positions that have weight and are the same as at the end.
 
     Ends of samples, where x has one axis of positions; beginnings likewise; and the last
-    samples, if they are three or more. Only along axes that moments are taken over. An area
-    within an image is none, for it may be its background.
+    samples, if they are three or more; if hardly anything elsewhere is the same. Only along
+    axes that moments are taken over. An area within an image is none, for it may be its
+    background.
 
     Args:
       x: floating array of any rank.
@@ -74,16 +76,22 @@ def _at_ends(codes: UInt32[Array, "b t"], counted: Bool[Array, "b t"]) -> Array:
     last = codes[:, -1]
     runs = _run((codes == last[:, None]) & counted)
     longest = jnp.argmax(runs)
-    padded = jnp.sum(jnp.where(last == last[longest], runs, 0))
-    share = padded / jnp.maximum(jnp.sum(counted), 1)
-    return jnp.where(runs[longest] > 1, share, 0).astype(jnp.float32)
+    code, total = last[longest], jnp.sum(counted)
+    padded = jnp.sum(jnp.where(last == code, runs, 0))
+    # What is common elsewhere, or at the other ends, is silence, or a border.
+    elsewhere = jnp.sum((codes == code) & counted) - padded
+    rare = elsewhere * RARE <= total - padded
+    share = padded / jnp.maximum(total, 1)
+    return jnp.where((runs[longest] > 1) & rare, share, 0).astype(jnp.float32)
 
 
 def _last_samples(codes: UInt32[Array, "..."], counted: Bool[Array, "..."]) -> Array:
     codes, counted = (each.reshape(len(each), -1) for each in (codes, counted))
     samples = _mixed(codes)
-    run = _run((samples == samples[-1]) & counted.any(-1))
+    alike = (samples == samples[-1]) & counted.any(-1)
+    run = _run(alike)
     at_end = jnp.arange(len(samples)) >= len(samples) - run
     padded = jnp.sum(counted & at_end[:, None])
     share = padded / jnp.maximum(jnp.sum(counted), 1)
-    return jnp.where(run >= LEAST_SAMPLES, share, 0).astype(jnp.float32)
+    found = (run >= LEAST_SAMPLES) & (jnp.sum(alike) == run)
+    return jnp.where(found, share, 0).astype(jnp.float32)

@@ -20,6 +20,11 @@ def _gap(norm: Figures) -> str:
     return f"mean off by {off:.2g}σ, variance ×{ratio:.2g} in the median feature"
 
 
+def _misleads(norm: Figures) -> bool:
+    """Whether evaluation is other than training: not so of a norm that is frozen."""
+    return norm.train.by_batch and far(norm)
+
+
 def _poisoned(norm: Figures) -> str | None:
     if norm.running_mean is None or norm.running_var is None:
         return None
@@ -45,7 +50,7 @@ def _never_updated(norm: Figures) -> str | None:
     if norm.running_mean is None or norm.running_var is None:
         return None
     at_start = not norm.running_mean.any() and (norm.running_var == 1).all()
-    if not at_start and norm.updates != 0:
+    if (not at_start and norm.updates != 0) or norm.pending:
         return None
     start = "running statistics are those of the start (mean 0, variance 1): "
     if norm.train.decay == 1:
@@ -60,7 +65,7 @@ def _never_updated(norm: Figures) -> str | None:
 
 def _swapped(norm: Figures) -> str | None:
     decay = norm.train.decay
-    if decay is None or decay > LEAST_DECAY:
+    if decay is None or decay > LEAST_DECAY or not norm.train.by_batch:
         return None
     return (
         f"momentum={decay:g} forgets all but the last batches: torch's momentum is "
@@ -70,7 +75,7 @@ def _swapped(norm: Figures) -> str | None:
 
 def _immature(norm: Figures) -> str | None:
     start, decay = norm.start, norm.train.decay
-    if start is None or not far(norm) or not 0 < start < 1.1:
+    if start is None or not _misleads(norm) or not 0 < start < 1.1:
         return None
     if norm.unexplained > EXPLAINED:
         return None
@@ -84,7 +89,7 @@ def _immature(norm: Figures) -> str | None:
 
 
 def _stale(norm: Figures) -> str | None:
-    if not far(norm):
+    if not _misleads(norm):
         return None
     return (
         f"running statistics are of other data or other weights ({_gap(norm)}) → calibrate "

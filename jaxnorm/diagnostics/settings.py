@@ -57,21 +57,20 @@ def setting_of(
     place: int,
     module: Any,
     x: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    said: Mapping[str, Any],
 ) -> Setting:
-    """The setting of a norm that is called with `x, *args, **kwargs`.
+    """The setting of a norm that is called on x, and with what is said, by its names.
 
     It goes by attributes, which those of flax and of jaxnorm have in common.
 
     >>> from types import SimpleNamespace
     >>> norm = SimpleNamespace(axis=-1, epsilon=1e-5, momentum=0.9)
-    >>> setting_of("norm", 0, norm, jnp.ones((8, 3)), (), {"train": True}).reduced
+    >>> setting_of("norm", 0, norm, jnp.ones((8, 3)), {"train": True}).reduced
     (0,)
     """
     features, reduced = _axes(module, x)
     estimator = getattr(module, "estimator", None)
-    flags = _flags(module, args, kwargs)
+    flags = _flags(module, said) if hasattr(module, "momentum") else []
     return Setting(
         path=path,
         place=place,
@@ -81,10 +80,10 @@ def setting_of(
         groups=_groups(module, x),
         about_zero=not hasattr(module, "use_bias") and not hasattr(module, "momentum"),
         epsilon=float(module.epsilon),
-        trains=(flags[0] if flags else None) if hasattr(module, "momentum") else None,
+        trains=flags[0] if flags else None,
         decay=_decay(module, estimator),
         plain=hasattr(module, "momentum") and _is_plain(estimator),
-        weighted=any(kwargs.get(name) is not None for name in ("mask", "weights")),
+        weighted=any(said.get(name) is not None for name in ("mask", "weights")),
         ghost_size=getattr(module, "ghost_size", None),
         corrected=hasattr(module, "limits"),
     )
@@ -109,17 +108,17 @@ def _groups(module: Any, x: Any) -> int | None:
     return module.num_groups or x.shape[-1] // module.group_size
 
 
-def _flags(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[bool]:
+def _flags(module: Any, said: Mapping[str, Any]) -> list[bool]:
     """Whether it trains, by all that say so: the call first, as it goes before in NNX."""
-    said = [
-        (args[0] if args else kwargs.get("use_running_average"), False),
-        (kwargs.get("train"), True),
+    flags = [
+        (said.get("use_running_average"), False),
+        (said.get("train"), True),
         (getattr(module, "use_running_average", None), False),
         (getattr(module, "train", None), True),  # a method in NNX
     ]
     return [
         bool(flag) is means
-        for flag, means in said
+        for flag, means in flags
         if flag is not None and not callable(flag)
     ]
 

@@ -1,5 +1,6 @@
 """A report as text: a row for each norm, and in its last column what is likely wrong."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -82,6 +83,8 @@ def cells_of(norm: Figures) -> list[str]:
 
 def sentence(gap: Gap) -> str:
     """The gap, in words."""
+    if math.isnan(gap.relative):
+        return "Output: evaluation is not compared with training."
     said = (
         f"Output: evaluation differs from training by {gap.relative:.0%} (root mean "
         f"square), {gap.largest:.3g} at most"

@@ -61,7 +61,8 @@ def diagnose(
       TypeError: activation is no name.
       ValueError: it is not known; there are no batches, or no norms are called.
 
-    Norms inside nn.scan and nn.vmap are not seen, those inside nn.remat and nn.jit are.
+    Norms inside nn.scan and nn.vmap are not seen, those inside nn.remat and nn.jit are. A
+    norm with an axis_name wants that axis to be mapped: diagnose the model made without it.
 
     >>> import jaxnorm.linen as jn
     >>> x = 5 + jax.random.normal(jax.random.key(0), (64, 3))
@@ -94,7 +95,15 @@ def _step(
 
 def _call(model: nn.Module, batch: Any, train: bool) -> Any:
     taken = inspect.signature(model.__call__).parameters
-    flag = next(({name: train is on} for name, on in FLAGS.items() if name in taken), {})
+    # What an attribute says is not said twice.
+    flag = next(
+        (
+            {name: train is on}
+            for name, on in FLAGS.items()
+            if name in taken and not isinstance(getattr(model, name, None), bool)
+        ),
+        {},
+    )
     return model(batch, **flag)  # pyright: ignore[reportCallIssue]
 
 
@@ -131,12 +140,15 @@ def _run(
         module.sow(COLLECTION, "calls", seen)
         return y
 
-    bound = functools.partial(call or _call, batch=batch, train=train)
+    def bound(model: Any) -> Any:
+        return (call or _call)(model, batch, train)
+
     model = model if call else _in_mode(model, train)
     with watching(around):
-        output, updates = nn.apply(bound, model, mutable=DenyList("params"))(
-            variables, rngs=rngs
-        )
+        # Evaluating, statistics that are missing are not to be made up.
+        there = [*(name for name in variables if name != "params"), COLLECTION]
+        mutable = DenyList("params") if train else there
+        output, updates = nn.apply(bound, model, mutable=mutable)(variables, rngs=rngs)
     sown = jax.tree.leaves(updates.get(COLLECTION, {}), is_leaf=_is_call)
     return output, sown
 

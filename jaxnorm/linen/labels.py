@@ -18,7 +18,10 @@ def parameter_labels(
 
     The bias of a dense or conv layer is cancelled where all that the layer gives goes into
     batch norms that train, or instance norms: these subtract the mean, the bias with it, so
-    that its gradient is 0. (`use_bias=False` saves it.)
+    that its gradient is 0. (`use_bias=False` saves it.) Only what is called counts: a norm
+    that this call leaves out is labelled as weights are; so are norms of other libraries.
+    An axis_name wants to be mapped: give the model made without it, whose labels are the
+    same.
 
     Args:
       model: with norms of jaxnorm or flax.

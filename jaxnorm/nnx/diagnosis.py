@@ -1,10 +1,11 @@
 """Diagnosing an NNX model: what its norms do on a batch, in training and in evaluation."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flax import nnx
+from flax import errors, nnx
 
 from jaxnorm.diagnostics.activations import Activation, as_activation
 from jaxnorm.diagnostics.batches import Seen, compiled, report_of
@@ -50,7 +51,8 @@ def diagnose(
       TypeError: activation is no name.
       ValueError: it is not known; there are no batches, or no norms are called.
 
-    Of norms inside nnx.scan and nnx.vmap each index is seen by itself.
+    Of norms that nnx.scan and nnx.vmap map each index is seen by itself; those inside
+    jax.vmap and other transforms of JAX itself are not seen.
 
     >>> import jaxnorm.nnx as jx
     >>> x = 5 + jax.random.normal(jax.random.key(0), (64, 3))
@@ -97,7 +99,9 @@ def _run(
         # In the module it passes what transforms that.
         number = sum(isinstance(each, Observation) for each in vars(module).values())
         seen = observer.observe(path, module, args, kwargs, y, before)
-        setattr(module, f"observed_{number}", Observation(seen))
+        # Within a transform of JAX itself, not of NNX, nothing can be written down.
+        with contextlib.suppress(errors.TraceContextError):
+            setattr(module, f"observed_{number}", Observation(seen))
         return y
 
     model.train() if train else model.eval()

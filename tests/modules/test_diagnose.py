@@ -9,13 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx
+from flax import errors, nnx
 
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
 from jaxnorm.diagnostics import FAULTS
 from tests.modules.subjects import NORMS, Linen, Nnx, inputs, middle, well
 
+KEY = jax.random.key(0)
 each_kind = pytest.mark.parametrize("kind", [Linen, Nnx])
 pytestmark = pytest.mark.usefixtures("lenient")
 
@@ -373,3 +374,60 @@ def test_what_is_masked_is_not_seen(kind):
     report = subject.diagnose([(x, mask)])
     assert not report.diagnoses
     assert [norm.count for norm in report.norms] == [28, 28]
+
+
+class Uses(nn.Module):
+    """A model for each way to call a norm that has been a trap."""
+
+    way: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        y = jn.BatchNorm(train=train and self.way != "frozen")(x)
+        return (y, 2 * y) if train and self.way == "a head more" else y
+
+
+@pytest.mark.parametrize("way", ["frozen", "a head more"])
+def test_ways_to_call_a_norm(way):
+    x = inputs(0, 64)
+    variables = jax.eval_shape(functools.partial(Uses(way).init, train=False), KEY, x)
+    # Far from those of x.
+    variables = jax.tree.map(lambda each: jnp.full(each.shape, 0.1), variables)
+    report = jn.diagnose(Uses(way), variables, [x], call=lambda m, b, t: m(b, train=t))
+    found = [each.fault for each in report.diagnoses]
+    assert found == (["stale"] if way == "a head more" else [])
+    assert ("not compared" in str(report)) == (way == "a head more")
+
+
+def test_statistics_that_are_missing_are_not_made_up():
+    x = inputs(0, 64)
+    params = {"scale": jnp.ones(x.shape[-1]), "bias": jnp.ones(x.shape[-1])}
+    with pytest.raises(errors.ScopeCollectionNotFound):
+        jn.diagnose(nn.BatchNorm(), {"params": params}, x)
+
+
+def test_a_mode_that_the_constructor_says_is_said_once():
+    model, x = nn.BatchNorm(use_running_average=True), inputs(0, 64)
+    report = jn.diagnose(model, model.init(KEY, x), x)
+    assert [each.fault for each in report.diagnoses] == ["never updated"]
+
+
+def test_a_mask_may_be_given_by_its_place():
+    x = inputs(0, 8).at[4:].set(jnp.nan)
+    mask = jnp.broadcast_to(jnp.arange(8)[:, None] < 4, x.shape)
+    norm = nnx.RMSNorm(x.shape[-1], rngs=nnx.Rngs(0))
+    report = jx.diagnose(norm, [(x, mask)], call=lambda m, b, t: m(b[0], b[1]))
+    assert report.norms[0].nonfinite[0] == 0
+
+
+def test_what_jax_maps_is_not_seen_and_harms_nothing():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.seen = jx.LayerNorm(6, rngs=rngs)
+            self.mapped = jx.LayerNorm(6, rngs=rngs)
+
+        def __call__(self, x):
+            return jax.vmap(self.mapped)(self.seen(x))
+
+    report = jx.diagnose(Model(nnx.Rngs(0)), inputs(0, 8))
+    assert [norm.name for norm in report.norms] == ["seen"]

@@ -168,3 +168,60 @@ def test_a_mask_of_labels_of_nnx_goes_into_adamw(model):
     stepped(optimizer, model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
     np.testing.assert_array_equal(scale, model.batch.scale[...])
     assert not np.allclose(kernel, model.last.kernel[...], rtol=1e-6)
+
+
+class Relu(nn.Dense):
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", self.bias_init, (self.features,))
+        return nn.relu(x @ kernel + bias)
+
+
+def batch(x):
+    return jn.BatchNorm(train=True)(x)
+
+
+def mapped(x):
+    axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+    return batch(nn.vmap(nn.Dense, in_axes=None, out_axes=0, axis_size=2, **axes)(4)(x))
+
+
+def scanned(x, *, returned):
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            y = nn.Dense(3)(x)
+            return nn.relu(jn.BatchNorm(train=True)(y)), y if returned else None
+
+    axes = {"params": 0, "batch_stats": 0}
+    return nn.scan(Body, axes, split_rngs={"params": True}, length=2)()(x, None)
+
+
+TRAPS = {
+    "several axes of features": (lambda x: batch(nn.DenseGeneral((2, 3))(x)), False),
+    "a bias for each sample": (
+        lambda x: batch(nn.DenseGeneral(7, batch_dims=(0,))(x)),
+        False,
+    ),
+    "a bias for each index of a map": (mapped, False),
+    "a layer of another kind": (lambda x: batch(Relu(4)(x)), False),
+    "an output of a scan": (functools.partial(scanned, returned=True), False),
+    "within a scan": (functools.partial(scanned, returned=False), True),
+    "one axis of features": (lambda x: batch(nn.DenseGeneral(4)(x)), True),
+}
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize(("function", "cancelled"), TRAPS.values(), ids=TRAPS)
+def test_a_bias_is_cancelled_only_where_it_is_one_number_for_all_that_is_averaged(
+    function, cancelled
+):
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return function(x)
+
+    variables = jax.eval_shape(Model().init, jax.random.key(0), X)
+    labels = jax.tree.leaves(jn.parameter_labels(Model(), variables, X))
+    assert ("cancelled" in labels) == cancelled
