@@ -65,7 +65,9 @@ def cast(array: np.ndarray, dtype: Any, lossy: bool = False) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
         same = (result.astype(array.dtype) == array) | (array != array)
-    if not (lossy or same.all()):
+    rounded = lossy and jnp.issubdtype(dtype, jnp.floating)
+    rounded = rounded and bool((np.isfinite(result) | ~np.isfinite(array)).all())
+    if not (rounded or same.all()):
         raise ValueError(f"some of the {array.dtype} values have no place in {dtype}")
     return result
 

@@ -62,6 +62,10 @@ def exported(
                 "variables themselves in place of those of jax.eval_shape."
             )
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
+    for path, start in plan.started.items():
+        if (np.asarray(leaves[path]) != start).any():
+            line = f"{shown(path)}: {np.asarray(leaves[path]).max()} has no place there"
+            plan.problems.add("counts", line)
     filled = {name: np.array(array) for name, array in arrays.items()}
     for link in plan.links:
         try:

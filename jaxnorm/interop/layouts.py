@@ -116,7 +116,8 @@ def counted(features: tuple[int, ...]) -> Layout:
     """
 
     def into(array: np.ndarray) -> np.ndarray:
-        if array.size != 1 or not 0 <= array.reshape(()) <= np.iinfo(np.int32).max:
+        number = array.ravel()[0] if array.size == 1 else -1
+        if not 0 <= number <= np.iinfo(np.int32).max or number != int(number):
             raise ValueError(f"{array} is no number of batches that an int32 has room for")
         return np.full(features, array.reshape(()), np.int32)
 

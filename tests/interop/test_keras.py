@@ -153,3 +153,13 @@ def test_what_does_not_fit_is_refused():
     template = {"bn": shapes(bias=(2,), mean=(2,), var=(2,))}
     with pytest.raises(ValueError, match=r"bn/vars/3 \(2,\): bn has bias, mean, var"):
         from_keras(listed("bn/vars/{place}", NAMED), template)
+
+
+def test_positions_of_another_number_are_not_guessed():
+    """Of a norm without a scale, three weights by position would all be one place off."""
+    weights = {f"layers/bn/vars/{i}": np.full(2, i + 1.0, np.float32) for i in range(3)}
+    both = {"scale": np.zeros(2, np.float32), "bias": np.zeros(2, np.float32)}
+    statistics = {"mean": np.zeros(2, np.float32), "var": np.zeros(2, np.float32)}
+    template = {"params": {"bn": both}, "batch_stats": {"bn": statistics}}
+    with pytest.raises(ValueError, match="left over"):
+        from_keras(weights, template, keep=["batch_stats/**", "params/**"])

@@ -225,8 +225,9 @@ def test_dtypes_change_without_loss_or_when_told():
     wide = {"m.bias": np.array([0.1, 1e300])}
     with pytest.raises(ValueError, match="float64 values have no place in float32"):
         from_torch(wide, template)
+    wide = {"m.bias": np.array([0.1, 1e30])}
     rounded = from_torch(wide, template, cast=True).arrays["m"]["bias"]
-    assert rounded.tolist() == [np.float32(0.1), np.inf]
+    assert rounded.tolist() == [np.float32(0.1), np.float32(1e30)]
 
 
 def test_the_coarse_and_the_random():
@@ -264,3 +265,19 @@ def test_what_is_no_array_is_refused(unchecked):
     for template in ({"m": {"bias": object()}}, [1.0]):
         with pytest.raises(TypeError, match=r"nnx.to_pure_dict\(nnx.state\(model\)\)"):
             from_torch({"m.bias": counting(2)}, template)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.int64(2**40), jnp.int32), (np.float32(1e30), jnp.float16)]
+)
+def test_a_cast_rounds_and_does_not_overflow(value, dtype):
+    template = {"fc": {"bias": jnp.zeros(1, dtype)}}
+    with pytest.raises(ValueError, match="have no place in"):
+        from_torch({"fc.bias": np.array([value])}, template, cast=True)
+
+
+def test_counts_are_not_lost_on_the_way_back():
+    norm = {"mean": jnp.zeros(2), "var": jnp.ones(2), "updates": jnp.full(2, 7)}
+    state = {"bn.running_mean": np.zeros(2, "f"), "bn.running_var": np.ones(2, "f")}
+    with pytest.raises(ValueError, match="7 has no place there"):
+        to_torch({"bn": norm}, state)

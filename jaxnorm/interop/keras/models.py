@@ -1,5 +1,6 @@
 """A whole model of keras as variables of Flax, and back."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxnorm.interop.trees import Path
 
 # The order in which keras makes the weights of a layer, by our names.
 ORDER = ("kernel", "embedding", "scale", "bias", "mean", "var")
+OF = " of "  # between a position and how many there are
 
 
 def from_keras(
@@ -117,6 +119,8 @@ def transposed(*, transpose_kernel: bool = False) -> Rule:
     """
 
     def layout(source: Shape, target: Shape) -> Layout:
+        if len(source) < 3:
+            raise ValueError("a transposed convolution's kernel has axes of positions")
         if transpose_kernel:
             return AS_IT_IS
         rank = len(source)
@@ -129,9 +133,13 @@ def transposed(*, transpose_kernel: bool = False) -> Rule:
 
 
 def _slot(name: str, slots: Slots) -> str | None:
-    if name.isdecimal():
+    place, _, count = name.partition(OF)
+    if count:
         held = [each for each in ORDER if each in slots]
-        return held[int(name)] if int(name) < len(held) else None
+        params = [each for each in held if each not in ("mean", "var")]
+        # All of them, or all but the statistics; of another number none is known.
+        named = next((each for each in (held, params) if len(each) == int(count)), None)
+        return named[int(place)] if named and int(place) < len(named) else None
     slot = SLOTS.get(name, name)
     return slot if slot in slots else None
 
@@ -166,4 +174,14 @@ def _unkept(module: str, name: str, slots: Slots) -> str | None:
     return None
 
 
-KERAS = Convention("/", layers_of, _slot, _layout, _unkept, lambda slot, slots: None)
+def _parts(weights: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """As `layers_of`; a position with how many weights its layer has."""
+    found = layers_of(weights)
+    counts = Counter(layer for layer, leaf in found.values() if leaf.isdecimal())
+    return {
+        name: (layer, f"{leaf}{OF}{counts[layer]}" if leaf.isdecimal() else leaf)
+        for name, (layer, leaf) in found.items()
+    }
+
+
+KERAS = Convention("/", _parts, _slot, _layout, _unkept, lambda slot, slots: None)

@@ -53,4 +53,4 @@ def to_state(norm: Norm, prefix: str = "") -> dict[str, np.ndarray]:
         updates = np.asarray(ours["updates"])
         state[COUNT] = counted(updates.shape).back(updates).astype(np.int64)
     start = f"{prefix}." if prefix else ""
-    return {start + name: array for name, array in (state | norm.unkept).items()}
+    return {start + name: np.array(array) for name, array in (state | norm.unkept).items()}

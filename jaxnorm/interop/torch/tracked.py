@@ -124,4 +124,7 @@ def _without_count(
     """What is not kept of a norm whose average has no age, and the rules with it."""
     if COUNT not in arrays:
         return {}, tuple(rules)
-    return {COUNT: arrays[COUNT]}, (*rules, f"{COUNT}: not kept, the average has no age")
+    return {COUNT: np.array(arrays[COUNT])}, (
+        *rules,
+        f"{COUNT}: not kept, the average has no age",
+    )
