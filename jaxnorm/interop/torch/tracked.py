@@ -124,7 +124,6 @@ def _without_count(
     """What is not kept of a norm whose average has no age, and the rules with it."""
     if COUNT not in arrays:
         return {}, tuple(rules)
-    return {COUNT: np.array(arrays[COUNT])}, (
-        *rules,
-        f"{COUNT}: not kept, the average has no age",
-    )
+    rule = f"{COUNT}: not kept, the average has no age"
+    # A copy: torch goes on counting in its own.
+    return {COUNT: np.array(arrays[COUNT])}, (*rules, rule)
