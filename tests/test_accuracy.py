@@ -202,6 +202,7 @@ def test_an_almost_constant_feature_is_none(rng):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.slow
 def test_large_values_do_not_overflow_where_their_variance_does_not(rng, weighted):
     """As long as n times the variance does not."""
     x = (1e15 * rng.normal(size=(64, 4))).astype(np.float32)

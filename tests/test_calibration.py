@@ -119,6 +119,7 @@ def test_passes_behind_running_statistics_make_one_norm_after_another_right():
     np.testing.assert_allclose(y.var(0, ddof=1)[y.std(0) > 0.1], 1, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_or_merged_it_is_the_same():
     whole = jaxnorm.collect_moments(apply, VARIABLES, BATCHES, progress=False)
     some = jaxnorm.collect_moments(apply, VARIABLES, BATCHES[:1], progress=False)
@@ -144,6 +145,7 @@ def test_stopped_and_resumed_or_merged_it_is_the_same():
         jaxnorm.skip_nonfinite(jaxnorm.accumulate(jaxnorm.ema(0.9, debias=True), 2)),
     ],
 )
+@pytest.mark.slow
 def test_any_estimator_reads_what_was_calibrated(estimator):
     class Model(nn.Module):
         @nn.compact
@@ -204,6 +206,7 @@ def test_a_bar_is_shown_on_stderr_or_not(capsys):
     assert "3/3" in err
 
 
+@pytest.mark.slow
 def test_layers_under_a_scan_are_calibrated_each():
     class Block(nn.Module):
         @nn.compact
@@ -345,6 +348,7 @@ def test_what_was_pending_is_dropped_and_what_is_calibrated_is_no_start():
     assert (debiased.first.mean[...] < 600).all()  # the first of all would replace it
 
 
+@pytest.mark.slow
 def test_it_may_be_called_under_jit():
     def calibrate(variables):
         return jaxnorm.calibrate(apply, variables, BATCHES, progress=False)

@@ -58,6 +58,7 @@ def test_equal_finite_differences(case):
     [(0, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in (0, (0, 1, 2)))],
 )
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.slow
 def test_those_of_moments_equal_finite_differences(rng, axes, weighted):
     """Of the count too, and with respect to the weights."""
     with jax.enable_x64(True):

@@ -171,6 +171,7 @@ THEIRS = functools.partial(nn.BatchNorm, use_running_average=False)
 
 
 @pytest.mark.usefixtures("lenient")
+@pytest.mark.slow
 def test_a_scan_over_eight_layers_keeps_eight_copies():
     """Where it keeps sixteen with flax; a scan holds what it keeps all at once."""
     assert 8 <= temporaries(OURS, "float32", scan=True) <= 10
@@ -178,6 +179,7 @@ def test_a_scan_over_eight_layers_keeps_eight_copies():
 
 
 @pytest.mark.usefixtures("lenient")
+@pytest.mark.slow
 def test_a_compiled_loop_in_16_bits_keeps_no_copies_in_32():
     """Which XLA would, if it shared x in float32 between forward and backward."""
     ours = temporaries(OURS, "bfloat16", scan=False)

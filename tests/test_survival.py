@@ -323,6 +323,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_same_bits(
 
 @each_training
 @norms("renorm")
+@pytest.mark.slow
 def test_a_training_in_one_scan_with_its_model_recomputed_is_that_of_its_steps(
     training, norm, estimator
 ):
@@ -335,6 +336,7 @@ def test_a_training_in_one_scan_with_its_model_recomputed_is_that_of_its_steps(
 
 @each_stack
 @norms("renorm")
+@pytest.mark.slow
 def test_a_scan_over_layers_that_are_recomputed_is_a_loop_of_layers(stack, norm, estimator):
     it = stack(norm, estimator)
 

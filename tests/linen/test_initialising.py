@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(6, 4, 3)
 
 
+@pytest.mark.slow
 def test_initialising_needs_no_mapped_axis():
     module = jn.BatchNorm(train=True, axis_name="batch")
     variables = module.init(KEY, X[0, 0])  # a lone example

@@ -82,6 +82,7 @@ def test_a_mask_of_nothing_has_no_gradient(api, norm):
     assert all(jnp.isnan(each).all() for each in jax.tree.leaves(theirs))
 
 
+@pytest.mark.slow
 def test_group_norm_of_nnx_takes_further_axes_before_the_positions():
     """Flax repeats the moments of groups along axis 1, and reshapes what comes of it."""
     x = normal(4, 3, 2, 6)
@@ -186,6 +187,7 @@ def test_nnx_widens_what_has_no_parameters_only_where_flax_does():
 
 
 @each_api
+@pytest.mark.slow
 def test_group_norm_takes_a_lone_example(api):
     """As flax does in Linen; in NNX it repeats moments along an axis that is not there."""
     lone = X[0, 0]

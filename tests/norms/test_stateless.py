@@ -121,6 +121,7 @@ def test_has_the_signature_of_the_contract(name):
 
 
 @pytest.mark.parametrize("axis", rows([1, -1, (1, 3)], [(1, 3)]))
+@pytest.mark.slow
 def test_groups_are_of_neighbours_in_the_order_of_the_feature_axes(axis, rng):
     x = np.float32(rng.normal(size=(3, 4, 5, 2)))
     features = tuple(i % 4 for i in np.atleast_1d(axis))
@@ -160,6 +161,7 @@ def test_derivatives_of_the_moments_of_groups_equal_finite_differences(
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.slow
 def test_derivatives_of_the_moments_about_zero_equal_finite_differences(rng, weighted):
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(1, 2, (5, 3)))
@@ -202,6 +204,7 @@ def test_instances_need_positions():
         instance_norm(X[:, 0])
 
 
+@pytest.mark.slow
 def test_a_group_of_several_features_needs_no_positions():
     y = group_norm(X[:, 0], num_groups=2, epsilon=0.0)
     halves = np.asarray(y).reshape(3, 2, 3)
