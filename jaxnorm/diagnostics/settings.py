@@ -7,6 +7,8 @@ from typing import Any
 import jax
 
 from jaxnorm.axes import canonical_axes, complement, positions, without_last
+from jaxnorm.estimators import PlainAverage
+from jaxnorm.wrappers import Wrapper
 
 
 @jax.tree_util.register_static
@@ -133,11 +135,11 @@ def _decay(module: Any, estimator: Any) -> float | None:
 def _is_plain(estimator: Any) -> bool:
     """Whether it is a moving average that keeps no count by which its start is told."""
     within = _innermost(estimator)
-    return within is None or type(within).__name__ == "PlainAverage"
+    return within is None or isinstance(within, PlainAverage)
 
 
 def _innermost(estimator: Any) -> Any:
     """The estimator within all wrappers."""
-    while hasattr(estimator, "estimator"):
+    while isinstance(estimator, Wrapper):
         estimator = estimator.estimator
     return estimator

@@ -7,13 +7,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from flax.core import DenyList, meta
+from flax.core import DenyList
 
 from jaxnorm.diagnostics.activations import Activation, as_activation
 from jaxnorm.diagnostics.batches import Seen, compiled, report_of
 from jaxnorm.diagnostics.gap import differences
 from jaxnorm.diagnostics.observing import Call, Observer
 from jaxnorm.diagnostics.report import NormReport
+from jaxnorm.linen.callees import variables_of
 from jaxnorm.linen.kinds import NORMS
 from jaxnorm.linen.watching import watching
 
@@ -133,7 +134,7 @@ def _run(
     ) -> Any:
         if not isinstance(module, NORMS):
             return norm(*args, **kwargs)
-        before = _variables_of(module)
+        before = variables_of(module)
         y = norm(*args, **kwargs)
         # In a collection it passes what transforms the module.
         seen = observer.observe(path, module, args, kwargs, y, before)
@@ -155,11 +156,3 @@ def _run(
 
 def _is_call(each: Any) -> bool:
     return isinstance(each, Call)
-
-
-def _variables_of(module: nn.Module) -> dict[str, Any]:
-    return {
-        name: value
-        for collection in ("params", "batch_stats")
-        for name, value in meta.unbox(module.variables.get(collection, {})).items()
-    }
