@@ -1,45 +1,29 @@
 """`python -m experiments` lists the experiments, `python -m experiments NAME` runs one."""
 
-import ast
 import importlib
 import sys
-from pathlib import Path
 
-NAMES = (
-    "seed_network",
-    "estimators",
-    "deploy",
-    "diagnose",
-    "distributed",
-    "benchmarks",
-    "benchmarks.accuracy",
-)
-
-
-def summary(name: str) -> str:
-    """The first line of an experiment's docstring, read without importing it."""
-    module = Path(__file__).parent.joinpath(*name.split("."))
-    package = module / "__init__.py"
-    path = package if package.exists() else module.with_suffix(".py")
-    source = path.read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+from experiments.listing import COMMANDS, STUDIES, published_seconds, summary
 
 
 def main(arguments: list[str]) -> int:
     """Lists the experiments, or runs the one named first."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m experiments NAME [--help] [options]\n")
-        for name in NAMES:
-            print(f"  {name:<20} {summary(name)}")
+        seconds = published_seconds()
+        for name in (*STUDIES, *COMMANDS):
+            took = f"{seconds[name] / 60:.1f} min" if name in seconds else ""
+            print(f"  {name:<20} {took:>8}  {summary(name)}")
         return 0
     name, *options = arguments
-    if name not in NAMES:
-        known = ", ".join(NAMES)
+    if name not in (*STUDIES, *COMMANDS):
+        known = ", ".join((*STUDIES, *COMMANDS))
         print(
             f"error: no experiment is called {name!r}; there is {known}.", file=sys.stderr
         )
         return 2
-    return importlib.import_module(f"experiments.{name}").main(options)
+    module = importlib.import_module(f"experiments.{name}")
+    return module.STUDY(options) if name in STUDIES else module.main(options)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import hashlib
 import math
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,22 @@ from experiments.console import Refused
 PACKAGED = ("mnist5k", "digits")
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
+
+
+class Arrays(NamedTuple):
+    """What is trained and tested on, without where it comes from.
+
+    Attributes:
+      train_images: float32 of shape (training images, …).
+      train_labels: int32 of shape (training images,).
+      test_images: float32 of shape (test images, …).
+      test_labels: int32 of shape (test images,).
+    """
+
+    train_images: Any
+    train_labels: Any
+    test_images: Any
+    test_labels: Any
 
 
 class Dataset(NamedTuple):
@@ -39,9 +55,9 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """Training images and labels, then test images and labels."""
-        return self[2:]
+    def arrays(self) -> Arrays:
+        """Images and labels alone."""
+        return Arrays(*self[2:])
 
     @property
     def maps(self) -> "Dataset":

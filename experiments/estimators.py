@@ -8,7 +8,6 @@ but the statistics by which it is evaluated.
 
 import functools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -24,8 +23,9 @@ from experiments.data import Dataset
 from experiments.models import SeedNetwork
 from experiments.results import Verdict, above_zero, mean_sd, on_every_seed
 from experiments.seed_network import schedule
-from experiments.study import Study, run_study
-from experiments.training import Arm, History, accuracy
+from experiments.study import Study, compare_arms
+from experiments.comparing import History
+from experiments.training import Arm, accuracy
 
 NAME = "estimators"
 DECAY = 0.99  # the source's
@@ -42,23 +42,23 @@ CALIBRATED, BATCH = "calibrated", "test batch"
 CALIBRATION_BATCHES = 4
 
 
-def observe(model, variables, images, labels) -> dict[str, jax.Array]:
+def observe(model, variables, data) -> dict[str, jax.Array]:
     """Accuracy by the running statistics."""
-    logits = model.apply(variables, images, train=False)
-    return {"running": accuracy(logits, labels)}
+    logits = model.apply(variables, data.test_images, train=False)
+    return {"running": accuracy(logits, data.test_labels)}
 
 
-def observe_others(model, variables, images, labels, *, batches) -> dict[str, jax.Array]:
+def observe_others(model, variables, data, *, batches) -> dict[str, jax.Array]:
     """That, and by statistics calibrated on the training data, and of the test batch."""
 
     def train(variables, images):
         return model.apply(variables, images, train=True, mutable=["batch_stats"])
 
     calibrated = jaxnorm.calibrate(train, variables, batches, progress=False)
-    logits, _ = train(variables, images)
-    return observe(model, variables, images, labels) | {
-        CALIBRATED: observe(model, calibrated, images, labels)["running"],
-        BATCH: accuracy(logits, labels),
+    logits, _ = train(variables, data.test_images)
+    return observe(model, variables, data) | {
+        CALIBRATED: observe(model, calibrated, data)["running"],
+        BATCH: accuracy(logits, data.test_labels),
     }
 
 
@@ -191,16 +191,14 @@ def draw(history: History, path: Path) -> None:
         early.grid(axis="y", visible=False)
 
 
-def parser() -> options.Parser:
-    """The options of this experiment."""
-    return options.parser(NAME, __doc__ or "", epochs=5, batch_size=120)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
-    study = Study(NAME, parser(), make_arms, HEADING, line, verdicts, table, draw)
-    return run_study(study, arguments)
-
+STUDY = Study(
+    NAME,
+    options.parser(NAME, __doc__ or "", epochs=(5, 2), batch_size=(120, 120)),
+    compare_arms(make_arms, HEADING, line),
+    verdicts,
+    table,
+    draw,
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(STUDY(sys.argv[1:]))

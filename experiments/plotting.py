@@ -10,20 +10,47 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe & Ito's palette; an arm, or a library, has one colour in every figure.
 COLOURS = {
     "plain": "#d55e00",
     "batch_norm": "#0072b2",
+    "layer_norm": "#009e73",
+    "group_norm": "#e69f00",
+    "instance_norm": "#cc79a7",
+    "batch_renorm": "#56b4e9",
+    "ghosts of 16": "#009e73",
+    "ghosts of 31": "#e69f00",
+    "batch of 32": "#cc79a7",
+    "dropout": "#009e73",
+    "batch_norm, dropout": "#cc79a7",
+    "L2": "#e69f00",
+    "standardised input": "#009e73",
+    "relu": "#000000",
+    "skip": "#cc79a7",
+    "sigmoid, dropout": "#e69f00",
     "batch statistics": "#009e73",
     "EMA": "#d55e00",
     "EMA, debiased": "#e69f00",
     "EMA, warmed up": "#0072b2",
     "EMA, both": "#56b4e9",
+    "EMA .9": "#7a4a00",
+    "EMA .999": "#8c1d40",
     "cumulative": "#cc79a7",
     "population": "#999999",
     "calibrated": "#000000",
     "test batch": "#009e73",
+    "mean-normalised": "#e69f00",
+    "standardised": "#009e73",
+    "whitened": "#cc79a7",
+    "linear": "#000000",
+    "noisy": "#cc79a7",
+    # What is ordered is of one hue, from light to dark.
+    "batch of 8": "#9ecae1",
+    "batch of 16": "#4292c6",
+    "batch of 64": "#2171b5",
+    "batch of 256": "#08306b",
     "float32": "#d55e00",
     "float32, folded": "#0072b2",
     "bfloat16": "#e69f00",
@@ -49,17 +76,76 @@ STYLE: Any = {
 
 
 @contextmanager
-def figure(path: Path, rows: int, columns: int, *, height: float = 3.2) -> Iterator[Any]:
-    """Axes to draw into, each row so high; the figure is written to `path` at the end."""
+def figure(
+    path: Path, rows: int, columns: int, *, height: float = 3.2, width: float = 4.6
+) -> Iterator[Any]:
+    """Axes to draw into, each so high and wide; written to `path` at the end."""
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(4.6 * columns, height * rows), layout="constrained")
+        drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn.subplots(rows, columns, squeeze=False)
         drawn.savefig(path, dpi=110)
+    # A palette takes a third of the space, which a repository keeps for ever.
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256).save(path, optimize=True)
 
 
-def over_seeds(axes: Axes, x: Any, values: Any, *, arm: str, label: str):
-    """The mean of (seeds, points) as a line, and its range over seeds as a band."""
-    values = np.asarray(values, float)
-    axes.plot(x, values.mean(0), color=COLOURS[arm], label=label)
-    axes.fill_between(x, values.min(0), values.max(0), color=COLOURS[arm], alpha=0.2, lw=0)
+def over_seeds(
+    axes: Axes, x: Any, values: Any, *, arm: str, label: str, **line: Any
+) -> None:
+    """The mean of (seeds, points) as a line, and its range over seeds as a band.
+
+    Where some seeds diverged, of the others; where all did, there is a gap.
+    """
+    finite = np.ma.masked_invalid(np.asarray(values, float))
+    low, middle, high = (
+        of(axis=0).filled(np.nan) for of in (finite.min, finite.mean, finite.max)
+    )
+    axes.plot(x, middle, color=COLOURS[arm], label=label, **line)
+    axes.fill_between(x, low, high, color=COLOURS[arm], alpha=0.2, lw=0)
+
+
+def each_seed(axes: Axes, values: dict[str, Any], colours: dict[str, str]) -> None:
+    """A row for each name: a dot for each seed's value, and a bar at their mean.
+
+    Args:
+      axes: where; the values are along x.
+      values: of each name, (seeds,).
+      colours: of each name, a name in `COLOURS`.
+    """
+    for place, (name, of_seeds) in enumerate(values.items()):
+        finite = np.asarray(of_seeds, float)
+        finite = finite[np.isfinite(finite)]
+        colour = COLOURS[colours[name]]
+        axes.plot(finite, [place] * len(finite), "o", color=colour, ms=5, alpha=0.6)
+        if len(finite):
+            axes.plot(finite.mean(), place, "|", color=colour, ms=16, mew=2.5)
+    axes.set_yticks(range(len(values)), list(values))
+    for name, label in zip(values, axes.get_yticklabels(), strict=True):
+        label.set_color(COLOURS[colours[name]])  # a legend for the panels beside it
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+def threshold(axes: Axes, *, y: float | None = None, x: float | None = None) -> None:
+    """A dotted line at a value that a claim names."""
+    style: Any = {"color": "grey", "lw": 1.2, "ls": ":", "zorder": 0}
+    if y is not None:
+        axes.axhline(y, **style)
+    if x is not None:
+        axes.axvline(x, **style)
+
+
+def diverged(axes: Axes, x: Any, values: Any, *, arm: str) -> None:
+    """A cross at the bottom for each x at which a seed of (seeds, points) is NaN."""
+    lost = np.asarray(x, float)[np.isnan(np.asarray(values, float)).any(axis=0)]
+    at = np.full(len(lost), 0.02)
+    axes.plot(
+        *(lost, at, "x"), color=COLOURS[arm], transform=axes.get_xaxis_transform(), ms=8
+    )
+
+
+def seeds(values: Any) -> str:
+    """What is drawn of values of shape (seeds, …), for the label of an axis."""
+    number = len(values)
+    return f"mean and range of {number} seed{'s' * (number > 1)}"

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import rich.box
 import scipy.stats
 from numpy.typing import ArrayLike
 from rich.console import RenderableType
+from rich.table import Table
 
 from experiments.console import console
 from experiments.runs import Run
@@ -49,12 +51,17 @@ def on_every_seed(
         return _undefined(claim, rows, values, unit)
     p = scipy.stats.binomtest(int(holds.sum()), len(holds), 0.5, "greater").pvalue
     evidence = (
-        f"{holds.sum()}/{len(holds)} seeds, {values.min():.2f} to {values.max():.2f} "
+        f"{holds.sum()}/{len(holds)} seeds, {_short(values.min())} to "
+        f"{_short(values.max())} "
         f"{unit}, sign test p = {p:.3f}"
     )
     if holds.all() and p > SIGNIFICANCE:
         return Verdict(claim, rows, None, f"{evidence}; it needs five seeds to tell")
     return Verdict(claim, rows, bool(holds.all()), evidence)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.1e}"
 
 
 def above_zero(
@@ -85,10 +92,32 @@ def _undefined(claim: str, rows: tuple[int, ...], values: np.ndarray, unit: str)
 
 
 def mean_sd(values: ArrayLike) -> str:
-    """The mean ± the sample standard deviation, which one value does not have."""
+    """The mean ± the sample standard deviation, which one value does not have.
+
+    Of those that are finite; of how many seeds, where some diverged.
+    """
     values = np.asarray(values, float)
-    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{spread}"
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return "diverged"
+    spread = f" ± {finite.std(ddof=1):.1f}" if len(finite) > 1 else ""
+    rest = f" ({len(finite)}/{len(values)})" if len(finite) < len(values) else ""
+    return f"{finite.mean():.1f}{spread}{rest}"
+
+
+def make_table(*headings: str, title: str) -> Table:
+    """An empty table, in the one style of them all."""
+    return Table(*headings, title=title, title_justify="left", box=rich.box.SIMPLE)
+
+
+def cells(table: Table) -> dict[str, Any]:
+    """A table as it is kept: its title, headings and rows."""
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    return {
+        "title": str(table.title),
+        "headings": [str(column.header) for column in table.columns],
+        "rows": [list(row) for row in zip(*columns, strict=True)],
+    }
 
 
 def show(table: RenderableType, verdicts: Sequence[Verdict], run: Run) -> None:

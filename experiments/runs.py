@@ -1,16 +1,20 @@
-"""A run: a folder, a fold over steps that can be interrupted, and its result."""
+"""A run: a folder, work in it that can be interrupted, and its result."""
 
 import importlib.metadata
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from rich.progress import Progress, TaskID
 
 from experiments.console import Interrupted, Refused, console, progress_bar
 
@@ -34,14 +38,30 @@ class Run:
     that are of no run; these are never touched.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *, restart: bool):
-        """Opens or makes the folder; `restart` throws away the run that is in it."""
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        restart: bool,
+        progress: Progress | None = None,
+    ):
+        """Opens or makes the folder.
+
+        Args:
+          folder: of the run.
+          settings: what makes its results comparable, besides versions and device.
+          restart: throws away the run that is in it.
+          progress: where its bar stands beside others; None gives it one of its own.
+        """
         self.folder = folder
+        self._progress = progress
         self.identity = identity(settings)
         self.figure = folder / "figure.png"
         self.result = folder / "result.json"
         self._record = folder / ".run" / "record.json"
         self._notes = folder / ".run" / "notes.json"
+        self._parts = folder / ".run" / "parts"
         self._checkpoints = folder.absolute() / ".run" / "checkpoint"
         self._make_writable()
         self._claim(restart)
@@ -95,20 +115,48 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """What a reader of the numbers must know, in the order it was noted."""
-        path = self.result if self.result.exists() else self._notes
-        return _read_json(path).get("notes", []) if path.exists() else []
+        return self._noted("notes", [])
+
+    @property
+    def seconds(self) -> float:
+        """How long the work took, over all interruptions."""
+        return self._noted("seconds", 0.0)
 
     def note(self, text: str) -> None:
         """Says and keeps a note, once; a run that is stopped and resumed still has it."""
         if text not in self.notes:
             console.print(text)
-            write_json(self._notes, {"notes": [*self.notes, text]})
+            self._keep(notes=[*self.notes, text])
 
-    def finish(self, measurements: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
+    def _noted(self, name: str, default: Any) -> Any:
+        path = self.result if self.result.exists() else self._notes
+        return _read_json(path).get(name, default) if path.exists() else default
+
+    def _keep(self, **noted: Any) -> None:
+        known = {"notes": self.notes, "seconds": self.seconds}
+        write_json(self._notes, known | noted)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Adds the seconds that pass within to those of the run."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._keep(seconds=round(self.seconds + time.monotonic() - before, 1))
+
+    def finish(
+        self,
+        measurements: dict[str, Any],
+        verdicts: list[dict[str, Any]],
+        table: dict[str, Any] | None = None,
+    ) -> None:
         """Writes the result, and drops what was there to resume."""
         result = self.identity | {
             "notes": self.notes,
+            "seconds": self.seconds,
             "measurements": measurements,
+            "table": table,
             "verdicts": verdicts,
         }
         write_json(self.result, result)
@@ -141,7 +189,8 @@ class Run:
         )
         with (
             ocp.CheckpointManager(self._checkpoints, options=options) as manager,
-            progress_bar() as progress,
+            self._bar() as progress,
+            self._timed(),
         ):
             latest = manager.latest_step()
             first = 0 if latest is None else latest + 1
@@ -162,7 +211,54 @@ class Run:
                 raise Interrupted(
                     f"interrupted after {done} of {total} steps; the same command resumes."
                 ) from None
+            self._done(progress, task)
         return state
+
+    def collect(
+        self,
+        parts: Mapping[str, Callable[[], dict[str, Any]]],
+        heading: str,
+        line: Callable[[str, dict[str, Any]], str],
+    ) -> dict[str, dict[str, Any]]:
+        """Computes one part after another, but for those that were computed before.
+
+        Args:
+          parts: by name, unlike any other of the run; each gives arrays by name, and the
+            same whenever it is called.
+          heading: shown above the lines.
+          line: `line(name, part) -> str`, shown after each part.
+
+        Returns:
+          What they gave, as float64 arrays, NaN where that was not finite.
+        """
+        self._parts.mkdir(exist_ok=True)
+        found: dict[str, dict[str, Any]] = {}
+        with self._bar() as progress, self._timed():
+            progress.console.print(heading)
+            task = progress.add_task("measuring", total=len(parts))
+            for place, (name, compute) in enumerate(parts.items()):
+                path = self._parts / f"{quote(name, safe=' ')}.json"
+                if not path.exists():
+                    try:
+                        write_json(path, {"measurements": compute()})
+                    except KeyboardInterrupt:
+                        raise Interrupted(
+                            f"interrupted after {place} of {len(parts)} parts; the same "
+                            "command resumes."
+                        ) from None
+                found[name] = read_measurements(path)
+                progress.console.print(line(name, found[name]))
+                progress.advance(task)
+            self._done(progress, task)
+        return found
+
+    def _done(self, progress: Progress, task: TaskID) -> None:
+        """Leaves the finished bar where it is, but not among those of others."""
+        if self._progress is not None:
+            progress.remove_task(task)
+
+    def _bar(self) -> Any:
+        return progress_bar() if self._progress is None else nullcontext(self._progress)
 
     def _save(self, manager: ocp.CheckpointManager, step: int, state: Any) -> None:
         try:
@@ -189,28 +285,36 @@ def _first_line(error: Exception) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes all of it or nothing: an interrupt leaves no half a file."""
+    """Writes all of it or nothing: an interrupt leaves no half a file.
+
+    A file that has this content already is left alone.
+    """
+    text = json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
     new = path.with_suffix(".new")
-    new.write_text(
-        json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n",
-        encoding="utf-8",
-    )
+    new.write_text(text, encoding="utf-8")
     new.replace(path)
 
 
 def read_measurements(path: Path) -> dict[str, Any]:
     """What `Run.finish` was given, from the file it wrote."""
+    content = _read_json(path)
+    if "measurements" not in content:
+        raise Refused(
+            f"{path}: has no measurements; move it away, or start again with --restart."
+        )
     return jax.tree.map(
         lambda values: np.asarray(values, float),
-        _read_json(path)["measurements"],
-        is_leaf=lambda each: isinstance(each, list),
+        content["measurements"],
+        is_leaf=lambda each: each is None or isinstance(each, list),
     )
 
 
 def _as_list(array: Any) -> Any:
-    """Nested lists, with None for NaN: JSON has no NaN."""
+    """Nested lists, with None for what is not finite: JSON has only numbers."""
     values = np.asarray(array).astype(object)
-    values[np.isnan(array)] = None
+    values[~np.isfinite(array)] = None
     return values.tolist()
 
 

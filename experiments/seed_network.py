@@ -7,7 +7,6 @@ batches. What the source in fact measured, accuracy by the statistics of the tes
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from experiments import options, plotting
 from experiments.data import Dataset
 from experiments.models import SeedNetwork
 from experiments.results import Verdict, above_zero, mean_sd, on_every_seed
-from experiments.study import Study, run_study
-from experiments.training import Arm, History, accuracy
+from experiments.study import Study, compare_arms
+from experiments.comparing import History
+from experiments.training import Arm, accuracy
 
 NAME = "seed_network"
 RATE = 0.02
@@ -42,14 +42,20 @@ def schedule(epochs: int, steps: int) -> optax.Schedule:
     return lambda step: learning_rate(jnp.asarray(step) // steps, epochs)
 
 
-def observe_plain(model, variables, images, labels) -> dict[str, jax.Array]:
+def observe_plain(model, variables, data) -> dict[str, jax.Array]:
     """Accuracy, and the percentiles of the input of the first relu."""
-    logits, sown = model.apply(variables, images, train=False, mutable=["intermediates"])
-    return {"accuracy": accuracy(logits, labels), "input": _percentiles(sown)}
+    logits, sown = model.apply(
+        variables, data.test_images, train=False, mutable=["intermediates"]
+    )
+    return {
+        "accuracy": accuracy(logits, data.test_labels),
+        "input": _percentiles(sown),
+    }
 
 
-def observe_normalized(model, variables, images, labels) -> dict[str, jax.Array]:
+def observe_normalized(model, variables, data) -> dict[str, jax.Array]:
     """Accuracy by running and by the test batch's statistics; percentiles by the latter."""
+    images, labels = data.test_images, data.test_labels
     running = model.apply(variables, images, train=False)
     batch, sown = model.apply(
         variables, images, train=True, mutable=["intermediates", "batch_stats"]
@@ -214,7 +220,7 @@ def draw(history: History, path: Path) -> None:
 
 def parser() -> options.Parser:
     """The options of this experiment."""
-    made = options.parser(NAME, __doc__ or "", epochs=20, batch_size=120)
+    made = options.parser(NAME, __doc__ or "", epochs=(20, 2), batch_size=(120, 120))
     made.add_argument(
         "--full",
         dest="epochs",
@@ -225,11 +231,14 @@ def parser() -> options.Parser:
     return made
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
-    study = Study(NAME, parser(), make_arms, HEADING, line, verdicts, table, draw)
-    return run_study(study, arguments)
-
+STUDY = Study(
+    NAME,
+    parser(),
+    compare_arms(make_arms, HEADING, line),
+    verdicts,
+    table,
+    draw,
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(STUDY(sys.argv[1:]))

@@ -1,17 +1,21 @@
-"""A study: arms that are trained alike, and what is made of what was observed of them."""
+"""A study: what an experiment asks, how it measures, and what is made of the history."""
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import RenderableType
+from rich.progress import Progress
+from rich.table import Table
 
 from experiments import options
+from experiments.comparing import History, compare
 from experiments.console import console, exit_status
 from experiments.data import Dataset
 from experiments.models import parameter_count
-from experiments.results import Verdict, show
-from experiments.training import Arm, History, compare
+from experiments.results import Verdict, cells, show
+from experiments.runs import Run
+from experiments.training import Arm
 
 
 class Study(NamedTuple):
@@ -20,55 +24,77 @@ class Study(NamedTuple):
     Attributes:
       name: that of its module.
       parser: its options, with those that all share.
-      make_arms: `make_arms(dataset, epochs, steps) -> {name: Arm}`, an epoch having so
-        many steps.
-      heading: shown above the lines.
-      line: `line(history, seed, epoch) -> str`, shown after each epoch of all arms.
-      verdicts: the claims, with what the history says of them.
+      measure: `measure(run, dataset, chosen) -> history`, resumable by what `run` has, so
+        that nothing is computed twice.
+      verdicts: the claims, with what the history says of them. One that names rows of the
+        table of claims says what the source says, so that PASS speaks for the source.
       table: the history for a reader.
       draw: `draw(history, path)`, the figure.
     """
 
     name: str
     parser: options.Parser
-    make_arms: Callable[[Dataset, int, int], dict[str, Arm]]
-    heading: str
-    line: Callable[[History, int, int], str]
+    measure: Callable[[Run, Dataset, Namespace], History]
     verdicts: Callable[[History], list[Verdict]]
-    table: Callable[[History], RenderableType]
+    table: Callable[[History], Table]
     draw: Callable[[History, Path], None]
 
+    def __call__(self, arguments: Sequence[str], progress: Progress | None = None) -> int:
+        """The status of the process: 0, or 2 if refused, or 130 if interrupted.
 
-def run_study(study: Study, arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
-    return exit_status(lambda: _run(study, arguments))
+        Args:
+          arguments: those of the command line.
+          progress: where its bar is to stand beside others.
+        """
+        return exit_status(lambda: self._run(arguments, progress))
+
+    def _run(self, arguments: Sequence[str], progress: Progress | None) -> None:
+        """Measures, or goes on, or shows what is finished: table, verdicts, figure."""
+        chosen = options.parse(self.parser, arguments)
+        dataset = options.open_data(chosen)
+        run = options.open_run(self.name, chosen, dataset, progress)
+        history: Any = run.measurements
+        if history is None:
+            history = self.measure(run, dataset, chosen)
+        else:
+            console.print("this run is finished already; --restart runs it again")
+        # Of a finished run, too: what is kept is what is shown, if the claims changed.
+        verdicts = [each.as_dict() for each in self.verdicts(history)]
+        run.finish(history, verdicts, cells(self.table(history)))
+        self.draw(history, run.figure)
+        show(self.table(history), self.verdicts(history), run)
 
 
-def _run(study: Study, arguments: Sequence[str]) -> None:
-    """Trains, or goes on training, or shows what is finished: table, verdicts, figure."""
-    chosen = study.parser.parse_args(arguments)
-    dataset = options.open_data(chosen)
-    run = options.open_run(study.name, chosen, dataset)
-    steps = len(dataset.train_labels) // chosen.batch_size
-    arms = study.make_arms(dataset, chosen.epochs, steps)
-    console.print(describe(arms, dataset))
-    history: Any = run.measurements
-    if history is None:
-        history = compare(
+def compare_arms(
+    make_arms: Callable[[Dataset, int, int], dict[str, Arm]],
+    heading: str,
+    line: Callable[[History, int, int], str],
+) -> Callable[[Run, Dataset, Namespace], History]:
+    """How a study measures that trains its arms side by side, with a line an epoch.
+
+    Args:
+      make_arms: `make_arms(dataset, epochs, steps) -> {name: Arm}`, an epoch having so
+        many steps.
+      heading: shown above the lines.
+      line: `line(history, seed, epoch) -> str`, shown after each epoch of all arms.
+    """
+
+    def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
+        steps = len(dataset.train_labels) // chosen.batch_size
+        arms = make_arms(dataset, chosen.epochs, steps)
+        console.print(describe(arms, dataset))
+        return compare(
             run,
             arms,
             dataset,
             seeds=chosen.seeds,
             epochs=chosen.epochs,
             batch_size=chosen.batch_size,
-            heading=study.heading,
-            line=study.line,
+            heading=heading,
+            line=line,
         )
-        run.finish(history, [each.as_dict() for each in study.verdicts(history)])
-    else:
-        console.print("this run is finished already; --restart trains again")
-    study.draw(history, run.figure)
-    show(study.table(history), study.verdicts(history), run)
+
+    return measure
 
 
 def describe(arms: dict[str, Arm], dataset: Dataset) -> str:

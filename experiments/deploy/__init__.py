@@ -14,4 +14,4 @@ def main(arguments: Sequence[str]) -> int:
     # Only now: a part of the package can be imported without all that it runs.
     from experiments.deploy import command
 
-    return command.main(arguments)
+    return command.STUDY(arguments)

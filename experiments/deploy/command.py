@@ -1,6 +1,6 @@
 """The command: trains a seed, folds and measures it, and goes on with the next."""
 
-from collections.abc import Sequence
+from argparse import Namespace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,22 +10,22 @@ import optax
 
 import jaxnorm
 from experiments import deploy, options
-from experiments.console import console, exit_status
+from experiments.comparing import History
+from experiments.console import console
 from experiments.data import Dataset
 from experiments.deploy import findings
 from experiments.deploy.measuring import FORMS, make_forms, measure, quantities
 from experiments.models import Residual
-from experiments.results import show
 from experiments.runs import Run
-from experiments.study import describe
+from experiments.study import Study, describe
 from experiments.training import (
     Arm,
-    History,
     TrainState,
     accuracy,
     first_key,
     make_stepwise_epoch,
     order_key,
+    shuffled,
     start,
 )
 
@@ -47,9 +47,10 @@ class Progress(NamedTuple):
     history: History
 
 
-def observe(model, variables, images, labels) -> dict[str, jax.Array]:
+def observe(model, variables, data) -> dict[str, jax.Array]:
     """Accuracy by the running statistics."""
-    return {"running": accuracy(model.apply(variables, images, train=False), labels)}
+    logits = model.apply(variables, data.test_images, train=False)
+    return {"running": accuracy(logits, data.test_labels)}
 
 
 def make_arm(dataset: Dataset, epochs: int, steps: int) -> Arm:
@@ -59,17 +60,23 @@ def make_arm(dataset: Dataset, epochs: int, steps: int) -> Arm:
     return Arm(model, optax.adam(rate), observe)
 
 
-def measure_all(run: Run, arm: Arm, dataset: Dataset, chosen: Any) -> History:
+def measure_all(run: Run, dataset: Dataset, chosen: Namespace) -> History:
     """Trains all seeds, and folds and measures each behind its last epoch."""
-    epochs, seeds = chosen.epochs, chosen.seeds
-    train_epoch = make_stepwise_epoch(arm, chosen.batch_size)
-    arrays = tuple(map(jnp.asarray, dataset.arrays))
+    epochs, seeds, size = chosen.epochs, chosen.seeds, chosen.batch_size
+    arm = make_arm(dataset, epochs, len(dataset.train_labels) // size)
+    console.print(describe({"residual": arm}, dataset.maps))
+    train_epoch = make_stepwise_epoch(arm)
+    arrays = jax.tree.map(jnp.asarray, dataset.maps.arrays)
+
+    def fresh(seed: int) -> TrainState:
+        return start(arm, arrays.train_images, first_key(seed))
 
     def advance(progress: Progress, step: int) -> Progress:
         seed, epoch = divmod(step, epochs)
         state, history = progress
-        state = state if epoch else start(arm, dataset, first_key(seed))
-        state, observed = train_epoch(state, arrays, order_key(seed, epoch))
+        state = state if epoch else fresh(seed)
+        batches = shuffled(order_key(seed, epoch), arrays.train_images, size)
+        state, observed = train_epoch(state, arrays, batches)
         history = history | {
             "training": noted(history["training"], (seed, epoch), observed)
         }
@@ -80,7 +87,7 @@ def measure_all(run: Run, arm: Arm, dataset: Dataset, chosen: Any) -> History:
 
     _, history = run.fold(
         advance,
-        Progress(start(arm, dataset, first_key(0)), unknown(seeds, epochs)),
+        Progress(fresh(0), unknown(seeds, epochs)),
         seeds * epochs,
         findings.HEADING,
         lambda progress, step: findings.line(progress.history, *divmod(step, epochs)),
@@ -100,7 +107,7 @@ def folded(
 
 def unknown(seeds: int, epochs: int) -> History:
     """The history before anything is measured."""
-    training = dict.fromkeys(("running", "loss", "loss_sd"), (epochs,))
+    training = dict.fromkeys(("running", "loss", "loss_sd", "lost"), (epochs,))
     shapes = {"training": training} | dict.fromkeys(FORMS, quantities())
     return {
         form: {name: jnp.full((seeds, *shape), jnp.nan) for name, shape in of.items()}
@@ -113,29 +120,11 @@ def noted(history: dict[str, Any], where: Any, found: dict[str, Any]) -> dict[st
     return {name: each.at[where].set(found[name]) for name, each in history.items()}
 
 
-def parser() -> options.Parser:
-    """The options of this experiment."""
-    return options.parser(NAME, deploy.__doc__ or "", epochs=4, batch_size=64)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
-    return exit_status(lambda: _run(arguments))
-
-
-def _run(arguments: Sequence[str]) -> None:
-    """Measures, or goes on measuring, or shows what is finished."""
-    chosen = parser().parse_args(arguments)
-    dataset = options.open_data(chosen)
-    run = options.open_run(NAME, chosen, dataset)
-    steps = len(dataset.train_labels) // chosen.batch_size
-    arm = make_arm(dataset, chosen.epochs, steps)
-    console.print(describe({"residual": arm}, dataset.maps))
-    history: Any = run.measurements
-    if history is None:
-        history = measure_all(run, arm, dataset.maps, chosen)
-        run.finish(history, [each.as_dict() for each in findings.verdicts(history)])
-    else:
-        console.print("this run is finished already; --restart trains again")
-    findings.draw(history, run.figure)
-    show(findings.table(history), findings.verdicts(history), run)
+STUDY = Study(
+    NAME,
+    options.parser(NAME, deploy.__doc__ or "", epochs=(4, 2), batch_size=(64, 64)),
+    measure_all,
+    findings.verdicts,
+    findings.table,
+    findings.draw,
+)

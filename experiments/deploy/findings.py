@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import rich.box
 from matplotlib.axes import Axes
 from rich.table import Table
 
 from experiments import plotting
+from experiments.comparing import History
 from experiments.deploy.measuring import ALL, DTYPES, FORMS, ONE, ORIGINAL
-from experiments.results import Verdict, mean_sd, on_every_seed
-from experiments.training import History
+from experiments.results import Verdict, make_table, mean_sd, on_every_seed
 
 FOLDED = f"{ORIGINAL}, folded"
 TOLERANCE = 1e-5  # of the largest logit
@@ -146,12 +145,10 @@ def _but_first(cells: list[str]) -> list[str]:
 def table(history: History) -> Table:
     """The rows, for each form a column."""
     seeds = len(history[ORIGINAL]["accuracy"])
-    drawn = Table(
+    drawn = make_table(
         "",
         *(form.rpartition(", ")[2] for form in FORMS),
         title=f"mean ± sd, or the range, over {seeds} seed{'s' * (seeds > 1)}",
-        title_justify="left",
-        box=rich.box.SIMPLE,
     )
     for name, cells in rows(history).items():
         drawn.add_row(name, *cells)

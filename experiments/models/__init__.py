@@ -1,8 +1,15 @@
-"""The networks of the sources, in Linen and, in `experiments.models.nnx`, in NNX.
+"""The networks that are trained here: those of the sources, and deep ones of one kind.
 
-Those in Linen are what the experiments train, and are imported from here.
+Those in Linen are what the experiments train, and are imported from here; those of the
+sources are in NNX, too, in `experiments.models.nnx`.
 """
 
+from experiments.models.deep import Deep as Deep
+from experiments.models.deep import Norm as Norm
+from experiments.models.deep import batch_norm as batch_norm
+from experiments.models.deep import batch_renorm as batch_renorm
+from experiments.models.deep import group_norm as group_norm
+from experiments.models.deep import layer_norm as layer_norm
 from experiments.models.linen import Convolutional as Convolutional
 from experiments.models.linen import FullyConnected as FullyConnected
 from experiments.models.linen import ScaledDense as ScaledDense

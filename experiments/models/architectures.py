@@ -43,16 +43,18 @@ def fully_connected(kit: Kit) -> tuple[Layer, ...]:
     )
 
 
-def convolutional(kit: Kit, *, flatten: bool) -> tuple[Layer, ...]:
+def convolutional(kit: Kit, *, flatten: bool, classes: int = 2) -> tuple[Layer, ...]:
     """Row 55: (B, 28, 28, 3) → (B, 12, 12, 2), or (B, 2) with `flatten`.
 
     As the source has it, without, it classifies each position of the last feature maps.
     """
+    features = 12 * 12 * 32 if flatten else 32
     return (
         *(kit.conv(3, 32), nn.relu, kit.norm(32)),
         *(kit.conv(32, 32), nn.relu, kit.norm(32)),
         _pool,
-        *((_flatten, kit.dense(12 * 12 * 32, 2)) if flatten else (kit.dense(32, 2),)),
+        *((_flatten,) if flatten else ()),
+        kit.dense(features, classes),
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -74,13 +75,25 @@ class FullyConnected(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """The convolutional network of `architectures.convolutional`."""
+    """The convolutional network of `architectures.convolutional`.
+
+    Attributes:
+      flatten: classifies the images, not the positions in them.
+      classes: how many logits.
+      norm: makes the norm of a layer, from whether to train; None is the source's.
+    """
 
     flatten: bool = False
+    classes: int = 2
+    norm: Callable[[bool], nn.Module] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return _chain(x, convolutional(_kit(train), flatten=self.flatten))
+        kit = _kit(train)
+        if self.norm is not None:
+            norm = self.norm
+            kit = kit._replace(norm=lambda _: norm(train))
+        return _chain(x, convolutional(kit, flatten=self.flatten, classes=self.classes))
 
 
 def _kit(train: bool) -> Kit:

@@ -60,7 +60,7 @@ def test_the_last_claim_is_of_the_last_epoch():
 
 @pytest.mark.slow  # each arm is compiled
 def test_all_arms_are_one_network_evaluated_by_each_estimator(tmp_path, capsys):
-    assert estimators.main([*SMALL, "--out", str(tmp_path / "run")]) == 0
+    assert estimators.STUDY([*SMALL, "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().out
     history = read_measurements(tmp_path / "run" / "result.json")
     losses = [history[name]["loss"] for name in estimators.ESTIMATORS]
@@ -73,5 +73,5 @@ def test_all_arms_are_one_network_evaluated_by_each_estimator(tmp_path, capsys):
     assert [each["claim"] for each in result["verdicts"]] == [
         each.claim for each in estimators.verdicts(history)
     ]
-    assert estimators.main([*SMALL, "--out", str(tmp_path / "run")]) == 0
+    assert estimators.STUDY([*SMALL, "--out", str(tmp_path / "run")]) == 0
     assert "finished already" in capsys.readouterr().out

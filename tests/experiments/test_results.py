@@ -55,3 +55,5 @@ def test_the_interval_is_that_of_student():
 def test_mean_sd_says_the_spread_where_there_is_one():
     assert mean_sd([1, 2, 3]) == "2.0 ± 1.0"
     assert mean_sd([2]) == "2.0"
+    assert mean_sd([1, np.nan, 3]) == "2.0 ± 1.4 (2/3)"
+    assert mean_sd([np.nan, np.nan]) == "diverged"

@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 
@@ -65,8 +66,71 @@ def test_a_result_is_kept_exactly_and_the_checkpoint_dropped(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
     result = json.loads((tmp_path / "result.json").read_text())
     identity = {"settings", "versions", "device"}
-    assert set(result) == identity | {"notes", "measurements", "verdicts"}
+    found = {"notes", "seconds", "measurements", "table", "verdicts"}
+    assert set(result) == identity | found
     assert result["device"] == jax.devices()[0].device_kind
+
+
+def collect(run, computed, stop=None):
+    def part(name):
+        if name == stop:
+            raise KeyboardInterrupt
+        computed.append(name)
+        return {"value": np.array([0.1, np.nan, np.inf]), "one": np.float32(0.3)}
+
+    parts = {name: functools.partial(part, name) for name in "abc"}
+    return run.collect(parts, "heading", lambda name, part: f"{name}: {part['one']:.1f}")
+
+
+def test_interrupted_parts_are_not_computed_again(tmp_path, capsys):
+    computed = []
+    with pytest.raises(Interrupted, match="interrupted after 2 of 3 parts"):
+        collect(Run(tmp_path, SETTINGS, restart=False), computed, stop="c")
+    run = Run(tmp_path, SETTINGS, restart=False)
+    found = collect(run, computed)
+    assert computed == ["a", "b", "c"]
+    assert list(found) == computed
+    for part in found.values():
+        np.testing.assert_array_equal(part["value"], [0.1, np.nan, np.nan])
+        assert part["one"] == np.float32(0.3)
+    assert capsys.readouterr().out.count("b: 0.3") == 2
+    run.finish(found, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
+
+
+def test_a_result_without_measurements_is_refused(tmp_path):
+    run = Run(tmp_path, SETTINGS, restart=False)
+    run.finish({}, [])
+    result = json.loads(run.result.read_text())
+    del result["measurements"]
+    run.result.write_text(json.dumps(result))
+    with pytest.raises(Refused, match="has no measurements"):
+        _ = Run(tmp_path, SETTINGS, restart=False).measurements
+
+
+def test_finishing_again_keeps_notes_and_seconds_and_leaves_an_equal_file_alone(tmp_path):
+    run = Run(tmp_path, SETTINGS, restart=False)
+    run.note("n")
+    measured = {"arm": {"loss": np.float32([0.1, np.nan])}}
+    run.finish(measured, [{"claim": "c"}])
+    before = run.result.stat().st_mtime_ns
+    again = Run(tmp_path, SETTINGS, restart=False)
+    again.finish(again.measurements, [{"claim": "c"}])
+    assert run.result.stat().st_mtime_ns == before
+    again.finish(again.measurements, [{"claim": "d"}])
+    assert json.loads(run.result.read_text())["verdicts"] == [{"claim": "d"}]
+    assert again.notes == ["n"]
+
+
+def test_seconds_add_up_over_interrupts(tmp_path):
+    with pytest.raises(Interrupted):
+        collect(Run(tmp_path, SETTINGS, restart=False), [], stop="c")
+    (tmp_path / ".run" / "notes.json").write_text('{"notes": ["n"], "seconds": 100}')
+    run = Run(tmp_path, SETTINGS, restart=False)
+    run.finish(collect(run, []), [])
+    again = Run(tmp_path, SETTINGS, restart=False)
+    assert 100 <= again.seconds < 110
+    assert again.notes == ["n"]
 
 
 def test_a_note_is_said_once_and_kept_when_a_run_is_stopped(tmp_path, capsys):

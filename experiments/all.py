@@ -1,0 +1,58 @@
+"""Runs all studies, one after another; those that are finished are not run again."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.console import console, exit_status, progress_bar
+from experiments.listing import STUDIES
+from experiments.study import Study
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The status of the process: 0, or 2 if one refused, or 130 if interrupted.
+
+    One that refuses does not keep the others from being run.
+    """
+    chosen = parser().parse_args(arguments)
+    statuses: list[int] = []
+    interrupted = exit_status(lambda: statuses.extend(run_all(chosen)))
+    return interrupted or max(statuses, default=0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, which each study is given."""
+    made = argparse.ArgumentParser(prog="python -m experiments all", description=__doc__)
+    made.add_argument("--quick", action="store_true", help="small runs, on digits")
+    made.add_argument("--restart", action="store_true", help="run all of them again")
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="for a folder for each study (results, or results/quick with --quick)",
+    )
+    return made
+
+
+def run_all(chosen: argparse.Namespace) -> Sequence[int]:
+    """The status of each study; an interrupt ends them all."""
+    folder = chosen.out or Path("results", *["quick"] * chosen.quick)
+    flags = [f"--{each}" for each in ("quick", "restart") if getattr(chosen, each)]
+    statuses = []
+    with progress_bar() as progress:
+        task = progress.add_task("all studies", total=len(STUDIES))
+        for name in STUDIES:
+            console.rule(name)
+            study: Study = importlib.import_module(f"experiments.{name}").STUDY
+            status = study([*flags, "--out", str(folder / name)], progress)
+            statuses.append(status)
+            if status == 130:
+                break
+            progress.advance(task)
+    return statuses
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
