@@ -10,7 +10,10 @@ SUMMARY = "summary.json"  # in it: the results of each study but for what was me
 # In the order in which they are run, and stand in the report; each module has a `STUDY`.
 STUDIES = (
     "seed_network",
+    "percentiles",
+    "saturation",
     "learning_rate",
+    "initialisation",
     "estimators",
 )
 # Each module has a `main`.
