@@ -14,7 +14,11 @@ STUDIES = (
     "saturation",
     "learning_rate",
     "initialisation",
+    "batch_size",
     "estimators",
+    "non_iid",
+    "ghost",
+    "regularisation",
 )
 # Each module has a `main`.
 COMMANDS = (
