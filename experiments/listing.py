@@ -18,7 +18,11 @@ STUDIES = (
     "estimators",
     "non_iid",
     "ghost",
+    "why_it_works",
+    "mean_field",
+    "contours",
     "regularisation",
+    "placement",
 )
 # Each module has a `main`.
 COMMANDS = (
