@@ -15,7 +15,7 @@ STUDIES = (
     "learning_rate",
     "initialisation",
     "batch_size",
-    "estimators",
+    "population",
     "non_iid",
     "ghost",
     "why_it_works",
@@ -32,6 +32,7 @@ COMMANDS = (
     "distributed",
     "benchmarks",
     "benchmarks.accuracy",
+    "report",
 )
 
 

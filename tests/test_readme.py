@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import seed_network
-from experiments.results import mean_sd
-from experiments.runs import read_measurements
+from experiments.claims import CLAIMS
+from experiments.report.judging import count
+from experiments.report.reading import read_published
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,20 +39,26 @@ def test_links_lead_somewhere():
 
 
 @pytest.fixture
-def history():
-    return read_measurements(ROOT / "docs" / "seed_network" / "result.json")
+def main_job():
+    return read_published()["seed_network"]
 
 
-def test_the_table_is_that_of_the_committed_result(history):
-    for name, values in seed_network.accuracies(history).items():
-        cells = " | ".join(mean_sd(values[:, epoch - 1]) for epoch in (1, 2, 5, 20))
-        assert f"| {name} | {cells} |" in README
+def test_the_table_is_that_of_the_published_result(main_job):
+    for row in main_job.result["table"]["rows"]:
+        assert f"| {' | '.join(row)} |" in README
 
 
-def test_the_verdicts_are_those_of_the_committed_result(history):
+def test_the_readme_says_how_many_claims_hold():
+    counts = count(CLAIMS, read_published().values())
+    assert counts.total() == 68
+    assert counts["open"] == 0
+    said = (
+        f"Of these {counts['holds']} hold, {counts['holds in part']} hold in part, "
+        f"{counts['fails']} fail and {counts['corrected']} are corrected."
+    )
+    assert said in README.replace("\n", " ")
+
+
+def test_the_verdicts_are_those_of_the_published_result(main_job):
     said = re.findall(r"^- (PASS|FAIL|OPEN): (.*)\.$", README, re.MULTILINE)
-    assert said == [(each.word, each.claim) for each in seed_network.verdicts(history)]
-
-
-def test_the_figure_is_small():
-    assert (ROOT / "docs" / "seed_network" / "figure.png").stat().st_size < 150_000
+    assert said == [(each.word, each.claim) for each in main_job.verdicts]

@@ -1,0 +1,52 @@
+"""One page of all claims and experiments, from the results that are there.
+
+Takes what has been run here, from `results/`, and else what is published with the
+repository. `--publish` is for the maintainers: it puts what has been run here in the place
+of the published results, and the table of results into experiments/README.md.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.claims import CLAIMS
+from experiments.console import console, exit_status
+from experiments.report import publishing, reading
+from experiments.report.judging import count, said
+from experiments.report.page import page
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page: 0, or 2 if the results do not belong together."""
+    chosen = _parser().parse_args(arguments)
+    return exit_status(lambda: _report(chosen))
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m experiments report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of runs (results)"
+    )
+    made.add_argument(
+        "--out", type=Path, help="the page (report.html in the folder of runs)"
+    )
+    made.add_argument(
+        "--publish", action="store_true", help="keep the runs in experiments/published"
+    )
+    return made
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    if chosen.publish:
+        publishing.publish(chosen.results)
+        console.print(f"published: {reading.PUBLISHED}")
+    studies = reading.read(chosen.results)
+    if all(each.published for each in studies.values()):
+        console.print(f"no study was run in {chosen.results}: all is as published")
+    path = chosen.out or chosen.results / "report.html"
+    reading.write(path, page(studies))
+    console.print(f"{said(count(CLAIMS, studies.values()))}\npage: {path}")
