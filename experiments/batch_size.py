@@ -53,7 +53,7 @@ LABELS = {
 
 
 def observe_batch_norm(model, variables, data, *, size: int) -> dict[str, jax.Array]:
-    """That, and by recalibrated statistics; and on training data, by either and by batches.
+    """Test accuracy also by recalibrated statistics; training accuracy by two kinds.
 
     Statistics are recalibrated from batches of the size trained with, which are here the
     ghosts of one large batch.
@@ -214,9 +214,8 @@ def draw(history: History, path: Path) -> None:
         for seen, (colour, label) in ways.items():
             error = 100 - accuracies(history, "batch_norm", seen)
             style = "--" if seen == "recalibrated" else "-"
-            plotting.over_seeds(
-                *(right, shown, error), arm=colour, label=label, marker="o", ls=style
-            )
+            line: Any = {"arm": colour, "label": label, "marker": "o", "ls": style}
+            plotting.over_seeds(right, shown, error, **line)
         ticks = (5, 10, 20, 50, 100)
         left.set(title="Test error", ylabel="%", yscale="log", ylim=(4, 100))
         left.set(yticks=ticks, yticklabels=ticks)

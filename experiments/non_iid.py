@@ -64,7 +64,7 @@ def batches_of_classes(
 
 
 def observe_batches(model, variables, data, *, batches) -> dict[str, jax.Array]:
-    """That, and by the statistics of these test batches, and of the whole test data."""
+    """Test accuracy also by the statistics of these batches, and of all test data."""
 
     def train(images: jax.Array) -> jax.Array:
         return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]

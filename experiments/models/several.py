@@ -38,7 +38,7 @@ class Several(Estimator):
     estimators: tuple[tuple[str, Estimator], ...]
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Kept:
-        """That of each."""
+        """The state of each."""
         first, *others = (each.init(shape, dtype) for _, each in self.estimators)
         names = [name for name, _ in self.estimators[1:]]
         return Kept(first, dict(zip(names, others, strict=True)))

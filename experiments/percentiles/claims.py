@@ -37,7 +37,7 @@ def late_ends(history: History, arm: str, scale: float = SCALES[-1]) -> np.ndarr
 
 
 def first_ends(history: History, arm: str, scale: float = SCALES[-1]) -> np.ndarray:
-    """The same of the first observation."""
+    """Saturated inputs at the first observation, percent, (seeds, layers)."""
     return 100 * history[trial_name(arm, scale)]["ends"][:, 0]
 
 

@@ -69,7 +69,7 @@ def observe(model, variables, data) -> dict[str, jax.Array]:
 
 
 def observe_draws(model, variables, data) -> dict[str, jax.Array]:
-    """That, and what predictions with dropout left on are: a distribution."""
+    """Accuracies, and how predictions with dropout left on are distributed."""
     draws = draw_predictions(model, variables, data.test_images, DRAWS)
     found = describe_draws(draws, data.test_labels)
     return observe(model, variables, data) | found

@@ -29,7 +29,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of runs (results)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of runs (results; of quick ones it is results/quick)",
     )
     made.add_argument(
         "--out", type=Path, help="the page (report.html in the folder of runs)"

@@ -51,6 +51,6 @@ def count(claims: Iterable[Claim], studies: Iterable[Finished]) -> Counter[str]:
 
 
 def said(counts: Counter[str]) -> str:
-    """That, in a sentence."""
+    """The counts, in a sentence."""
     each = ", ".join(f"{word} {counts[word]}" for word in WORDS if counts[word])
     return f"The verdicts on the {counts.total()} claims of the articles: {each}."

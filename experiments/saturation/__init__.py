@@ -59,7 +59,7 @@ LINES = {"sigmoid, dropout": "--"}  # which lies on that without
 
 
 def observe_gradient(model, variables, data) -> dict[str, jax.Array]:
-    """With it, the norm of the loss's gradient in the weights of each layer."""
+    """Test accuracy, and the norm of the gradient in the weights of each layer."""
     images, labels = data.train_images[:256], data.train_labels[:256]
 
     def loss(params: Any) -> jax.Array:

@@ -47,8 +47,11 @@ ROUNDS = 10
 AT_100 = 100 // STEPS - 1  # the round that ends with step 100
 NORMS = {"plain": None, "batch_norm": batch_norm, "noisy": NoisyBatchNorm}
 COLUMNS = {
-    **{"loss": "loss", "range": "loss range", "change": "gradient change"},
-    **{"ics": "ICS", "cosine": "cosine"},
+    "loss": "loss",
+    "range": "loss range",
+    "change": "gradient change",
+    "ics": "ICS",
+    "cosine": "cosine",
 }
 LABELS = {"plain": "plain", "batch_norm": "batch norm", "noisy": "BN, then noise"}
 
