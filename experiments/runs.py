@@ -290,7 +290,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     A file that has this content already is left alone.
     """
     text = json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and _read_json(path) == json.loads(text):
         return
     new = path.with_suffix(".new")
     new.write_text(text, encoding="utf-8")
