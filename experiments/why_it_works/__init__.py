@@ -116,22 +116,23 @@ def overall(
     return values.reshape(len(values), -1).mean(axis=1)
 
 
+def times(history: History, name: str, rounds: int = ROUNDS) -> np.ndarray:
+    """Batch norm's over plain's at the low rate, in the first rounds, (seeds,)."""
+    norm, plain = (
+        overall(history, each, RATES[0], name, rounds) for each in ("batch_norm", "plain")
+    )
+    return norm / plain
+
+
 def verdicts(history: History) -> list[Verdict]:
     """The claims; their thresholds were fixed before the run whose figures are shown."""
-    low, high = RATES
+    return [*_of_smoothness(history), *_of_noise(history), *_of_shift(history)]
 
-    def times(name: str, rounds: int = ROUNDS) -> np.ndarray:
-        """Batch norm's over plain's at the low rate."""
-        norm, plain = (
-            overall(history, each, low, name, rounds) for each in ("batch_norm", "plain")
-        )
-        return norm / plain
 
-    smoother, shift = times("range"), times("ics")
-    smooth_early = times("range", AT_100 + 1)
-    gain = loss_at_100(history, "plain", high) - loss_at_100(history, "noisy", high)
-    by_layer = {rate: mean_of(history, "plain", rate, "ics") for rate in RATES}
-    deeper = {rate: ics[:, -2] / ics[:, 0] for rate, ics in by_layer.items()}
+def _of_smoothness(history: History) -> list[Verdict]:
+    low, _ = RATES
+    smoother = times(history, "range")
+    smooth_early = times(history, "range", AT_100 + 1)
     return [
         on_every_seed(
             f"at {low:g} BN's range of loss along the gradient is at most half of plain's",
@@ -147,6 +148,13 @@ def verdicts(history: History) -> list[Verdict]:
             smooth_early <= 0.5,
             "times",
         ),
+    ]
+
+
+def _of_noise(history: History) -> list[Verdict]:
+    _, high = RATES
+    gain = loss_at_100(history, "plain", high) - loss_at_100(history, "noisy", high)
+    return [
         on_every_seed(
             f"at {high:g} BN with noise has a lower loss over steps 81 to 100 than plain",
             (),
@@ -161,6 +169,15 @@ def verdicts(history: History) -> list[Verdict]:
             gain <= 0,
             "less",
         ),
+    ]
+
+
+def _of_shift(history: History) -> list[Verdict]:
+    low, _ = RATES
+    shift = times(history, "ics")
+    by_layer = {rate: mean_of(history, "plain", rate, "ics") for rate in RATES}
+    deeper = {rate: ics[:, -2] / ics[:, 0] for rate, ics in by_layer.items()}
+    return [
         on_every_seed(
             f"at {low:g} BN reduces internal covariate shift ‖G − G′‖",
             (52,),
