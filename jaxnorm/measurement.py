@@ -6,23 +6,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxnorm.axes import Axis, canonical_axes, count_groups, positions, take
 from jaxnorm.groups import Groups, share, total_of_groups
+from jaxnorm.layouts import size_along
 from jaxnorm.masking import as_weights, clear
 from jaxnorm.moments import Moments
 from jaxnorm.precision import Operand, accumulation_dtype, as_floating
-from jaxnorm.two_pass import (
-    count_samples,
-    equal_samples,
-    mean_square,
+from jaxnorm.residuals import keeping_only_x, reread, residual, total
+from jaxnorm.variance import (
+    Measured,
+    Purpose,
+    count_of,
+    mean_and_variance,
+    number,
     seen_count,
+    settled,
     sum_over,
     used_samples,
-    weighted_samples,
 )
 
 
@@ -47,10 +52,10 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
 
         n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
 
-    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every
-    digit once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983,
-    "Algorithms for computing the sample variance"). A constant is its own mean, to the
-    last bit, and its variance is 0. For a derivative x, its weights and its moments are kept.
+    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every digit
+    once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983, "Algorithms for
+    computing the sample variance"). A constant is its own mean, to the last bit, and its
+    variance is 0. For a derivative x, its weights and its moments are kept.
 
     Args:
       x: floating array of any rank.
@@ -126,86 +131,140 @@ def measure_groups(
 def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
     if weights is not None:
         weights = as_weights(weights, x)
-    moments = _measure(x, weights, samples)
+    moments = _moments(x, weights, samples)
     return Moments(*(jnp.squeeze(each, samples.axes) for each in moments))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _measure(x: Operand, weights: Operand | None, samples: Samples) -> Moments:
-    """The moments, with the reduced axes kept at size 1."""
-    if samples.about_zero:
-        count, mean, var = mean_square(x, weights, samples.axes)
-    elif weights is None:
-        x = jnp.asarray(x, accumulation_dtype(x.dtype))
-        count, mean, var = equal_samples(x, samples.axes)
-    else:
-        count, mean, var = weighted_samples(x, weights, samples.axes)
-    if weights is not None:
-        # Weights may be the same on all shards of x. The count's derivative is not.
-        count = count + jnp.zeros_like(var)
-    if samples.groups is not None:
-        count, mean, var = share(Moments(count, mean, var), samples.groups)
-        mean = _once(mean, mean)
+@functools.partial(jax.jit, static_argnums=2, inline=True)
+@functools.partial(keeping_only_x, static_argnums=2)
+def _moments(x: Operand, weights: Operand | None, samples: Samples) -> Moments:
+    wide = jnp.asarray(x, accumulation_dtype(x.dtype))
+    count, mean, _, var = measured(wide, x, weights, samples, "norm")
     return Moments(count, mean, var)
 
 
+def measured(
+    wide: Array, x: Operand, weights: Operand | None, samples: Samples, purpose: Purpose
+) -> Measured:
+    """The moments of `wide`, with the reduced axes kept at size 1.
+
+    `x` is the same array, in its own dtype, and what is kept of it for the derivative; the
+    derivative itself is with respect to `wide`, so that it is not rounded before it is
+    whole.
+    """
+    return _kept(_measure(wide, lax.stop_gradient(x), weights, samples, purpose), weights)
+
+
+def _kept(found: Measured, weights: Operand | None) -> Measured:
+    """As a residual; the count only with weights, for else it is a number."""
+    count = found.count if weights is None else residual(found.count)
+    return Measured(count, *residual(found[1:]))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _measure(
+    wide: Operand,
+    x: Operand,
+    weights: Operand | None,
+    samples: Samples,
+    purpose: Purpose,
+) -> Measured:
+    del x
+    if not size_along(wide.shape, samples.axes):
+        kept = tuple(1 if i in samples.axes else n for i, n in enumerate(wide.shape))
+        count, mean, var = Moments.empty(kept, wide.dtype)
+        found = Measured(count, mean, jnp.zeros_like(mean), var)
+    elif samples.about_zero:
+        found = mean_square(wide, weights, samples.axes)
+    else:
+        found = mean_and_variance(wide, weights, samples.axes, purpose)
+    if samples.groups is None:
+        return found
+    count, mean, _, var = found
+    count, mean, var = settled(share(Moments(count, mean, var), samples.groups))
+    mean = _once(mean, mean)
+    return Measured(count, mean, jnp.zeros_like(mean), var)
+
+
+def mean_square(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
+    """The moments about 0, in one pass."""
+    count = count_of(x, weights, axes)
+    _, x, w = used_samples(x, weights)
+    if weights is None:
+        square = sum_over(jnp.square(x), axes) / count
+    else:
+        square = sum_over(w / seen_count(count) * jnp.square(x), axes)
+    nothing = jnp.zeros_like(square)
+    return Measured(count + nothing, nothing, nothing, square)
+
+
 def _measure_jvp(
-    samples: Samples, primals: tuple[Any, ...], tangents: tuple[Any, ...]
-) -> tuple[Moments, Moments]:
-    moments = _measure(*primals, samples)
-    differentials = (None if isinstance(t, SymbolicZero) else t for t in tangents)
-    return moments, _differential(*primals, moments, *differentials, samples)
+    samples: Samples,
+    purpose: Purpose,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+) -> tuple[Measured, Measured]:
+    wide, x, weights = primals
+    if purpose == "output":
+        purpose = "norm"
+    found = _kept(_measure(wide, x, weights, samples, purpose), weights)
+    dx, _, dw = (None if isinstance(t, SymbolicZero) else t for t in tangents)
+    differential = _differential(
+        reread(wide, x, found.mean), weights, found, dx, dw, samples
+    )
+    return found, differential
 
 
 _measure.defjvp(_measure_jvp, symbolic_zeros=True)
 
 
-# What a checkpoint is given is all that is kept of it: x, and no copy in float32.
-@functools.partial(jax.checkpoint, static_argnums=5)
 def _differential(
     x: Operand,
     weights: Operand | None,
-    moments: Moments,
+    found: Measured,
     dx: Operand | None,
     dw: Operand | None,
     samples: Samples,
-) -> Moments:
+) -> Measured:
     """The differential of the moments, linear in dx and dw.
 
     dn = Σdw,  dμ = Σ(w·dx + dw·(x − μ))/n,  dσ² = Σ(2w·dx·(x − μ) + dw·((x − μ)² − σ²))/n
     """
-    count, mean, var = moments
+    count, mean, rest, var = found
     used, x, w = used_samples(x, weights)
-    centred = x if samples.about_zero else x - mean
+    centred = x if samples.about_zero else clear(x - mean - rest, used)
 
-    def total(values: Array) -> Array:
-        each = sum_over(values, samples.axes)
+    def sum_of(values: Array) -> Array:
+        each = total(values, samples.axes)
         if samples.groups is None:
             return each
         return total_of_groups(_once(each, mean), samples.groups)
 
-    dcount = dmean = dvar = jnp.zeros_like(var)
+    # Without weights the count is a number: as an array it would be kept.
+    n = _number(x.shape, samples, x.dtype) if weights is None else seen_count(count)
+    dcount, dmean, dvar = (jnp.zeros_like(each) for each in (count, mean, var))
     if dx is not None:
-        dx = w * clear(jnp.asarray(dx, var.dtype), used)
-        dmean += total(dx)
-        dvar += 2 * total(dx * centred)
+        # Shares of the count, which neither overflow nor underflow where the weights would.
+        dx = (w / n if weights is not None else 1) * clear(dx, used)
+        scale = 1 if weights is not None else n
+        dmean += sum_of(dx) / scale
+        dvar += 2 * sum_of(dx * centred) / scale
     if dw is not None:
         dw = clear(jnp.broadcast_to(dw, x.shape), used)
-        dcount += total(dw)
-        dmean += total(dw * centred)
-        dvar += total(dw * (jnp.square(centred) - var))
-    # Without weights the count is a number: as an array it would be kept.
-    n = _number(x.shape, samples) if weights is None else seen_count(count)
-    return Moments(dcount, dmean / n, dvar / n)
+        dcount += sum_of(dw)
+        dmean += sum_of(dw / n * centred)
+        dvar += sum_of(dw / n * (jnp.square(centred) - var))
+    if samples.about_zero:
+        dmean = jnp.zeros_like(dmean)
+    return Measured(dcount, dmean, jnp.zeros_like(dmean), dvar)
 
 
-def _number(shape: tuple[int, ...], samples: Samples) -> float:
+def _number(shape: tuple[int, ...], samples: Samples, dtype: Any) -> Array:
     """How many samples there are of each mean, at least 1."""
-    n = count_samples(shape, samples.axes) or 1.0
-    if samples.groups is None:
-        return n
-    features = count_samples(shape, samples.groups.axes)
-    return n * features / samples.groups.number
+    n = size_along(shape, samples.axes)
+    if samples.groups is not None:
+        n = n * size_along(shape, samples.groups.axes) // samples.groups.number
+    return number(n if not isinstance(n, int) else max(n, 1), dtype)
 
 
 def _once(vector: Array, mean: Array) -> Array:

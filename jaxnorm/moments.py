@@ -5,7 +5,7 @@ A mask, a shard, a microbatch or a group of channels is not a special case: each
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -154,12 +154,8 @@ def synchronize(
     >>> jax.vmap(local, axis_name="devices")(x)
     Array([3., 3.], dtype=float32)
     """
+    check_axis_groups(axis_name, axis_index_groups)
     if axis_name is None:
-        if axis_index_groups is not None:
-            raise ValueError(
-                f"axis_index_groups={axis_index_groups}, but there is no axis whose "
-                "indices they group; name it with axis_name=."
-            )
         return moments
     # Each device fills its own slot among empty Moments, so that one sum is a gather.
     # all_gather itself is either not known to be replicated under shard_map's check,
@@ -169,3 +165,12 @@ def synchronize(
     slots = slots.at[lax.axis_index(axis_name)].set(mine)
     slots = lax.psum(slots, axis_name, axis_index_groups=axis_index_groups)
     return pool(Moments(*jnp.unstack(slots, axis=1)), axes=0)
+
+
+def check_axis_groups(axis_name: Any, axis_index_groups: Any) -> None:
+    """Raises a ValueError for groups of indices of no axis."""
+    if axis_name is None and axis_index_groups is not None:
+        raise ValueError(
+            f"axis_index_groups={axis_index_groups}, but there is no axis whose "
+            "indices they group; name it with axis_name=."
+        )

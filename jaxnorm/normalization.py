@@ -1,7 +1,7 @@
 """Normalise, scale and shift: the arithmetic that every norm shares, and its derivative."""
 
 import functools
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from jaxnorm.axes import (
 from jaxnorm.masking import as_weights, clear, weighted
 from jaxnorm.moments import Moments
 from jaxnorm.precision import Operand, accumulation_dtype, as_operand, check_number
+from jaxnorm.residuals import keeping_only_x, reread, spread
+from jaxnorm.variance import Measured
 
 Rounding = Literal["once", "twice"]
 
@@ -52,6 +54,14 @@ def check_operands(
             "be at least 0; 1e-5 is usual."
         )
     return None if weights is None else as_weights(weights, x)
+
+
+def check_rounding(rounding: Any) -> None:
+    """Raises a ValueError unless it is one of those that there are."""
+    if rounding not in get_args(Rounding):
+        raise ValueError(
+            f"rounding={rounding!r}, but one of {get_args(Rounding)} is expected."
+        )
 
 
 def normalize(
@@ -100,24 +110,18 @@ def normalize(
     Array([-1.,  1.], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    if rounding not in get_args(Rounding):
-        raise ValueError(
-            f"rounding={rounding!r}, but one of {get_args(Rounding)} is expected."
-        )
+    check_rounding(rounding)
     kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
     features = canonical_axes(features, x.ndim)
     _check_moments(moments, take(x.shape, kept))
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
-    def over(axes: tuple[int, ...], array: ArrayLike) -> Array:
-        wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
-        return expand(wide, axes, x.ndim)
-
-    return _normalize(
+    moments = Moments(*(wide_along(each, kept, x) for each in moments))
+    return _normalize_given(
         x,
-        Moments(*(over(kept, each) for each in moments)),
-        over((), 1) if scale is None else over(features, scale),
-        over((), 0) if bias is None else over(features, bias),
+        moments,
+        None if scale is None else wide_along(scale, features, x),
+        None if bias is None else wide_along(bias, features, x),
         weights,
         float(epsilon),
         dtype,
@@ -125,30 +129,92 @@ def normalize(
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
-def _normalize(
-    x: Operand,
+def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
+    """`array`, whose axes are these of x, in the rank of x and its accumulation dtype."""
+    wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
+    return expand(wide, axes, x.ndim)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7), inline=True)
+@functools.partial(keeping_only_x, static_argnums=(5, 6, 7))
+def _normalize_given(
+    x: Array,
     moments: Moments,
-    scale: Operand,
-    bias: Operand,
-    weights: Operand | None,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
     epsilon: float,
     dtype: np.dtype,
     rounding: Rounding,
 ) -> Array:
-    """(x − μ)·γr + β, all in the rank of x, and all but x in its accumulation dtype."""
+    count, mean, var = moments
+    found = Measured(count, mean, jnp.zeros_like(mean), var)
+    how = How(epsilon, dtype, rounding, "given")
+    wide = jnp.asarray(x, accumulation_dtype(x.dtype))
+    return normalized(wide, x, found, scale, bias, weights, how)
+
+
+class How(NamedTuple):
+    """How an array is normalised.
+
+    Attributes:
+      epsilon: ε.
+      dtype: the dtype of y.
+      rounding: where y is rounded to it.
+      moments: "within a kernel" if a GPU may keep them there, else "given".
+    """
+
+    epsilon: float
+    dtype: np.dtype
+    rounding: Rounding
+    moments: Literal["given", "within a kernel"]
+
+
+def normalized(
+    wide: Array,
+    x: Operand,
+    moments: Measured,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    how: How,
+) -> Array:
+    """(x − μ)·γr + β, rounded as it is to be.
+
+    All operands have the rank of `wide`; `x` is the same array, in its own dtype, and what
+    is kept of it for the derivative.
+    """
+    one, zero = (jnp.full((1,) * wide.ndim, each, wide.dtype) for each in (1, 0))
+    scale, bias = one if scale is None else scale, zero if bias is None else bias
+    return _normalize(
+        wide, lax.stop_gradient(x), moments, scale, bias, weights, how
+    ).astype(how.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
+def _normalize(
+    wide: Operand,
+    x: Operand,
+    moments: Measured,
+    scale: Operand,
+    bias: Operand,
+    weights: Operand | None,
+    how: How,
+) -> Array:
     usable = _usable(x, moments, weights)
-    # Cleared before as well, for NaN behind a mask to pass unseen by jax_debug_nans.
-    x = clear(jnp.asarray(x, moments.mean.dtype), usable)
-    centred = clear(x - moments.mean, usable)
-    inverse = inverse_deviation(moments.var, epsilon)
-    if rounding == "twice":
-        scale, bias, normalized = (
-            _rounded(each, dtype) for each in (scale, bias, centred * inverse)
+    centred, inverse = _centred(wide, moments, usable), _inverse(moments.var, how)
+    if how.rounding == "twice":
+        scale, bias, normal = (
+            _rounded(each, how.dtype) for each in (scale, bias, centred * inverse)
         )
-        return (_rounded(normalized * scale, dtype) + bias).astype(dtype)
+        return _rounded(normal * scale, how.dtype) + bias
     # One factor of the size of the moments or features, so that x is multiplied once.
-    return (centred * (scale * inverse) + bias).astype(dtype)
+    return centred * (scale * inverse) + bias
+
+
+def _centred(x: Array, moments: Measured, usable: Array | None) -> Array:
+    # Cleared before as well, for NaN behind a mask to pass unseen by jax_debug_nans.
+    return clear(clear(x, usable) - moments.mean - moments.rest, usable)
 
 
 def _rounded(values: Array, dtype: np.dtype) -> Array:
@@ -162,62 +228,70 @@ def _rounded(values: Array, dtype: np.dtype) -> Array:
 
 
 def _normalize_jvp(
-    epsilon: float,
-    dtype: np.dtype,
-    rounding: Rounding,
-    primals: tuple[Any, ...],
-    tangents: tuple[Any, ...],
+    how: How, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Array, Array]:
-    y = _normalize(*primals, epsilon, dtype, rounding)
-    dx, dmoments, dscale, dbias, _ = tangents
-    differentials = (
-        None if isinstance(each, SymbolicZero) else each
-        for each in (dx, dmoments.mean, dmoments.var, dscale, dbias)
+    if how.moments == "within a kernel":
+        how = how._replace(moments="given")
+    y = _normalize(*primals, how)
+    dx, _, dmoments, dscale, dbias, _ = tangents
+    differentials = Differentials(
+        *(
+            None if isinstance(each, SymbolicZero) else each
+            for each in (dx, dmoments.mean, dmoments.var, dscale, dbias)
+        )
     )
-    dy = _differential(*primals, *differentials, epsilon)
-    return y, dy.astype(dtype)
+    wide, x, moments, scale, bias, weights = primals
+    x = reread(wide, x, moments.var)
+    return y, _differential(x, moments, scale, bias, weights, differentials, how)
 
 
 _normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
 
 
-# What a checkpoint is given is all that is kept of it: x, and no copy in float32.
-@functools.partial(jax.checkpoint, static_argnums=10)
+class Differentials(NamedTuple):
+    """Those of the operands; None is 0."""
+
+    x: Array | None
+    mean: Array | None
+    var: Array | None
+    scale: Array | None
+    bias: Array | None
+
+
 def _differential(
-    x: Operand,
-    moments: Moments,
-    scale: Operand,
-    bias: Operand,
+    x: Array,
+    moments: Measured,
+    scale: Array,
+    bias: Array,
     weights: Operand | None,
-    dx: Operand | None,
-    dmean: Operand | None,
-    dvar: Operand | None,
-    dscale: Operand | None,
-    dbias: Operand | None,
-    epsilon: float,
+    given: Differentials,
+    how: How,
 ) -> Array:
     """The differential of y, linear in those given; None is 0.
 
-    dy = γr·(dx − dμ) + (x − μ)·r·(dγ − ½γr²·dσ²) + dβ
+    dy = γr·(dx − dμ) + (x − μ)·(r·dγ − ½γr³·dσ²) + dβ
     """
-    _, mean, var = moments
     usable = _usable(x, moments, weights)
-    x = clear(jnp.asarray(x, mean.dtype), usable)
-    inverse = inverse_deviation(var, epsilon)
+    inverse = inverse_deviation(moments.var, how.epsilon)
     # Of y's type: it varies along each mapped axis along which one of the operands does.
-    nothing = jnp.zeros_like(clear(x + mean + scale + bias, usable))
-    dy = dshift = dgain = jnp.zeros_like(mean)
+    nothing = jnp.zeros_like(clear(x + moments.mean + scale + bias, usable))
+    dx, (dmean, dvar, dscale, dbias) = (
+        given.x,
+        (None if each is None else spread(each, x.shape) for each in given[1:]),
+    )
+    dy = dshift = jnp.zeros_like(inverse)
     if dx is not None:
-        dy = dy + scale * inverse * jnp.asarray(dx, mean.dtype)
+        dy = dy + scale * inverse * dx
     if dmean is not None:
         dshift = dshift + _product(-inverse * dmean, scale)
+    dgains = []
     if dscale is not None:
-        dgain = dgain + dscale
+        dgains.append(_product(inverse, dscale))
     if dvar is not None:
         # In this order r³ does not overflow where the result does not.
-        dgain = dgain + _product(-inverse * (inverse * dvar) / 2, scale)
-    if not (dscale is None and dvar is None):
-        dy = dy + (x - mean) * (inverse * dgain)
+        dgains.append(_product(-inverse * (inverse * (inverse * dvar)) / 2, scale))
+    if dgains:
+        dy = dy + _centred(x, moments, usable) * sum(dgains)
     if dbias is not None and usable is None:
         return nothing + dy + (dshift + dbias)
     dy = nothing + clear(dy + dshift, usable)
@@ -249,11 +323,24 @@ def _product(vector: Array, scale: Array) -> Array:
     return expand(product, tuple(both), vector.ndim)
 
 
-def _usable(x: Operand, moments: Moments, weights: Operand | None) -> Array | None:
+def _usable(x: Operand, moments: Measured, weights: Operand | None) -> Array | None:
     """Where x is normalised, the rest giving β; None is everywhere."""
     if weights is None:
         return None
     return weighted(jnp.asarray(weights)) | (jnp.isfinite(x) & (moments.count > 0))
+
+
+def _inverse(var: Array, how: How) -> Array:
+    """r; without a choice where it may stay within a kernel, which that would break."""
+    outside = functools.partial(inverse_deviation, epsilon=how.epsilon)
+    if how.moments == "given":
+        return outside(var)
+    within = functools.partial(_within_a_kernel, epsilon=how.epsilon)
+    return lax.platform_dependent(var, cuda=within, rocm=within, default=outside)
+
+
+def _within_a_kernel(var: Array, epsilon: float) -> Array:
+    return lax.rsqrt(jnp.maximum(var + epsilon, jnp.finfo(var.dtype).tiny))
 
 
 def inverse_deviation(var: Array, epsilon: float) -> Array:

@@ -20,10 +20,12 @@ LAYERS = (
     ("wrappers",),
     ("estimators",),
     ("naming",),
+    ("own_moments",),
     ("running", "normalization", "summaries", "renorm_limits"),
     ("measurement",),
-    ("two_pass", "groups", "ghosts"),
-    ("moments", "masking"),
+    ("variance", "groups", "ghosts"),
+    ("moments", "masking", "residuals"),
+    ("layouts",),
     ("axes", "precision", "mode", "dataflow"),
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

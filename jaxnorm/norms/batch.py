@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
 from jaxnorm.estimators import ema
 from jaxnorm.ghosts import by_ghosts
-from jaxnorm.measurement import measure
+from jaxnorm.measurement import Samples, measure
 from jaxnorm.mode import resolve_update
 from jaxnorm.moments import Moments, synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
+from jaxnorm.own_moments import normalize_and_measure, plan
 from jaxnorm.precision import as_operand, check_count
 from jaxnorm.running import Estimator, as_statistics
 
@@ -105,10 +106,20 @@ def batch_norm(
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
-    def normalized(x: Array, weights: Array | None, moments: Moments) -> Array:
+    how = plan(
+        Samples(reduced),
+        features,
+        epsilon=epsilon,
+        dtype=dtype,
+        rounding=rounding,
+        axis_name=axis_name,
+        axis_index_groups=axis_index_groups,
+    )
+
+    def by_given(statistics: Any) -> Array:
         return normalize(
             x,
-            moments,
+            estimator.read(statistics),
             scale,
             bias,
             reduced=reduced,
@@ -119,18 +130,20 @@ def batch_norm(
             rounding=rounding,
         )
 
-    def by_itself(x: Array, weights: Array | None) -> tuple[Array, Moments]:
-        moments = measure(x, reduced, weights)
-        return normalized(x, weights, moments), moments
+    if not train and not update:
+        return by_given(statistics), statistics
+    check_samples(x.shape, reduced, mapped=axis_name is not None and ghost_size is None)
+    if not train:
+        y = by_given(statistics)
+        moments = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
+    elif ghost_size is None:
+        y, moments = normalize_and_measure(x, scale, bias, weights, how)
+    else:
+        alone = how._replace(axis_name=None, axis_index_groups=None)
 
-    if train and ghost_size is not None:
-        check_samples(x.shape, reduced, mapped=False)
+        def by_itself(x: Array, weights: Array | None) -> tuple[Array, Moments]:
+            return normalize_and_measure(x, scale, bias, weights, alone)
+
         y, moments = by_ghosts(by_itself, x, weights, reduced[0], ghost_size)
         moments = synchronize(moments, axis_name, axis_index_groups)
-    elif train or update:
-        check_samples(x.shape, reduced, mapped=axis_name is not None)
-        moments = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
-        y = normalized(x, weights, moments if train else estimator.read(statistics))
-    else:
-        return normalized(x, weights, estimator.read(statistics)), statistics
     return y, estimator.update(statistics, moments) if update else statistics

@@ -11,10 +11,11 @@ from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
 from jaxnorm.estimators import ema
-from jaxnorm.measurement import measure
+from jaxnorm.measurement import Samples, measure
 from jaxnorm.mode import resolve_update
 from jaxnorm.moments import Moments, synchronize
 from jaxnorm.normalization import Rounding, check_operands, normalize
+from jaxnorm.own_moments import normalize_and_measure, plan
 from jaxnorm.precision import accumulation_dtype, as_operand
 from jaxnorm.renorm_limits import check_limits
 from jaxnorm.running import Estimator, as_statistics
@@ -93,35 +94,46 @@ def batch_renorm(
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     statistics = as_statistics(statistics, estimator, take(x.shape, features))
 
-    moments = running = estimator.read(statistics)
+    running = estimator.read(statistics)
     if train or update:
         check_samples(x.shape, reduced, mapped=axis_name is not None)
+    if train:
+        how = plan(
+            Samples(reduced),
+            features,
+            epsilon=epsilon,
+            dtype=dtype,
+            rounding=rounding,
+            axis_name=axis_name,
+            axis_index_groups=axis_index_groups,
+        )
+        given = (running, r_max, d_max)
+        y, batch = normalize_and_measure(x, scale, bias, weights, how, _corrected, given)
+    else:
+        y = normalize(
+            x,
+            running,
+            scale,
+            bias,
+            reduced=reduced,
+            features=features,
+            epsilon=epsilon,
+            weights=weights,
+            dtype=dtype,
+            rounding=rounding,
+        )
+        if not update:
+            return y, statistics
         batch = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
-        statistics = estimator.update(statistics, batch) if update else statistics
-        if train:
-            moments = batch
-            scale, bias = _corrected(scale, bias, batch, running, epsilon, r_max, d_max)
-    y = normalize(
-        x,
-        moments,
-        scale,
-        bias,
-        reduced=reduced,
-        features=features,
-        epsilon=epsilon,
-        weights=weights,
-        dtype=dtype,
-        rounding=rounding,
-    )
-    return y, statistics
+    return y, estimator.update(statistics, batch) if update else statistics
 
 
 def _corrected(
     scale: ArrayLike | None,
     bias: ArrayLike | None,
     batch: Moments,
-    running: Moments,
     epsilon: float,
+    running: Moments,
     r_max: ArrayLike,
     d_max: ArrayLike,
 ) -> tuple[Array, Array]:

@@ -6,9 +6,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import Axis, canonical_axes, check_samples, positions
-from jaxnorm.measurement import measure
-from jaxnorm.moments import synchronize
-from jaxnorm.normalization import Rounding, check_operands, normalize
+from jaxnorm.measurement import Samples
+from jaxnorm.normalization import Rounding, check_operands
+from jaxnorm.own_moments import normalize_by_own, plan
 from jaxnorm.precision import as_operand
 
 
@@ -68,17 +68,13 @@ def instance_norm(
     check_samples(x.shape, reduced, mapped=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
-    moments = measure(x, reduced, weights)
-    moments = synchronize(moments, axis_name, axis_index_groups)
-    return normalize(
-        x,
-        moments,
-        scale,
-        bias,
-        reduced=reduced,
-        features=features,
+    how = plan(
+        Samples(reduced),
+        features,
         epsilon=epsilon,
-        weights=weights,
         dtype=dtype,
         rounding=rounding,
+        axis_name=axis_name,
+        axis_index_groups=axis_index_groups,
     )
+    return normalize_by_own(x, scale, bias, weights, how)
