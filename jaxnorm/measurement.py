@@ -156,9 +156,13 @@ def measured(
 
 
 def _kept(found: Measured, weights: Operand | None) -> Measured:
-    """As a residual; the count only with weights, for else it is a number."""
+    """With those as residuals that a derivative reads.
+
+    The count is read only with weights, for else it is a number.
+    """
     count = found.count if weights is None else residual(found.count)
-    return Measured(count, *residual(found[1:]))
+    mean, var = residual((found.mean, found.var))
+    return Measured(count, mean, found.rest, var)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -209,9 +213,9 @@ def _measure_jvp(
         purpose = "norm"
     found = _kept(_measure(wide, x, weights, samples, purpose), weights)
     dx, _, dw = (None if isinstance(t, SymbolicZero) else t for t in tangents)
-    differential = _differential(
-        reread(wide, x, found.mean), weights, found, dx, dw, samples
-    )
+    x, (mean, var) = reread(wide, x, (found.mean, found.var), 0)
+    again = Moments(found.count, mean, var)
+    differential = _differential(x, weights, again, dx, dw, samples)
     return found, differential
 
 
@@ -221,7 +225,7 @@ _measure.defjvp(_measure_jvp, symbolic_zeros=True)
 def _differential(
     x: Operand,
     weights: Operand | None,
-    found: Measured,
+    moments: Moments,
     dx: Operand | None,
     dw: Operand | None,
     samples: Samples,
@@ -230,9 +234,9 @@ def _differential(
 
     dn = Σdw,  dμ = Σ(w·dx + dw·(x − μ))/n,  dσ² = Σ(2w·dx·(x − μ) + dw·((x − μ)² − σ²))/n
     """
-    count, mean, rest, var = found
+    count, mean, var = moments
     used, x, w = used_samples(x, weights)
-    centred = x if samples.about_zero else clear(x - mean - rest, used)
+    centred = x if samples.about_zero else clear(x - mean, used)
 
     def sum_of(values: Array) -> Array:
         each = total(values, samples.axes)

@@ -7,7 +7,7 @@ so that a 16-bit dx is rounded once.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from jaxnorm.layouts import is_tidy
 
+Vectors = TypeVar("Vectors")
 NAME = "jaxnorm_moments"
 _SAVED = jax.checkpoint_policies.save_only_these_names(NAME)
 
@@ -33,30 +34,34 @@ def residual(tree: Any) -> Any:
     return checkpoint_name(tree, NAME)
 
 
-def reread(wide: Array, x: Array, beside: Array) -> Array:
-    """`wide`, computed anew from the residual `x`, of which it is the cast.
+def reread(wide: Array, x: Array, vectors: Vectors, reader: int) -> tuple[Array, Vectors]:
+    """`wide`, computed anew from the residual `x`, of which it is the cast; and vectors.
 
     On a CPU XLA would otherwise share x − μ between forward and backward, or between the
-    sums and the result of one, and so write it to memory: a barrier about x and `beside`
-    keeps it from that. On a GPU or TPU sharing is what saves passes.
+    sums and the result of one, and so write it to memory: a barrier, of each `reader` its
+    own, keeps it from that. On a GPU or TPU sharing is what saves passes.
     """
-    return _reread(wide, *lax.stop_gradient((x, beside)))
+    return _reread(wide, lax.stop_gradient(x), vectors, reader)
 
 
-@jax.custom_jvp
-def _reread(wide: Array, x: Array, beside: Array) -> Array:
-    x = lax.platform_dependent(
-        x,
-        beside,
-        cpu=lambda *both: lax.optimization_barrier(both)[0],
-        default=lambda x, _: x,
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _reread(wide: Array, x: Array, vectors: Any, reader: int) -> tuple[Array, Any]:
+    def apart(arrays: Any) -> Any:
+        # One by one, for under shard_map each varies along other axes.
+        return jax.tree.map(
+            lambda each: lax.optimization_barrier((each, reader))[0], arrays
+        )
+
+    x, vectors = lax.platform_dependent(
+        (x, vectors), cpu=apart, default=lambda arrays: arrays
     )
-    return jnp.asarray(x, wide.dtype)
+    return jnp.asarray(x, wide.dtype), vectors
 
 
 @_reread.defjvp
-def _reread_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-    return _reread(*primals), tangents[0]
+def _reread_jvp(reader: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    dwide, _, dvectors = tangents
+    return _reread(*primals, reader), (dwide, dvectors)
 
 
 def total(values: Array, axes: tuple[int, ...]) -> Array:
