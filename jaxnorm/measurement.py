@@ -213,7 +213,7 @@ def _measure_jvp(
         purpose = "norm"
     found = _kept(_measure(wide, x, weights, samples, purpose), weights)
     dx, _, dw = (None if isinstance(t, SymbolicZero) else t for t in tangents)
-    x, (mean, var) = reread(wide, x, (found.mean, found.var), 0)
+    x, (mean, var) = reread(wide, x, (found.mean, found.var))
     again = Moments(found.count, mean, var)
     differential = _differential(x, weights, again, dx, dw, samples)
     return found, differential

@@ -238,7 +238,7 @@ def _normalize_jvp(
         )
     )
     wide, x, moments, scale, bias, weights = primals
-    x, (moments, scale, bias) = reread(wide, x, (moments, scale, bias), 1)
+    x, (moments, scale, bias) = reread(wide, x, (moments, scale, bias))
     return y, _differential(x, moments, scale, bias, weights, differentials, how)
 
 

@@ -34,34 +34,35 @@ def residual(tree: Any) -> Any:
     return checkpoint_name(tree, NAME)
 
 
-def reread(wide: Array, x: Array, vectors: Vectors, reader: int) -> tuple[Array, Vectors]:
+def reread(wide: Array, x: Array, vectors: Vectors) -> tuple[Array, Vectors]:
     """`wide`, computed anew from the residual `x`, of which it is the cast; and vectors.
 
     On a CPU XLA would otherwise share x − μ between forward and backward, or between the
-    sums and the result of one, and so write it to memory: a barrier, of each `reader` its
-    own, keeps it from that. On a GPU or TPU sharing is what saves passes.
+    sums and the result of one, and so write it to memory: a barrier about them keeps it from
+    that. On a GPU or TPU sharing is what saves passes.
     """
-    return _reread(wide, lax.stop_gradient(x), vectors, reader)
+    return _reread(wide, lax.stop_gradient(x), vectors)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _reread(wide: Array, x: Array, vectors: Any, reader: int) -> tuple[Array, Any]:
-    def apart(arrays: Any) -> Any:
-        # One by one, for under shard_map each varies along other axes.
-        return jax.tree.map(
-            lambda each: lax.optimization_barrier((each, reader))[0], arrays
-        )
-
+@jax.custom_jvp
+def _reread(wide: Array, x: Array, vectors: Any) -> tuple[Array, Any]:
     x, vectors = lax.platform_dependent(
-        (x, vectors), cpu=apart, default=lambda arrays: arrays
+        (x, vectors), cpu=_apart, default=lambda arrays: arrays
     )
     return jnp.asarray(x, wide.dtype), vectors
 
 
 @_reread.defjvp
-def _reread_jvp(reader: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _reread_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     dwide, _, dvectors = tangents
-    return _reread(*primals, reader), (dwide, dvectors)
+    return _reread(*primals), (dwide, dvectors)
+
+
+def _apart(arrays: Any) -> Any:
+    behind = lax.optimization_barrier(arrays)
+    # Under shard_map all would vary along the axes along which one of them does.
+    alike = jax.tree.map(lambda *both: len(set(map(jax.typeof, both))) == 1, arrays, behind)
+    return behind if all(jax.tree.leaves(alike)) else arrays
 
 
 def total(values: Array, axes: tuple[int, ...]) -> Array:

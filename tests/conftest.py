@@ -23,6 +23,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Every annotation of jaxnorm is checked at run time.
 jaxtyping.install_import_hook("jaxnorm", f"{annotations.__name__}.check")
 
+from jaxnorm import variance  # noqa: E402  (with its annotations checked)
+
+# The devices are for tests of sharding, which ask for `several_devices`: all else is tested by
+# the formula that a machine with one CPU device has.
+has_several_devices = variance.has_several_devices
+variance.has_several_devices = lambda platform: False
+
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("default")
 
@@ -59,3 +66,30 @@ def lenient():
     """JAX's usual promotion, for code that is not ours."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def several_devices(monkeypatch):
+    """The formula of a process with several CPU devices, which has eight of them here."""
+    monkeypatch.setattr(variance, "has_several_devices", has_several_devices)
+    yield from without_caches()
+
+
+@pytest.fixture
+def of_platform(request, monkeypatch):
+    """The formulas of another platform, on a CPU; for a test that is parametrized by it."""
+    choose = variance.formulas_for
+
+    def of_one(*arguments):
+        found = choose(*arguments)
+        return {"default": found.get(request.param, found["default"])}
+
+    monkeypatch.setattr(variance, "formulas_for", of_one)
+    yield from without_caches(request.param)
+
+
+def without_caches(value=None):
+    """Yields `value` with none of what was traced before, and leaves nothing behind."""
+    jax.clear_caches()
+    yield value
+    jax.clear_caches()

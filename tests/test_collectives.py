@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxnorm import batch_norm, ema
 from tests.cases import cases, rows
 
+pytestmark = pytest.mark.usefixtures("several_devices")
 CASES = [
     case
     for case in cases(["float32"], ["none", "float"], few=True)
