@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHAPE",
         help="of x on 1 device, features last, as 256x56x56x64 (those of the op)",
     )
+    _add_purposes(made)
+    add_folder(made, NAME, "the result and the figure")
+    return made
+
+
+def _add_purposes(made: argparse.ArgumentParser) -> None:
+    """The options for another end than a result and its figure."""
     made.add_argument(
         "--kernels",
         action="store_true",
@@ -72,8 +79,6 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="put the result, its figure and its tables into docs",
     )
-    add_folder(made, NAME, "the result and the figure")
-    return made
 
 
 def describe(options: argparse.Namespace, platforms: Sequence[str]) -> dict[str, Any]:

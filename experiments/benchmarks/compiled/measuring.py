@@ -140,10 +140,11 @@ def collectives(case: Case) -> dict[str, Any]:
 
 
 def lines(case: Case, chosen: Sequence[str]) -> Iterator[str]:
-    """A line for each program of a case, and below it one for each kernel."""
+    """For each program of a case a heading, and a line for each kernel."""
     unit = build(case).unit
     for name, program in compiled(case, alone(case.platform), chosen):
         yield f"{case.name} {name}"
+        yield f"  {'in sizes of x':<28} {'read':>6} {'write':>6}"
         for each in kernels(program):
             read, written = (f"{size / unit:.2f}" for size in (each.read, each.written))
             ins, outs = (
