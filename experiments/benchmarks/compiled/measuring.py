@@ -1,14 +1,12 @@
 """Compiles programs and counts what they do."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from experiments.benchmarks.command import cores
 from experiments.benchmarks.compiled import counting, hlo, programs, targets
 from experiments.benchmarks.compiled.counting import Kernel
 from experiments.benchmarks.compiled.tables import EXCHANGING
@@ -56,14 +54,14 @@ def build(case: Case) -> programs.Built:
     return programs.build(case.op, case.library, case.shape, case.dtype)
 
 
-def lower(function: Callable, arguments: tuple, place: Place) -> Any:
-    """The function traced, with arguments and results where `place` has them."""
+def compile_for(function: Callable, arguments: tuple, place: Place) -> Any:
+    """The function compiled, with arguments and results where `place` has them."""
     arguments = jax.tree.map(
         lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=place(each)),
         arguments,
     )
     results = jax.tree.map(place, jax.eval_shape(function, *arguments))
-    return jax.jit(function, out_shardings=results).lower(*arguments)
+    return jax.jit(function, out_shardings=results).lower(*arguments).compile()
 
 
 def kernels(program: Any) -> list[Kernel]:
@@ -96,10 +94,8 @@ def split(platform: str, shape: Shape, axis: int) -> Place:
 def compiled(case: Case, place: Place, chosen: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Each program of a case by its name."""
     built = build(case)
-    lowered = [lower(*built.programs[name], place) for name in chosen]
-    # XLA compiles on one core for the most part, and lets go of Python meanwhile.
-    with ThreadPoolExecutor(cores()) as pool:
-        yield from zip(chosen, pool.map(lambda each: each.compile(), lowered), strict=True)
+    for name in chosen:
+        yield name, compile_for(*built.programs[name], place)
 
 
 def figures(case: Case, chosen: Sequence[str] = programs.PROGRAMS) -> dict[str, Any]:
