@@ -32,6 +32,7 @@ COMMANDS = (
     "distributed",
     "benchmarks",
     "benchmarks.accuracy",
+    "benchmarks.compiled",
     "report",
 )
 

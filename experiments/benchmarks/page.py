@@ -2,6 +2,10 @@
 
 python -m experiments.benchmarks.page accuracy docs/numerics/accuracy.json
 python -m experiments.benchmarks.page benchmarks docs/numerics/benchmarks.json
+python -m experiments.benchmarks.page compiled docs/numerics/compiled.json
+
+With `--write docs/numerics.md` they replace what stands there between `<!-- compiled -->`
+and `<!-- /compiled -->`, or the marks of another kind.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from experiments.benchmarks.comparison import (
     labels,
     ratio,
 )
+from experiments.benchmarks.compiled import tables as compiled_tables
 from experiments.benchmarks.overview import overview
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits
 from experiments.console import Refused, exit_status
@@ -95,7 +100,11 @@ def _of(shapes: Shapes, mode: str) -> list[Figures]:
     return [modes[mode] for modes in shapes.values() if mode in modes]
 
 
-TABLES = {"accuracy": accuracy_tables.tables, "benchmarks": benchmark_tables}
+TABLES = {
+    "accuracy": accuracy_tables.tables,
+    "benchmarks": benchmark_tables,
+    "compiled": compiled_tables.tables,
+}
 
 
 def read(kind: str, path: Path) -> dict[str, Any]:
@@ -110,8 +119,30 @@ def read(kind: str, path: Path) -> dict[str, Any]:
     return result
 
 
+def text(kind: str, result: Path) -> str:
+    """The tables with their titles, and the notes."""
+    content = read(kind, result)
+    tables = TABLES[kind](content["measurements"])
+    parts = [f"**{table.title}**\n\n{markdown(table)}\n" for table in tables]
+    return "\n".join([*parts, *(f"{note}\n" for note in content.get("notes", []))])
+
+
+def write(kind: str, result: Path, page: Path) -> None:
+    """Puts the tables between the marks of their kind on a page."""
+    begin, end = f"<!-- {kind} -->", f"<!-- /{kind} -->"
+    try:
+        before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    except OSError as error:
+        raise Refused(f"{page}: cannot be read ({error.strerror}).") from error
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise Refused(f"{page}: has no {begin} … {end} to write the tables between.")
+    new = f"{before}{begin}\n\n{text(kind, result)}\n{end}{after}"
+    page.write_text(new, encoding="utf-8")
+
+
 def run(arguments: Sequence[str]) -> None:
-    """Prints the tables."""
+    """Prints the tables, or writes them."""
     made = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.page",
         description=__doc__,
@@ -119,12 +150,14 @@ def run(arguments: Sequence[str]) -> None:
     )
     made.add_argument("kind", choices=tuple(TABLES))
     made.add_argument("result", type=Path, metavar="RESULT.json")
+    made.add_argument(
+        "--write", type=Path, metavar="PAGE.md", help="put them there, between the marks"
+    )
     options = made.parse_args(arguments)
-    result = read(options.kind, options.result)
-    for table in TABLES[options.kind](result["measurements"]):
-        print(f"**{table.title}**\n\n{markdown(table)}\n")
-    for note in result.get("notes", []):
-        print(f"{note}\n")
+    if options.write:
+        write(options.kind, options.result, options.write)
+    else:
+        print(text(options.kind, options.result))
 
 
 def main(arguments: Sequence[str]) -> int:

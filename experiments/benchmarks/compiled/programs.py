@@ -1,0 +1,138 @@
+"""The programs that are compiled: norms and blocks, forward, backward, and both."""
+
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import jaxnorm.linen as jn
+from experiments.benchmarks.layers import EPSILON, Shape
+
+LIBRARIES: dict[str, ModuleType] = {"jaxnorm": jn, "flax": nn}
+GROUPS = 32
+IMAGES, ROWS, SHORT_ROWS = (256, 56, 56, 64), (8192, 4096), (32768, 768)
+
+
+def batch_norm(library: str, **options: Any) -> nn.Module:
+    """In training."""
+    is_ours = library == "jaxnorm"
+    mode = {"train": True} if is_ours else {"use_running_average": False}
+    return LIBRARIES[library].BatchNorm(momentum=0.9, **mode, **options)
+
+
+def _norm(name: str, **fixed: Any) -> Callable[..., nn.Module]:
+    return lambda library, **options: getattr(LIBRARIES[library], name)(**fixed, **options)
+
+
+class ConvBlocks(nn.Module):
+    """Two blocks of convolution, batch norm and relu."""
+
+    library: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Keeps the shape of x."""
+        for _ in range(2):
+            conv = nn.Conv(x.shape[-1], (3, 3), use_bias=False, dtype=self.dtype)
+            norm = batch_norm(self.library, epsilon=EPSILON, dtype=self.dtype)
+            x = nn.relu(norm(conv(x)))
+        return x
+
+
+class MLPBlocks(nn.Module):
+    """Two residual blocks x + dense(relu(dense(rms_norm(x))))."""
+
+    library: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Keeps the shape of x."""
+        for _ in range(2):
+            first, second = (
+                nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype) for _ in range(2)
+            )
+            norm = LIBRARIES[self.library].RMSNorm(epsilon=EPSILON, dtype=self.dtype)
+            x = x + second(nn.relu(first(norm(x))))
+        return x
+
+
+def _blocks(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+    return lambda library, *, epsilon, dtype: kind(library=library, dtype=dtype)
+
+
+class Op(NamedTuple):
+    """What is compiled.
+
+    Attributes:
+      make: `make(library, epsilon=…, dtype=…)` gives the module.
+      shapes: of x, features last.
+      sharded: the axis of x that is split for the collectives; None if there are none.
+      axes: the fewest that x may have.
+    """
+
+    make: Callable[..., nn.Module]
+    shapes: tuple[Shape, ...]
+    sharded: int | None = None
+    axes: int = 2
+
+
+OPS = {
+    "batch_norm": Op(batch_norm, (IMAGES,), 0),
+    "layer_norm": Op(_norm("LayerNorm"), (ROWS, SHORT_ROWS), -1),
+    "rms_norm": Op(_norm("RMSNorm"), (ROWS, SHORT_ROWS), -1),
+    "group_norm": Op(_norm("GroupNorm", num_groups=GROUPS), (IMAGES, ROWS), 1),
+    "instance_norm": Op(_norm("InstanceNorm"), (IMAGES,), 1),
+    "conv": Op(_blocks(ConvBlocks), ((256, 28, 28, 128),), axes=4),
+    "mlp": Op(_blocks(MLPBlocks), (ROWS,)),
+}
+NORMS = tuple(name for name, op in OPS.items() if op.sharded is not None)
+PROGRAMS = ("fwd", "both", "bwd")
+
+
+class Built(NamedTuple):
+    """A module's programs.
+
+    Attributes:
+      programs: by name: a function, and the shapes and dtypes of its arguments.
+      kept: bytes that the backward pass needs of the forward pass.
+      unit: bytes of x.
+    """
+
+    programs: dict[str, tuple[Callable, tuple]]
+    kept: int
+    unit: int
+
+
+def build(op: str, library: str, shape: Shape, dtype: str) -> Built:
+    """The programs of an op; nothing is computed."""
+    module = OPS[op].make(library, epsilon=EPSILON, dtype=jnp.dtype(dtype))
+    x = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+    variables = dict(jax.eval_shape(module.init, jax.random.key(0), x))
+    params = variables.pop("params")
+
+    def forward(params: Any, state: Any, x: Any) -> Any:
+        return module.apply({"params": params, **state}, x, mutable=list(state))
+
+    def pull_back(params: Any, state: Any, x: Any) -> Any:
+        return jax.vjp(lambda p, x: forward(p, state, x), params, x, has_aux=True)
+
+    def both(params: Any, state: Any, x: Any, g: Any) -> Any:
+        y, vjp, state = pull_back(params, state, x)
+        return y, state, vjp(g)
+
+    vjp = jax.eval_shape(pull_back, params, variables, x)[1]
+    return Built(
+        {
+            "fwd": (forward, (params, variables, x)),
+            "both": (both, (params, variables, x, x)),
+            "bwd": (lambda vjp, g: vjp(g), (vjp, x)),
+        },
+        sum(each.size * each.dtype.itemsize for each in jax.tree.leaves(vjp)),
+        math.prod(shape) * x.dtype.itemsize,
+    )
