@@ -25,8 +25,8 @@ jaxtyping.install_import_hook("jaxnorm", f"{annotations.__name__}.check")
 
 from jaxnorm import variance  # noqa: E402  (with its annotations checked)
 
-# The devices are for tests of sharding, which ask for `several_devices`: all else is tested by
-# the formula that a machine with one CPU device has.
+# The devices are for tests of sharding, which ask for `several_devices`. All else is tested
+# by the formula that a machine with one CPU device has.
 has_several_devices = variance.has_several_devices
 variance.has_several_devices = lambda platform: False
 

@@ -253,3 +253,97 @@ def test_float64_stays_float64(weighting):
         y = jax.jit(case.apply)(x, scale, bias)
         assert EPSILON > 1e-10  # or the deviation of x, of 2, would not rule
         np.testing.assert_allclose(y, expected.y, atol=8 * np.finfo(float).eps * 1e10)
+
+
+# Layouts that XLA on a CPU adds one element after another, and what was wrong there.
+
+ONE_BY_ONE = (
+    ((128, 16, 4, 4), 1),
+    ((5, 6, 5, 24), -1),
+    ((256, 8, 4, 4), 1),
+    ((1000, 16, 3), 1),
+    ((10000, 8, 3), 1),
+)
+
+
+def by_batch(x, axis, weights=None, epsilon=0.0):
+    """Output and gradients of batch norm in training, as (y, (dx, dscale, dbias)) of g."""
+    features = (x.shape[axis],)
+    one, zero = jnp.ones(features), jnp.zeros(features)
+
+    def norm(x, scale, bias):
+        state, kept = ema(0.0).init(features), ema(0.0)
+        return batch_norm(
+            x,
+            state,
+            scale,
+            bias,
+            train=True,
+            axis=axis,
+            epsilon=epsilon,
+            estimator=kept,
+            weights=weights,
+        )[0]
+
+    return jax.jit(lambda x, g: (lambda y, vjp: (y, vjp(g)))(*jax.vjp(norm, x, one, zero)))
+
+
+@pytest.mark.parametrize("layout", rows(ONE_BY_ONE, ONE_BY_ONE[:2]))
+def test_a_constant_gives_its_bias_in_any_layout(layout):
+    shape, axis = layout
+    x = np.full(shape, 1000.3, np.float32)
+    y, (_, dscale, _) = by_batch(x, axis)(x, np.ones_like(x))
+    np.testing.assert_array_equal(y, np.zeros_like(x))
+    np.testing.assert_array_equal(dscale, np.zeros_like(dscale))
+
+
+@pytest.mark.parametrize("layout", rows(ONE_BY_ONE, ONE_BY_ONE[3:4]))
+def test_the_bound_holds_in_any_layout(rng, layout):
+    shape, axis = layout
+    x = rng.normal(10, 1, shape).astype(np.float32)
+    g = rng.normal(1, 1, shape).astype(np.float32)
+    y, (_, _, dbias) = by_batch(x, axis)(x, g)
+    others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    _, mean, var = oracle.moments(x, others)
+    expected = (x - mean) / np.sqrt(var)
+    assert (np.abs(y - expected) <= 44 * ULP * np.maximum(1, np.abs(expected))).all()
+    total = g.astype(np.float64).sum(others)
+    assert (np.abs(dbias - total) <= 4 * ULP * np.abs(g).sum(others)).all()
+
+
+def test_first_middle_and_last_alike_are_no_constant():
+    """The mean is as near to them as it is to the rest."""
+    n = 4097
+    x = np.float32(1) + np.float32(2e-7) * (np.arange(n) % 3).astype(np.float32)
+    x[[0, n // 2, n - 1]] = 1
+    y, statistics = train(x[:, None], epsilon=0.0)
+    _, mean, var = oracle.moments(x, (0,))
+    bound = 4 * ULP * (1 + mean / np.sqrt(var))
+    assert np.abs(np.sqrt(statistics.var[0]) / np.sqrt(var) - 1) <= bound
+    expected = ((x - mean) / np.sqrt(var))[:, None]
+    assert (np.abs(y - expected) <= bound * np.maximum(1, np.abs(expected))).all()
+
+
+def test_masked_values_some_ulps_apart_have_a_variance(rng):
+    shape = (5, 24, 6, 5)
+    x = np.float32(30773420) + 2 * rng.integers(-1, 2, shape).astype(np.float32)
+    mask = np.arange(150).reshape(5, 1, 6, 5) < 133
+    moments = measure(x, (0, 2, 3), mask)
+    _, mean, var = oracle.moments(x, (0, 2, 3), mask)
+    np.testing.assert_allclose(moments.var, var.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(moments.mean, mean.ravel(), rtol=ULP)
+
+
+@pytest.mark.parametrize(("size", "deviation"), [(1e30, 1e5), (1e-30, 1e-6)])
+def test_weights_of_any_size_are_shares(rng, size, deviation):
+    """Derivatives, too, divide by the sum before they multiply."""
+    x = (deviation * rng.normal(size=(512, 3))).astype(np.float32)
+    weights = (size * rng.uniform(0.5, 1, (512, 1))).astype(np.float32)
+    g = rng.normal(size=x.shape).astype(np.float32)
+    y, (dx, _, _) = by_batch(x, -1, weights, epsilon=1e-20)(x, g)
+    one, zero = np.ones(3), np.zeros(3)
+    expected = oracle.norm_by_own_moments(
+        x, one, zero, g, reduced=(0,), features=(1,), epsilon=1e-20, weights=weights
+    )
+    np.testing.assert_allclose(y, expected.y, atol=1e-5)
+    np.testing.assert_allclose(dx * deviation, expected.dx * deviation, atol=1e-5)

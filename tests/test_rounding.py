@@ -16,6 +16,9 @@ from flax import nnx
 
 import jaxnorm
 import jaxnorm.nnx as jx
+from jaxnorm import batch_norm, ema
+from tests import oracle
+from tests.cases import NORMS, Case, Layout
 
 BF16 = ml_dtypes.bfloat16
 EPSILON = 1e-6
@@ -133,3 +136,55 @@ def test_the_inner_rounding_is_one_that_no_compiler_may_leave_out(platform):
     norm = jax.jit(functools.partial(jaxnorm.rms_norm, rounding="twice"))
     lowered = norm.trace(x, scale).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count("stablehlo.reduce_precision") >= 2
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "norm",
+    [each for each in NORMS if each.own_moments and each.exact_derivative],
+    ids=lambda norm: norm.name,
+)
+def test_dx_is_rounded_once(rng, norm, dtype):
+    """Also where what comes by x and what comes by the moments cancel."""
+    case = Case(norm, Layout((8, 16, 32), -1), dtype, "none")
+    x, scale, bias, _ = case.arrays()
+    ones = np.ones(x.shape)
+    normal = case.expect(x, jnp.ones_like(scale), jnp.zeros_like(bias), ones).y
+    for g in (
+        1 + 0.1 * rng.normal(size=x.shape),
+        1 + normal + 0.01 * rng.normal(size=x.shape),
+    ):
+        g = jnp.asarray(g, dtype)
+        (dx,) = jax.vjp(lambda x: case.apply(x, scale, bias), x)[1](g)
+        expected, largest = (case.expect(x, scale, bias, g)[i] for i in (1, 4))
+        once = jnp.asarray(expected, dtype)
+        error, least = (
+            np.sqrt(np.mean((np.asarray(each, np.float64) - expected) ** 2))
+            for each in (dx, once)
+        )
+        # Float32 has an error of its own, of the size of what cancels.
+        assert error <= 1.05 * least + 2.0**-23 * largest
+
+
+def test_no_part_of_dx_overflows_where_dx_does_not(rng):
+    """As under loss scaling: γ·r·g exceeds float16, and most of it cancels."""
+    x = jnp.asarray(rng.normal(size=(4096, 4)), jnp.float16)
+    g = jnp.asarray(3e4 * (1 + 0.01 * rng.normal(size=x.shape)), jnp.float16)
+    scale = 3 * jnp.ones(4)
+    norm = functools.partial(
+        batch_norm, statistics=ema(0.9).init((4,)), scale=scale, train=True
+    )
+    (dx,) = jax.vjp(lambda x: norm(x)[0], x)[1](g)
+    expected = oracle.norm_by_own_moments(
+        x,
+        scale,
+        np.zeros(4),
+        g,
+        reduced=(0,),
+        features=(1,),
+        epsilon=1e-5,
+        weights=None,
+    ).dx
+    np.testing.assert_allclose(
+        np.asarray(dx, np.float64), expected, atol=2e-3 * np.abs(expected).max()
+    )
