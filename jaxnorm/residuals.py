@@ -38,8 +38,8 @@ def reread(wide: Array, x: Array, vectors: Vectors) -> tuple[Array, Vectors]:
     """`wide`, computed anew from the residual `x`, of which it is the cast; and vectors.
 
     On a CPU XLA would otherwise share x − μ between forward and backward, or between the
-    sums and the result of one, and so write it to memory: a barrier about them keeps it from
-    that. On a GPU or TPU sharing is what saves passes.
+    sums and the result of one, and so write it to memory: a barrier about them keeps it
+    from that. On a GPU or TPU sharing is what saves passes.
     """
     return _reread(wide, lax.stop_gradient(x), vectors)
 

@@ -302,16 +302,17 @@ LEAST_BLOCK = 32
 def one_pass_of_merges(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
     """The merge of moments (Chan et al. 1983) as the operation of a reduction.
 
-    A sample is (w, x, 0) of weight, mean and Σw(x − μ)², and as much that rounding took from
-    them: a TPU merges one sample after another into a lane, and without that a mean which is
-    near enough to all of them would stop to move.
+    A sample is (w, x, 0) of weight, mean and Σw(x − μ)², and as much that rounding took
+    from them: a TPU merges one sample after another into a lane, and without that a mean
+    which is near enough to all of them would stop to move.
     """
     count = count_of(x, weights, axes)
     used, x, w = used_samples(x, weights)
     if used is not None:
         w = clear(jnp.asarray(weights).astype(x.dtype), used)
     if weights is not None and weights.dtype != bool:
-        # Of 1, so that no product with the largest or the smallest weights leaves the range.
+        # Of 1, so that no product with the largest or the smallest weights leaves the
+        # range.
         w = w / seen_count(count)
     zero, nothing = np.zeros((), x.dtype), jnp.zeros_like(x)
     sample = (jnp.broadcast_to(w, x.shape), x, *[nothing] * 4)
@@ -351,7 +352,7 @@ def _merged(one: Partial, other: Partial) -> Partial:
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """a + b and what rounding takes from it (Knuth)."""
+    """The sum and what rounding takes from it (Knuth)."""
     total = a + b
     added = total - a
     return total, (a - (total - added)) + (b - added)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnorm import batch_norm, ema
+from jaxnorm import batch_norm, ema, measure, moments
 from tests.cases import cases, rows
 
 pytestmark = pytest.mark.usefixtures("several_devices")
@@ -95,3 +95,45 @@ def test_under_plain_jit_it_is_as_many(rng, weighted):
 
     assert len(collectives(lambda x, w: norm(x, state, weights=w), x, weights)) == 1
     assert len(collectives(gradients, x, weights, jnp.ones(3), x)) == 2
+
+
+def test_many_devices_merge_by_sums_of_a_fixed_size(rng):
+    """Unequal counts and an empty one; what vmap maps is as good as devices."""
+    parts = 20
+    x = (1e3 + rng.normal(size=(parts, 8, 3))).astype(np.float32)
+    weights = (rng.random((parts, 8, 1)) < 0.6).astype(np.float32)
+    weights[3] = 0
+
+    def merged(x, w):
+        return moments.synchronize(measure(x, 0, w), "parts")
+
+    def whole(x, w):
+        return measure(x.reshape(-1, 3), 0, w.reshape(-1, 1))
+
+    def loss(function):
+        return lambda x: jnp.sum(jnp.sin(function(x).mean)) + jnp.sum(function(x).var)
+
+    mapped = jax.vmap(merged, axis_name="parts")
+    found = jax.tree.map(lambda each: each[7], mapped(x, weights))
+    expected = whole(x, weights)
+    np.testing.assert_array_equal(found.count, expected.count)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+    one = loss(lambda x: jax.tree.map(lambda each: each[7], mapped(x, weights)))
+    chex.assert_trees_all_close(
+        jax.grad(one)(x), jax.grad(loss(lambda x: whole(x, weights)))(x), atol=1e-5
+    )
+    constant = mapped(np.full_like(x, 1000.3), weights)
+    np.testing.assert_allclose(constant.mean, np.float32(1000.3), rtol=1e-7)
+
+
+def test_what_many_devices_send_does_not_grow_with_them(monkeypatch):
+    monkeypatch.setattr(moments, "MANY_DEVICES", 4)
+    norm = jax.shard_map(
+        lambda x, s: batch_norm(x, s, train=True, axis_name=AXES)[0],
+        mesh=mesh(),
+        in_specs=(PartitionSpec(AXES), PartitionSpec()),
+        out_specs=PartitionSpec(AXES),
+    )
+    program = jax.jit(norm).lower(jnp.ones((16, 3)), ema(0.99).init((3,))).compile()
+    sent = re.findall(r"f32\[([\d,]+)\]\S* all-reduce\(", program.as_text())
+    assert [np.prod([int(n) for n in each.split(",")]) for each in sent] == [6, 6]
