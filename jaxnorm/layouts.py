@@ -70,3 +70,14 @@ def ends_reduced(shape: Shape, axes: tuple[int, ...]) -> bool:
     """
     found = runs(shape, axes)
     return bool(found) and found[-1][0]
+
+
+def has_few_rows(shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Whether reduced rows are stacked by fewer than 128 along one of several other axes.
+
+    >>> has_few_rows((8192, 16, 128), (2,)), has_few_rows((8192, 128), (1,))
+    (True, False)
+    """
+    kept = [size for i, size in enumerate(shape) if i not in axes and size != 1]
+    few = len(kept) > 1 and isinstance(kept[-1], int) and kept[-1] < 128
+    return few and ends_reduced(shape, axes)

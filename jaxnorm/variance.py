@@ -21,7 +21,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnorm.axes import is_sharded
-from jaxnorm.layouts import ends_reduced, is_symbolic, is_tidy, size_along
+from jaxnorm.layouts import ends_reduced, has_few_rows, is_symbolic, is_tidy, size_along
 from jaxnorm.masking import clear, weighted
 from jaxnorm.moments import Moments
 
@@ -96,7 +96,9 @@ def formulas_for(
         "default": on_cpu,
         "cuda": on_gpu,
         "rocm": on_gpu,
-        "tpu": one_pass_of_merges,
+        # XLA for a TPU takes minutes to compile merges along rows of which few are stacked, as
+        # (8192, 16, 128) has them: heads, or groups of features.
+        "tpu": corrected_two_passes if has_few_rows(x.shape, axes) else one_pass_of_merges,
     }
 
 
