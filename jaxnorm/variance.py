@@ -96,8 +96,8 @@ def formulas_for(
         "default": on_cpu,
         "cuda": on_gpu,
         "rocm": on_gpu,
-        # XLA for a TPU takes minutes to compile merges along rows of which few are stacked, as
-        # (8192, 16, 128) has them: heads, or groups of features.
+        # XLA for a TPU takes minutes to compile merges along rows of which few are stacked,
+        # as (8192, 16, 128) has them: heads, or groups of features.
         "tpu": corrected_two_passes if has_few_rows(x.shape, axes) else one_pass_of_merges,
     }
 
@@ -117,6 +117,11 @@ def count_of(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Array:
     repeated = tuple(i for i in axes if w.shape[i] == 1 and i < x.ndim)
     count = sum_over(w, axes) * number(size_along(x.shape, repeated), x.dtype)
     return jnp.broadcast_to(count, kept)
+
+
+def size_of(x: Array, axes: tuple[int, ...]) -> Array:
+    """How many elements x has along these axes, as a scalar of its dtype."""
+    return number(size_along(x.shape, axes), x.dtype)
 
 
 def number(size: Any, dtype: np.dtype) -> Array:
@@ -220,26 +225,28 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
 
     On a GPU, two float64 sums over columns do not fit into one kernel; two in float32 do,
     and only the few moments of the blocks are merged in float64. The shift is the mean of
-    an eighth of its block, whose own mean μ it misses by at most (s − μ)² ≤ 7σ², in
-    whatever order the samples are: so no more than a factor of 8 is lost.
+    every eighth sample of its block, whose own mean μ it misses by at most (s − μ)² ≤ 7σ²,
+    in whatever order the samples are: so no more than a factor of 8 is lost.
     """
     count, blocks = count_of(x, weights, axes), blocks_of(x, axes)
     assert blocks is not None
     split = x.reshape(blocks.shape)
-    size = number(size_along(blocks.shape, blocks.inner), x.dtype)
-    part = lax.slice_in_dim(split, 0, blocks.eighth, axis=blocks.sliced)
-    shift = sum_over(part, blocks.inner) / number(
-        size_along(part.shape, blocks.inner), x.dtype
-    )
-    centred = split - shift
+    size = size_of(split, blocks.inner)
+    part = lax.slice_in_dim(split, 0, None, stride=8, axis=blocks.sliced)
+    # Divided first, so that no sum overflows: it need not be their mean exactly.
+    shift = sum_over(part / size_of(part, blocks.inner), blocks.inner)
+    shrink = _shrink(shift)
+    centred = (split - shift) * shrink
     off = sum_over(centred, blocks.inner) / size
-    var = sum_over(jnp.square(centred), blocks.inner) / size - jnp.square(off)
+    square = sum_over(jnp.square(centred), blocks.inner) / size
     with jax.enable_x64(True):
-        means = _to(jnp.float64, shift) + _to(jnp.float64, off)
-        squares = jnp.square(means) + _to(jnp.float64, jnp.maximum(var, 0))
-        number_of_blocks = _to(
-            jnp.float64, number(size_along(blocks.shape, blocks.outer), x.dtype)
+        shift, off, square, shrink, number_of_blocks = (
+            _to(jnp.float64, each)
+            for each in (shift, off, square, shrink, size_of(split, blocks.outer))
         )
+        off, square = off / shrink, square / jnp.square(shrink)
+        means = shift + off
+        squares = jnp.square(means) + jnp.maximum(square - jnp.square(off), 0)
         mean, square = (
             jnp.reshape(sum_over(each, blocks.outer) / number_of_blocks, blocks.kept)
             for each in (means, squares)
@@ -255,8 +262,7 @@ class Blocks(NamedTuple):
       shape: of the array, with an axis of blocks.
       outer: the axes along which the blocks lie.
       inner: those within a block.
-      sliced: the axis of them along which an eighth is cut out for the shift.
-      eighth: how much of it that is.
+      sliced: the axis of them along which every eighth is taken for the shift.
       kept: the shape of the moments.
     """
 
@@ -264,7 +270,6 @@ class Blocks(NamedTuple):
     outer: tuple[int, ...]
     inner: tuple[int, ...]
     sliced: int
-    eighth: int
     kept: tuple[int, ...]
 
 
@@ -293,8 +298,10 @@ def blocks_of(x: Array, axes: tuple[int, ...]) -> Blocks | None:
             number_of_blocks //= 2
         shape = (number_of_blocks, shape[0] // number_of_blocks, *shape[1:])
         outer, inner = (0,), (1,)
+    if size_along(shape, inner) < LEAST_BLOCK:
+        return None
     sliced = max(inner, key=lambda i: (shape[i], i))
-    return Blocks(shape, outer, inner, sliced, -(-shape[sliced] // 8), kept)
+    return Blocks(shape, outer, inner, sliced, kept)
 
 
 # A block of fewer samples would cost more for its moments than it saves.

@@ -46,7 +46,6 @@ def two_levels(n, rng, far):
 # Kinds of n samples, some of them in orders that are the worst for a formula.
 KINDS = {
     "mean 0": lambda n, rng: rng.normal(size=n),
-    "mean 10": lambda n, rng: 10 + rng.normal(size=n),
     "mean 1e3": lambda n, rng: 1e3 + rng.normal(size=n),
     "mean -1e5": lambda n, rng: -1e5 + rng.normal(size=n),
     "constant": lambda n, rng: np.full(n, rng.normal() * 10.0 ** rng.integers(-20, 20)),
@@ -60,6 +59,7 @@ KINDS = {
     "sorted": lambda n, rng: 100 + np.sort(rng.normal(size=n)),
     "first eighth far": lambda n, rng: two_levels(n, rng, np.arange(n) < -(-n // 8)),
     "last eighth far": lambda n, rng: two_levels(n, rng, np.arange(n) >= n - n // 8),
+    "every eighth far": lambda n, rng: two_levels(n, rng, np.arange(n) % 8 == 0),
     "alternating": lambda n, rng: two_levels(n, rng, np.arange(n) % 2),
     "first far": lambda n, rng: np.where(np.arange(n) == 0, 1e4, rng.normal(size=n)),
     "tiny": lambda n, rng: 1e-12 * (1 + rng.normal(size=n)),
