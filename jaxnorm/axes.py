@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Shaped
 
 Axis = int | Sequence[int]
@@ -115,7 +116,17 @@ def check_features(shape: tuple[int, ...], **arrays: Any) -> None:
             )
 
 
-def count_groups(channels: int, num_groups: int | None, group_size: int | None) -> int:
+def is_multiple(size: Any, of: int) -> bool:
+    """Whether a size is one of a number; of a symbolic size, whether it always is.
+
+    >>> is_multiple(64, of=16), is_multiple(64, of=10)
+    (True, False)
+    """
+    rest = size % of
+    return isinstance(rest, int) and rest == 0
+
+
+def count_groups(channels: Any, num_groups: int | None, group_size: int | None) -> int:
     """The number of groups of so many channels, from either argument, the other None.
 
     Raises a ValueError unless exactly one is given and divides the channels.
@@ -135,6 +146,12 @@ def count_groups(channels: int, num_groups: int | None, group_size: int | None) 
         divisor = operator.index(given)  # pyright: ignore[reportArgumentType]
     except TypeError:
         raise TypeError(f"{name}={given!r}, but an integer is expected.") from None
+    if not isinstance(channels, int | np.integer):
+        raise ValueError(
+            f"the features have the symbolic size {channels}, which it is not known how to "
+            f"split into groups by {name}={given}; export with a number of features, and "
+            "leave the sizes of the batch and of positions symbolic."
+        )
     if divisor < 1 or channels % divisor:
         divisors = [each for each in range(1, channels + 1) if channels % each == 0]
         raise ValueError(

@@ -275,23 +275,25 @@ def _differential(
     inverse = inverse_deviation(moments.var, how.epsilon)
     # Of y's type: it varies along each mapped axis along which one of the operands does.
     nothing = jnp.zeros_like(clear(x + moments.mean + scale + bias, usable))
-    dx, (dmean, dvar, dscale, dbias) = (
-        given.x,
-        (None if each is None else spread(each, x.shape) for each in given[1:]),
-    )
+    dx, dmean, dvar, dscale, dbias = given
+    into = functools.partial(spread, shape=x.shape)
     dy = dshift = jnp.zeros_like(inverse)
     if dx is not None:
         dy = dy + scale * inverse * dx
     if dmean is not None:
-        dshift = dshift + _product(-inverse * dmean, scale)
+        dshift = dshift + into(dmean, lambda d: _product(-inverse * d, scale))
     dgains = []
     if dscale is not None:
-        dgains.append(_product(inverse, dscale))
+        dgains.append(into(dscale, lambda d: _product(inverse, d)))
     if dvar is not None:
         # In this order r³ does not overflow where the result does not.
-        dgains.append(_product(-inverse * (inverse * (inverse * dvar)) / 2, scale))
+        dgains.append(
+            into(dvar, lambda d: _product(-inverse * (inverse * (inverse * d)) / 2, scale))
+        )
     if dgains:
         dy = dy + _centred(x, moments, usable) * sum(dgains)
+    if dbias is not None:
+        dbias = into(dbias, lambda d: d)
     if dbias is not None and usable is None:
         return nothing + dy + (dshift + dbias)
     dy = nothing + clear(dy + dshift, usable)

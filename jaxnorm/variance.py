@@ -21,7 +21,14 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnorm.axes import is_sharded
-from jaxnorm.layouts import ends_reduced, is_symbolic, is_tidy, size_along
+from jaxnorm.layouts import (
+    ends_reduced,
+    if_tidy,
+    is_symbolic,
+    is_tidy,
+    number_along,
+    size_along,
+)
 from jaxnorm.masking import clear, weighted
 from jaxnorm.moments import Moments
 
@@ -82,7 +89,9 @@ def formulas_for(
         return {"default": corrected_two_passes}
     if has_several_devices("cpu") or is_sharded(x, axes):
         on_cpu = one_pass_in_float64
-    elif not is_tidy(x.shape, axes):
+    elif (tidy := is_tidy(x.shape, axes)) is None:
+        on_cpu = two_passes_if_tidy
+    elif not tidy:
         on_cpu = in_float64
     else:
         on_cpu = two_passes if weights is None else corrected_two_passes
@@ -109,19 +118,12 @@ def count_of(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Array:
     """Σw over the axes, kept at size 1."""
     kept = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
     if weights is None:
-        return jnp.full(kept, number(size_along(x.shape, axes), x.dtype))
+        return jnp.full(kept, number_along(x.shape, axes, x.dtype))
     w = jnp.asarray(weights)
     w = clear(w.astype(x.dtype), weighted(w))
     repeated = tuple(i for i in axes if w.shape[i] == 1 and i < x.ndim)
-    count = sum_over(w, axes) * number(size_along(x.shape, repeated), x.dtype)
+    count = sum_over(w, axes) * number_along(x.shape, repeated, x.dtype)
     return jnp.broadcast_to(count, kept)
-
-
-def number(size: Any, dtype: np.dtype) -> Array:
-    """A size, which may be symbolic, as a scalar."""
-    if isinstance(size, int):  # which may exceed 32 bits
-        return jnp.asarray(float(size), dtype)
-    return jnp.asarray(size).astype(dtype)
 
 
 def two_passes(x: Array, weights: None, axes: tuple[int, ...]) -> Measured:
@@ -175,6 +177,13 @@ def corrected_two_passes(
     return _measured(count, mean, rest, _variance(var, constant, shrink))
 
 
+def two_passes_if_tidy(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
+    """In float32 where that is exact, which symbolic sizes leave open until the call."""
+    fast = two_passes if weights is None else corrected_two_passes
+    both = (functools.partial(each, axes=axes) for each in (fast, in_float64))
+    return if_tidy(x.shape, axes, *both, x, weights)
+
+
 def in_float64(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
     """Two passes with float64 sums, exact in any order."""
     with jax.enable_x64(True):
@@ -224,11 +233,9 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     count, blocks = count_of(x, weights, axes), blocks_of(x, axes)
     assert blocks is not None
     split = x.reshape(blocks.shape)
-    size = number(size_along(blocks.shape, blocks.inner), x.dtype)
+    size = number_along(blocks.shape, blocks.inner, x.dtype)
     part = lax.slice_in_dim(split, 0, blocks.eighth, axis=blocks.sliced)
-    shift = sum_over(part, blocks.inner) / number(
-        size_along(part.shape, blocks.inner), x.dtype
-    )
+    shift = sum_over(part, blocks.inner) / number_along(part.shape, blocks.inner, x.dtype)
     centred = split - shift
     off = sum_over(centred, blocks.inner) / size
     var = sum_over(jnp.square(centred), blocks.inner) / size - jnp.square(off)
@@ -236,7 +243,7 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
         means = _to(jnp.float64, shift) + _to(jnp.float64, off)
         squares = jnp.square(means) + _to(jnp.float64, jnp.maximum(var, 0))
         number_of_blocks = _to(
-            jnp.float64, number(size_along(blocks.shape, blocks.outer), x.dtype)
+            jnp.float64, number_along(blocks.shape, blocks.outer, x.dtype)
         )
         mean, square = (
             jnp.reshape(sum_over(each, blocks.outer) / number_of_blocks, blocks.kept)
