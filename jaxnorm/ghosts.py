@@ -72,7 +72,7 @@ def _gathered(array: Any, axis: int) -> Array:
     return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))
 
 
-def _split(array: Any, axis: int, start: int, number: int, size: int) -> Array:
+def _split(array: Any, axis: int, start: int, number: Any, size: Any) -> Array:
     """The part from `start` on, with an axis of ghosts before that of their samples."""
     part = jax.lax.slice_in_dim(array, start, start + number * size, axis=axis)
     return part.reshape(*array.shape[:axis], number, size, *array.shape[axis + 1 :])

@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxnorm.axes import take
-
-Shape = tuple[Any, ...]  # of ints, or of symbolic dimensions
+from jaxnorm.axes import Shape, take
 
 # XLA on a CPU adds arrays of fewer elements in a plain loop, one after another.
 SMALL = 2**12

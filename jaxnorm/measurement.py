@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm.axes import Axis, canonical_axes, count_groups, positions, take
+from jaxnorm.axes import Axis, Shape, canonical_axes, count_groups, positions, take
 from jaxnorm.groups import Groups, share, total_of_groups
 from jaxnorm.layouts import number_along, size_along
 from jaxnorm.masking import as_weights, clear
@@ -258,7 +258,7 @@ def _differential(
     return Measured(dcount, dmean, jnp.zeros_like(dmean), dvar)
 
 
-def _number(shape: tuple[int, ...], samples: Samples, dtype: Any) -> Array:
+def _number(shape: Shape, samples: Samples, dtype: Any) -> Array:
     """How many samples there are of each mean, at least 1."""
     n = number_along(shape, samples.axes, dtype)
     if samples.groups is not None:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxnorm.axes import (
     Axis,
+    Shape,
     canonical_axes,
     check_features,
     complement,
@@ -354,7 +355,7 @@ def inverse_deviation(var: Array, epsilon: float) -> Array:
     return lax.rsqrt(jnp.where(shifted == 0, jnp.inf, shifted))
 
 
-def _check_moments(moments: Any, shape: tuple[int, ...]) -> None:
+def _check_moments(moments: Any, shape: Shape) -> None:
     if not isinstance(moments, Moments):
         raise TypeError(
             f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "

@@ -15,6 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
+from jaxnorm.axes import Shape
 from jaxnorm.layouts import if_tidy, is_tidy
 
 NAME = "jaxnorm_moments"
@@ -77,9 +78,7 @@ def total(values: Array, axes: tuple[int, ...]) -> Array:
     return lax.platform_dependent(values, cpu=on_cpu, default=plain)
 
 
-def spread(
-    vector: Array, function: Callable[[Array], Array], shape: tuple[int, ...]
-) -> Array:
+def spread(vector: Array, function: Callable[[Array], Array], shape: Shape) -> Array:
     """The linear function of a vector of size 1 along some axes, or of its broadcast.
 
     Whichever makes its transpose a sum to within few ulps.
