@@ -3,6 +3,7 @@
 Flax modules over the same functions are in `jaxnorm.linen`, imported by its own name.
 """
 
+import jaxnorm.serialization  # noqa: F401 (registers the states with jax.export)
 from jaxnorm.calibration import calibrate as calibrate
 from jaxnorm.calibration import collect_moments as collect_moments
 from jaxnorm.calibration import with_moments as with_moments

@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Shaped
 
 Axis = int | Sequence[int]
+Shape = tuple[Any, ...]  # of ints, or of symbolic dimensions
 
 
 def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -67,7 +69,7 @@ def complement(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return tuple(each for each in range(ndim) if each not in axes)
 
 
-def take(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+def take(shape: Shape, axes: tuple[int, ...]) -> Shape:
     """The sizes of `axes`: the shape of an array that varies over these axes only.
 
     >>> take((32, 28, 28, 64), axes=(3,))
@@ -101,7 +103,7 @@ def expand(
     return jnp.expand_dims(array, complement(axes, ndim))
 
 
-def check_features(shape: tuple[int, ...], **arrays: Any) -> None:
+def check_features(shape: Shape, **arrays: Any) -> None:
     """Raises a ValueError unless each named array (or None) has exactly this shape.
 
     Exactly: a scale of shape (1,) would broadcast, and hide a mistake in the axis.
@@ -115,7 +117,17 @@ def check_features(shape: tuple[int, ...], **arrays: Any) -> None:
             )
 
 
-def count_groups(channels: int, num_groups: int | None, group_size: int | None) -> int:
+def is_multiple(size: Any, of: int) -> bool:
+    """Whether a size is one of a number; of a symbolic size, whether it always is.
+
+    >>> is_multiple(64, of=16), is_multiple(64, of=10)
+    (True, False)
+    """
+    rest = size % of
+    return isinstance(rest, int) and rest == 0
+
+
+def count_groups(channels: Any, num_groups: int | None, group_size: int | None) -> int:
     """The number of groups of so many channels, from either argument, the other None.
 
     Raises a ValueError unless exactly one is given and divides the channels.
@@ -135,6 +147,13 @@ def count_groups(channels: int, num_groups: int | None, group_size: int | None) 
         divisor = operator.index(given)  # pyright: ignore[reportArgumentType]
     except TypeError:
         raise TypeError(f"{name}={given!r}, but an integer is expected.") from None
+    if not isinstance(channels, int | np.integer):
+        raise ValueError(
+            f"the features have the symbolic size {channels}, which it is not known how to "
+            f"split into groups by {name}={given}; export with a number of features, and "
+            "leave the sizes of the batch and of positions symbolic."
+        )
+    channels = int(channels)
     if divisor < 1 or channels % divisor:
         divisors = [each for each in range(1, channels + 1) if channels % each == 0]
         raise ValueError(
@@ -145,7 +164,7 @@ def count_groups(channels: int, num_groups: int | None, group_size: int | None) 
 
 
 def positions(
-    shape: tuple[int, ...], features: tuple[int, ...], reduced: Axis | None
+    shape: Shape, features: tuple[int, ...], reduced: Axis | None
 ) -> tuple[int, ...]:
     """The axes over which a single feature has its moments taken.
 
@@ -190,9 +209,7 @@ def without_last(axes: Axis | None, ndim: int) -> tuple[int, ...]:
     return given[:-1]
 
 
-def check_samples(
-    shape: tuple[int, ...], reduced: tuple[int, ...], *, mapped: bool
-) -> None:
+def check_samples(shape: Shape, reduced: tuple[int, ...], *, mapped: bool) -> None:
     """Raises a ValueError if an array of this shape has no samples to take moments of.
 
     `mapped` says that there are more along an axis of vmap, pmap or shard_map.
@@ -210,7 +227,7 @@ def check_samples(
         )
 
 
-def check_weights(shape: tuple[int, ...], weights: Any) -> None:
+def check_weights(shape: Shape, weights: Any) -> None:
     """Raises a ValueError unless the weights (or None) broadcast to `shape`."""
     if weights is None:
         return

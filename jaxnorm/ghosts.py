@@ -7,19 +7,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnorm.axes import is_sharded
+from jaxnorm.axes import is_multiple, is_sharded
 from jaxnorm.moments import Moments, merge, pool
 
 
-def ghost_sizes(samples: int, size: int) -> list[tuple[int, int]]:
+def ghost_sizes(samples: Any, size: int) -> list[tuple[Any, Any]]:
     """How many ghosts are of which size: as many as have `size` samples, and all are used.
 
     What remains is shared out, so that no ghost is smaller: sizes differ by at most one.
+    Of a symbolic number of samples only a multiple of `size` is known to have none left
+    over; a ValueError is raised for any other.
 
     >>> ghost_sizes(11, 4), ghost_sizes(12, 4), ghost_sizes(3, 4)
     ([(1, 6), (1, 5)], [(3, 4)], [(1, 3)])
     """
-    number = max(1, samples // size)
+    if not isinstance(samples, int) and not is_multiple(samples, size):
+        raise ValueError(
+            f"ghost_size={size}, but x has the symbolic number of samples {samples}, of "
+            "which it is not known how many ghosts they make; export with a number of "
+            f"samples, or with a multiple of the ghosts' size, as in '{size}*n', or "
+            "without ghost_size."
+        )
+    number = max(samples // size, 1)
     least, larger = divmod(samples, number)
     return [each for each in ((larger, least + 1), (number - larger, least)) if each[0]]
 
@@ -63,7 +72,7 @@ def _gathered(array: Any, axis: int) -> Array:
     return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))
 
 
-def _split(array: Any, axis: int, start: int, number: int, size: int) -> Array:
+def _split(array: Any, axis: int, start: int, number: Any, size: Any) -> Array:
     """The part from `start` on, with an axis of ghosts before that of their samples."""
     part = jax.lax.slice_in_dim(array, start, start + number * size, axis=axis)
     return part.reshape(*array.shape[:axis], number, size, *array.shape[axis + 1 :])

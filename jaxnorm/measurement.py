@@ -11,9 +11,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm.axes import Axis, canonical_axes, count_groups, positions, take
+from jaxnorm.axes import Axis, Shape, canonical_axes, count_groups, positions, take
 from jaxnorm.groups import Groups, share, total_of_groups
-from jaxnorm.layouts import size_along
+from jaxnorm.layouts import number_along, size_along
 from jaxnorm.masking import as_weights, clear
 from jaxnorm.moments import Moments
 from jaxnorm.precision import Operand, accumulation_dtype, as_floating
@@ -23,7 +23,6 @@ from jaxnorm.variance import (
     Purpose,
     count_of,
     mean_and_variance,
-    number,
     seen_count,
     settled,
     sum_over,
@@ -195,7 +194,7 @@ def mean_square(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measu
     count = count_of(x, weights, axes)
     _, x, w = used_samples(x, weights)
     if weights is None:
-        square = sum_over(jnp.square(x), axes) / count
+        square = sum_over(jnp.square(x), axes) / seen_count(count)
     else:
         square = sum_over(w / seen_count(count) * jnp.square(x), axes)
     nothing = jnp.zeros_like(square)
@@ -263,12 +262,13 @@ def _differential(
     return Measured(dcount, dmean, jnp.zeros_like(dmean), dvar)
 
 
-def _number(shape: tuple[int, ...], samples: Samples, dtype: Any) -> Array:
+def _number(shape: Shape, samples: Samples, dtype: Any) -> Array:
     """How many samples there are of each mean, at least 1."""
-    n = size_along(shape, samples.axes)
+    n = number_along(shape, samples.axes, dtype)
     if samples.groups is not None:
-        n = n * size_along(shape, samples.groups.axes) // samples.groups.number
-    return number(n if not isinstance(n, int) else max(n, 1), dtype)
+        features = size_along(shape, samples.groups.axes)
+        n = n * (features // samples.groups.number)
+    return seen_count(n)
 
 
 def _once(vector: Array, mean: Array) -> Array:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxnorm.axes import (
     Axis,
+    Shape,
     canonical_axes,
     check_features,
     complement,
@@ -272,47 +273,44 @@ def _differential(
     inverse = inverse_deviation(moments.var, how.epsilon)
     # Of y's type: it varies along each mapped axis along which one of the operands does.
     nothing = jnp.zeros_like(clear(x + moments.mean + scale + bias, usable))
-    dx, (dmean, dvar, dscale, dbias) = (
-        given.x,
-        (None if each is None else spread(each, x.shape) for each in given[1:]),
-    )
+    dx, dmean, dvar, dscale, dbias = given
+    into = functools.partial(spread, shape=x.shape)
     dy = dshift = jnp.zeros_like(inverse)
     if dx is not None:
         dy = dy + scale * inverse * dx
     if dmean is not None:
-        dshift = dshift + _product(-inverse * dmean, scale)
-    if not (dscale is None and dvar is None):
-        centred = clear(clear(x, usable) - moments.mean, usable)
-        dy = dy + centred * _differential_of_gain(inverse, scale, dvar, dscale)
+        dshift = dshift + into(dmean, lambda d: _product(-inverse * d, scale))
+    dgains = []
+    if dscale is not None:
+        dgains.append(
+            into(dscale, lambda d: _differential_of_gain(inverse, scale, None, d))
+        )
+    if dvar is not None:
+        dgains.append(into(dvar, lambda d: _differential_of_gain(inverse, scale, d, None)))
+    if dgains:
+        dy = dy + clear(clear(x, usable) - moments.mean, usable) * sum(dgains)
+    if dbias is not None:
+        dbias = into(dbias, lambda d: d)
     if dbias is not None and usable is None:
         return nothing + dy + (dshift + dbias)
     dy = nothing + clear(dy + dshift, usable)
     return dy if dbias is None else dy + dbias
 
 
-def _differential_of_gain(
-    inverse: Array, scale: Array, dvar: Array | None, dscale: Array | None
-) -> Array:
-    """d(γr) = r·dγ − ½γr³·dσ².
+def _by_inverse(inverse: Array, vector: Array | None, scale: Array) -> Array:
+    """The product of r, a vector of the shape of the moments, and one of that of the scale.
 
     r is multiplied last on a CPU, whose sum of g·x̂ is faster than a product of g·(x − μ)
     with r; elsewhere first, so that Σg·(x − μ) does not wait for r.
     """
 
-    def last(inverse: Array, scale: Array, dvar: Any, dscale: Any) -> Array:
-        change = 0 if dscale is None else dscale
-        if dvar is not None:
-            # In this order r³ does not overflow where the result does not.
-            change = change + _product(-inverse * (inverse * dvar) / 2, scale)
-        return inverse * change
+    def last(inverse: Array, vector: Array | None, scale: Array) -> Array:
+        return inverse * (scale if vector is None else _product(vector, scale))
 
-    def first(inverse: Array, scale: Array, dvar: Any, dscale: Any) -> Array:
-        change = 0 if dscale is None else _product(inverse, dscale)
-        if dvar is not None:
-            change = change + _product(-inverse * (inverse * (inverse * dvar)) / 2, scale)
-        return change
+    def first(inverse: Array, vector: Array | None, scale: Array) -> Array:
+        return _product(inverse if vector is None else inverse * vector, scale)
 
-    return lax.platform_dependent(inverse, scale, dvar, dscale, cpu=last, default=first)
+    return lax.platform_dependent(inverse, vector, scale, cpu=last, default=first)
 
 
 def _product(vector: Array, scale: Array) -> Array:
@@ -369,7 +367,7 @@ def inverse_deviation(var: Array, epsilon: float) -> Array:
     return lax.rsqrt(jnp.where(shifted == 0, jnp.inf, shifted))
 
 
-def _check_moments(moments: Any, shape: tuple[int, ...]) -> None:
+def _check_moments(moments: Any, shape: Shape) -> None:
     if not isinstance(moments, Moments):
         raise TypeError(
             f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "

@@ -15,7 +15,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from jaxnorm.layouts import is_tidy
+from jaxnorm.axes import Shape
+from jaxnorm.layouts import if_tidy, is_tidy
 
 Vectors = TypeVar("Vectors")
 NAME = "jaxnorm_moments"
@@ -68,7 +69,8 @@ def _apart(arrays: Any) -> Any:
 def total(values: Array, axes: tuple[int, ...]) -> Array:
     """The sum over axes, kept at size 1, to within few ulps in any layout."""
     plain = functools.partial(jnp.sum, axis=axes, keepdims=True)
-    if is_tidy(values.shape, axes) or values.dtype == jnp.float64:
+    tidy = is_tidy(values.shape, axes)
+    if tidy or values.dtype == jnp.float64:
         return plain(values)
 
     def in_float64(values: Array) -> Array:
@@ -76,17 +78,21 @@ def total(values: Array, axes: tuple[int, ...]) -> Array:
             wide = lax.convert_element_type(values, jnp.float64)
             return lax.convert_element_type(plain(wide), values.dtype)
 
-    return lax.platform_dependent(values, cpu=in_float64, default=plain)
+    on_cpu = in_float64
+    if tidy is None:
+        on_cpu = functools.partial(if_tidy, values.shape, axes, plain, in_float64)
+    return lax.platform_dependent(values, cpu=on_cpu, default=plain)
 
 
-def spread(vector: Array, shape: tuple[int, ...]) -> Array:
-    """`vector`, of size 1 along some axes, as it is, or broadcast to `shape`.
+def spread(vector: Array, function: Callable[[Array], Array], shape: Shape) -> Array:
+    """The linear function of a vector of size 1 along some axes, or of its broadcast.
 
     Whichever makes its transpose a sum to within few ulps.
     """
     axes = tuple(i for i, n in enumerate(shape) if vector.shape[i] != n)
-    if is_tidy(shape, axes) or vector.dtype == jnp.float64:
-        return vector
+    tidy = is_tidy(shape, axes)
+    if tidy or vector.dtype == jnp.float64:
+        return function(vector)
     plain = functools.partial(jnp.broadcast_to, shape=shape)
 
     def in_float64(vector: Array) -> Array:
@@ -94,4 +100,9 @@ def spread(vector: Array, shape: tuple[int, ...]) -> Array:
             wide = lax.convert_element_type(vector, jnp.float64)
             return lax.convert_element_type(plain(wide), vector.dtype)
 
-    return lax.platform_dependent(vector, cpu=in_float64, default=plain)
+    def of_broadcast(vector: Array) -> Array:
+        return function(lax.platform_dependent(vector, cpu=in_float64, default=plain))
+
+    if tidy is None:
+        return if_tidy(shape, axes, function, of_broadcast, vector)
+    return of_broadcast(vector)

@@ -21,7 +21,15 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnorm.axes import is_sharded
-from jaxnorm.layouts import ends_reduced, has_few_rows, is_symbolic, is_tidy, size_along
+from jaxnorm.layouts import (
+    ends_reduced,
+    has_few_rows,
+    if_tidy,
+    is_symbolic,
+    is_tidy,
+    number_along,
+    size_along,
+)
 from jaxnorm.masking import clear, weighted
 from jaxnorm.moments import Moments
 
@@ -82,7 +90,9 @@ def formulas_for(
         return {"default": corrected_two_passes}
     if has_several_devices("cpu") or is_sharded(x, axes):
         on_cpu = one_pass_in_float64
-    elif not is_tidy(x.shape, axes):
+    elif (tidy := is_tidy(x.shape, axes)) is None:
+        on_cpu = two_passes_if_tidy
+    elif not tidy:
         on_cpu = in_float64
     else:
         on_cpu = two_passes if weights is None else corrected_two_passes
@@ -111,24 +121,12 @@ def count_of(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Array:
     """Σw over the axes, kept at size 1."""
     kept = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
     if weights is None:
-        return jnp.full(kept, number(size_along(x.shape, axes), x.dtype))
+        return jnp.full(kept, number_along(x.shape, axes, x.dtype))
     w = jnp.asarray(weights)
     w = clear(w.astype(x.dtype), weighted(w))
     repeated = tuple(i for i in axes if w.shape[i] == 1 and i < x.ndim)
-    count = sum_over(w, axes) * number(size_along(x.shape, repeated), x.dtype)
+    count = sum_over(w, axes) * number_along(x.shape, repeated, x.dtype)
     return jnp.broadcast_to(count, kept)
-
-
-def size_of(x: Array, axes: tuple[int, ...]) -> Array:
-    """How many elements x has along these axes, as a scalar of its dtype."""
-    return number(size_along(x.shape, axes), x.dtype)
-
-
-def number(size: Any, dtype: np.dtype) -> Array:
-    """A size, which may be symbolic, as a scalar."""
-    if isinstance(size, int):  # which may exceed 32 bits
-        return jnp.asarray(float(size), dtype)
-    return jnp.asarray(size).astype(dtype)
 
 
 def two_passes(x: Array, weights: None, axes: tuple[int, ...]) -> Measured:
@@ -182,6 +180,13 @@ def corrected_two_passes(
     return _measured(count, mean, rest, _variance(var, constant, shrink))
 
 
+def two_passes_if_tidy(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
+    """In float32 where that is exact, which symbolic sizes leave open until the call."""
+    fast = two_passes if weights is None else corrected_two_passes
+    both = (functools.partial(each, axes=axes) for each in (fast, in_float64))
+    return if_tidy(x.shape, axes, *both, x, weights)
+
+
 def in_float64(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
     """Two passes with float64 sums, exact in any order."""
     with jax.enable_x64(True):
@@ -231,10 +236,10 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     count, blocks = count_of(x, weights, axes), blocks_of(x, axes)
     assert blocks is not None
     split = x.reshape(blocks.shape)
-    size = size_of(split, blocks.inner)
+    size = number_along(split.shape, blocks.inner, x.dtype)
     part = lax.slice_in_dim(split, 0, None, stride=8, axis=blocks.sliced)
     # Divided first, so that no sum overflows: it need not be their mean exactly.
-    shift = sum_over(part / size_of(part, blocks.inner), blocks.inner)
+    shift = sum_over(part / number_along(part.shape, blocks.inner, x.dtype), blocks.inner)
     shrink = _shrink(shift)
     centred = (split - shift) * shrink
     off = sum_over(centred, blocks.inner) / size
@@ -242,7 +247,13 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     with jax.enable_x64(True):
         shift, off, square, shrink, number_of_blocks = (
             _to(jnp.float64, each)
-            for each in (shift, off, square, shrink, size_of(split, blocks.outer))
+            for each in (
+                shift,
+                off,
+                square,
+                shrink,
+                number_along(split.shape, blocks.outer, x.dtype),
+            )
         )
         off, square = off / shrink, square / jnp.square(shrink)
         means = shift + off

@@ -91,7 +91,7 @@ def of_platform(request, monkeypatch):
 
 
 def summed_in_a_tree(values, axes):
-    """The sum over axes in the order of a GPU: a CPU adds one after another, less exactly."""
+    """The sum over axes in the order of a GPU, which is more exact than a CPU's."""
     for axis in axes:
         while values.shape[axis] > 1:
             half = values.shape[axis] // 2

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 LAYERS = (
     ("linen", "nnx"),
     ("labels", "pairs"),
-    ("callees",),
+    ("callees", "serialization"),
     ("folding", "calibration", "diagnostics", "interop", "scaling"),
     ("norms", "weights", "batch_stats"),
     ("wrappers",),
