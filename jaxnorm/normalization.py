@@ -282,11 +282,12 @@ def _differential(
         dshift = dshift + into(dmean, lambda d: _product(-inverse * d, scale))
     dgains = []
     if dscale is not None:
-        dgains.append(
-            into(dscale, lambda d: _differential_of_gain(inverse, scale, None, d))
-        )
+        dgains.append(into(dscale, lambda d: _by_inverse(inverse, None, d)))
     if dvar is not None:
-        dgains.append(into(dvar, lambda d: _differential_of_gain(inverse, scale, d, None)))
+        # In this order r³ does not overflow where the result does not.
+        dgains.append(
+            into(dvar, lambda d: _by_inverse(inverse, -inverse * (inverse * d) / 2, scale))
+        )
     if dgains:
         dy = dy + clear(clear(x, usable) - moments.mean, usable) * sum(dgains)
     if dbias is not None:
