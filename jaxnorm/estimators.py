@@ -175,12 +175,15 @@ class Average(Estimator):
 
         def blend(old: Array, new: Array) -> Array:
             dtype = accumulation_dtype(old.dtype, new.dtype)
+            kept, added = self.shares(state, dtype)
+            old, new = old.astype(dtype), new.astype(dtype)
+            # The shares add up to 1 but for rounding, by which a product of each would walk
+            # away from batches that are all alike.
+            blended = old + added * (new - old)
+            apart = jnp.isfinite(old) & jnp.isfinite(new) & ~jnp.isfinite(blended)
+            blended = jnp.where(apart, kept * old + added * new, blended)
             # What has no share has none where it is NaN, either.
-            left, more = (
-                jnp.where(share == 0, 0, share * each.astype(dtype))
-                for share, each in zip(self.shares(state, dtype), (old, new), strict=True)
-            )
-            return left + more
+            return jnp.where(added == 0, old, jnp.where(kept == 0, new, blended))
 
         var = unbiased_variance(moments) if self.unbiased else moments.var
         blended = state._replace(
@@ -251,7 +254,7 @@ class AgedAverage(EqualAverage):
         # (1 + n)/(10 + n) is the smaller one before n gets to this.
         switch = math.inf
         if self.decay < 1:
-            switch = max(0, math.ceil((10 * self.decay - 1) / (1 - self.decay)))
+            switch = max(0.0, float(math.ceil((10 * self.decay - 1) / (1 - self.decay))))
         early = jnp.minimum(updates, switch)
         warming = math.prod(j / (early + j) for j in range(1, 10))  # n!·9!/(n + 9)!
         return 1 - warming * self.decay ** (updates - early)

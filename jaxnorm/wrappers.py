@@ -74,9 +74,10 @@ class SkipNonfinite(Wrapper):
     def update(self, state: Guarded, moments: Moments) -> Guarded:
         """With the batch, or with one more skipped."""
         finite, usable = _if_finite(moments)
+        more = jnp.where(finite, 0, 1).astype(jnp.int32)
         return Guarded(
             self.estimator.update(state.statistics, usable),
-            state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32),
+            jnp.minimum(state.skipped, jnp.iinfo(jnp.int32).max - more) + more,
         )
 
 

@@ -336,3 +336,34 @@ def test_an_update_can_be_mapped_and_differentiated(estimator):
         return estimator.read(state).mean.sum()
 
     chex.assert_tree_all_finite(jax.grad(read)(jnp.array([1.0, 2.0])))
+
+
+@pytest.mark.parametrize("estimator", [cumulative(), population(pooled=False)], ids=repr)
+@pytest.mark.parametrize("updates", [10**4, pytest.param(10**7, marks=pytest.mark.slow)])
+def test_batches_that_are_all_alike_leave_their_average(estimator, updates):
+    """To the last bit: shares of old and new do not add up to 1, and would walk away."""
+    same = Moments(*(jnp.float32(each) for each in (8.0, 1000.1, 2.3)))
+
+    @jax.jit
+    def run(state):
+        return jax.lax.fori_loop(0, updates, lambda _, s: estimator.update(s, same), state)
+
+    state = run(estimator.update(estimator.init(()), same))
+    first = estimator.update(estimator.init(()), same)
+    assert float(state.mean) == float(first.mean)
+    assert float(state.var) == float(first.var)
+
+
+@pytest.mark.parametrize("decay", [1 - 3e-9, 1 - 1e-16, 1.0, 0.0])
+@pytest.mark.parametrize("debias", [False, True])
+def test_any_decay_can_be_warmed_up(decay, debias):
+    estimator = ema(decay, warmup=True, debias=debias)
+    state = estimator.update(estimator.init((2,)), batch(3.0))
+    chex.assert_tree_all_finite(estimator.update(state, batch(5.0)))
+
+
+def test_counters_stop_at_the_largest_number():
+    estimator = skip_nonfinite(ema(0.9))
+    last = jnp.iinfo(jnp.int32).max
+    state = estimator.init((2,))._replace(skipped=jnp.int32(last))
+    assert int(estimator.update(state, batch(jnp.nan)).skipped) == last
