@@ -151,7 +151,7 @@ def measured(
     derivative itself is with respect to `wide`, so that it is not rounded before it is
     whole.
     """
-    return _kept(_measure(wide, lax.stop_gradient(x), weights, samples, purpose), weights)
+    return _measure(wide, lax.stop_gradient(x), weights, samples, purpose)
 
 
 def _kept(found: Measured, weights: Operand | None) -> Measured:
