@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jaxnorm
 from tests import oracle
@@ -365,6 +364,8 @@ def cases(
 
 def rows(every, fast):
     """Parameters of a test: every one, in the slow run alone if it is not `fast`."""
+    import pytest  # here: the check of a device goes through the table without it
+
     return [
         pytest.param(case, marks=() if case in fast else pytest.mark.slow) for case in every
     ]

@@ -1,11 +1,14 @@
 """Tables of text, drawn from a result alone: on the terminal and on a page."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import rich.box
-import rich.table
+
+if TYPE_CHECKING:
+    import rich.table
 
 ABSENT = "–"
 
@@ -29,7 +32,10 @@ def markdown(table: Table) -> str:
 
 
 def terminal(table: Table) -> rich.table.Table:
-    """As rich draws it."""
+    """As rich draws it, which is imported here: other tables do without it."""
+    import rich.box
+    import rich.table
+
     drawn = rich.table.Table(
         title=table.title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=0
     )
