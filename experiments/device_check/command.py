@@ -1,0 +1,184 @@
+"""The command line of the check."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import device_check
+from experiments.device_check import (
+    checks,
+    compiling,
+    constants,
+    correctness,
+    formulas,
+    report,
+    shapes,
+    steps,
+    timing,
+)
+from experiments.device_check.budget import Budget
+from experiments.device_check.result import NAME, Result
+from experiments.status import Interrupted, Refused, exit_status
+
+BUDGET = 330.0  # seconds, of the six minutes that starting and ending are part of
+THIN = 7  # a rehearsal goes through every so manieth check
+
+CHECKS: dict[str, Callable[[], list[checks.Check]]] = {
+    "table": correctness.table,
+    "stable": correctness.stable,
+    "constants": constants.constants,
+    "formulas": formulas.formulas,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m experiments.{NAME}",
+        description=device_check.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("results") / NAME,
+        help=f"for the result (results/{NAME}); one that is there is replaced",
+    )
+    made.add_argument(
+        "--budget",
+        type=_seconds,
+        metavar="SECONDS",
+        default=BUDGET,
+        help=f"after which nothing more is begun ({BUDGET:.0f})",
+    )
+    made.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="all parts on few and tiny arrays, on any device; its times say nothing",
+    )
+    return made
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
+def check_backend() -> None:
+    """Refuses a machine whose GPU jax does not use."""
+    try:
+        found = jax.default_backend()
+    except RuntimeError as error:
+        raise Refused(f"jax finds no device: {compiling.reason(error)}") from error
+    if found != "gpu":
+        raise Refused(
+            f"jax runs on {found} here; the check needs a GPU, and a jax that uses it "
+            "(pip install 'jax[cuda13]'). --rehearse goes through all parts without one."
+        )
+
+
+def run(arguments: Sequence[str]) -> bool:
+    """Measures, writes and shows; whether everything that jaxnorm relies on is right."""
+    options = parser().parse_args(arguments)
+    budget = Budget(options.budget)
+    if not options.rehearse:
+        check_backend()
+    settings = {"rehearsal": options.rehearse, "budget": options.budget}
+    result = Result(options.out / "result.json", settings)
+    try:
+        for part, rows in _parts(budget, rehearse=options.rehearse):
+            _collect(part, rows, result, budget)
+            result.write(budget.spent)
+    except KeyboardInterrupt:
+        result.note("The run was interrupted.")
+        raise Interrupted(f"interrupted; {result.path} has what was found.") from None
+    finally:
+        result.write(budget.spent)
+    return show(result)
+
+
+Rows = Iterable[dict[str, Any] | str]
+
+
+def _parts(budget: Budget, *, rehearse: bool) -> Iterable[tuple[str, Rows]]:
+    """The parts, the most important first; the rows of each are found as they are read."""
+    every = THIN if rehearse else 1
+    for part, make in CHECKS.items():
+        yield part, _checked(make, every, budget)
+    effort = timing.REHEARSAL if rehearse else timing.FULL
+    first = shapes.REHEARSED if rehearse else shapes.FIRST
+    yield "times", timing.measure(shapes.timed(first), effort, budget)
+    rounds, calls = (2, 2) if rehearse else (7, 3)
+    make_networks = steps.rehearsed if rehearse else steps.networks
+    for dtype, rest in (("bfloat16", shapes.REST), ("float32", {})):
+        if dtype == "bfloat16" or not rehearse:
+            yield "networks", steps.measure(make_networks(dtype), rounds, calls, budget)
+            if not rehearse:
+                yield "times", timing.measure(shapes.timed(rest), effort, budget)
+
+
+def _checked(make: Callable[[], list[checks.Check]], every: int, budget: Budget) -> Rows:
+    yield from checks.run(make()[::every], budget)
+
+
+def _collect(part: str, rows: Rows, result: Result, budget: Budget) -> None:
+    """Adds rows, and notes what there is no row of; says each on stderr."""
+    for row in rows:
+        if isinstance(row, str):
+            result.note(f"Left out: {row}.")
+            budget.tell(f"left out: {row}")
+            continue
+        result.add(part, row)
+        budget.tell(line(part, row))
+
+
+def line(part: str, row: dict[str, Any]) -> str:
+    """A row in a line of progress."""
+    if "shares" in row:
+        verdict = "right" if row["passed"] else row.get("error", "WRONG")
+        worst = max(row["shares"].values(), default=float("nan"))
+        note = "" if row["required"] else " (not used here)"
+        return f"{part}: {row['name']}: {verdict}{note}, {worst:.2g} of what is allowed"
+    times = ", ".join(f"{name} {each[0]:.5g}" for name, each in row["microseconds"].items())
+    what = row.get("network") or f"{row['op']} {row['mode']}"
+    return f"{part}: {what} {row['shape']} {row['dtype']}: µs {times}"
+
+
+def show(result: Result) -> bool:
+    """Prints the tables and the notes; whether everything relied on is right."""
+    measurements = result.content["measurements"]
+    for table in report.tables(measurements):
+        print(report.text(table))
+    for note in result.content["notes"]:
+        print(note)
+    wrong = [
+        f"WRONG: {part}: {row['name']}: {row.get('error') or row['shares']}"
+        for part in CHECKS
+        for row in measurements.get(part, [])
+        if row["required"] and not row["passed"]
+    ]
+    print("\n".join([*wrong, f"result: {result.path}"]))
+    return not wrong
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The status: 0, or 1 if something is wrong, 2 if refused, 130 if interrupted."""
+    right: list[bool] = []
+    status = exit_status(lambda: right.append(run(arguments)))
+    if compiling.is_still_compiling():
+        # The interpreter would wait for its threads.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status or int(not all(right)))
+    return status or int(not all(right))

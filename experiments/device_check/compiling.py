@@ -1,0 +1,80 @@
+"""Compiling many programs at once, which for a GPU takes longer than running them."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import jax
+
+Compiled = Callable[..., Any]
+
+
+class Source(NamedTuple):
+    """What is compiled: a function, and arguments of the shapes it is called with.
+
+    Attributes:
+      function: a pure function of arrays.
+      arguments: arrays, or their shapes and dtypes.
+      donated: the indices of arguments whose memory the results may take.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    donated: tuple[int, ...] = ()
+
+    def compile(self) -> Any:
+        """The executable."""
+        # What is donated, some only lend their memory.
+        jitted = jax.jit(self.function, donate_argnums=self.donated, keep_unused=True)
+        return jitted.lower(*self.arguments).compile()
+
+
+# Compilations that were given up, and whose threads a process would wait for at its end.
+_given_up: list[Future] = []
+
+
+def is_still_compiling() -> bool:
+    """Whether a compilation goes on that nobody waits for."""
+    return not all(each.done() for each in _given_up)
+
+
+def compile_all(
+    sources: Mapping[str, Source], seconds: float
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Compiles in parallel.
+
+    Args:
+      sources: by name.
+      seconds: after which those that are not ready are given up.
+
+    Returns:
+      The executables by name, and for those that there are not, why.
+    """
+    pool = ThreadPoolExecutor(max_workers=_workers())
+    futures = {name: pool.submit(each.compile) for name, each in sources.items()}
+    wait(futures.values(), timeout=seconds)
+    pool.shutdown(wait=False, cancel_futures=True)
+    ready: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name, future in futures.items():
+        if future.cancelled() or not future.done():
+            missing[name] = "was not compiled in time"
+            _given_up.append(future)
+        elif error := future.exception():
+            missing[name] = reason(error)
+        else:
+            ready[name] = future.result()
+    return ready, missing
+
+
+def reason(error: BaseException) -> str:
+    """The type of an error and the first line of its message, cut where it is long."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first[:200]}"
+
+
+def _workers() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

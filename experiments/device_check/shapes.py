@@ -1,0 +1,118 @@
+"""What is timed: norms, shapes and dtypes, the most important first."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+import jaxnorm.linen as jn
+
+Shape = tuple[int, ...]
+MODES = ("forward", "forward and backward")
+
+# How often an array of x's size is at least read or written, in either mode, both in one
+# program. A row is held where its moments and y are computed; of a column the moments need
+# x before the first y is known.
+OF_ROWS = (2, 5)
+OF_COLUMNS = (3, 7)
+
+
+class Op(NamedTuple):
+    """A norm in both libraries.
+
+    Attributes:
+      makers: `make(dtype=...)` gives the module, by library.
+      passes: the least, forward, and forward and backward.
+    """
+
+    makers: dict[str, Callable[..., nn.Module]]
+    passes: tuple[int, int]
+
+
+def _pair(name: str, passes: tuple[int, int], **options: Any) -> Op:
+    makers = {"jaxnorm": getattr(jn, name), "flax": getattr(nn, name)}
+    return Op(
+        {key: functools.partial(each, **options) for key, each in makers.items()}, passes
+    )
+
+
+OPS = {
+    "layer_norm": _pair("LayerNorm", OF_ROWS),
+    "rms_norm": _pair("RMSNorm", OF_ROWS),
+    "batch_norm": _pair("BatchNorm", OF_COLUMNS, use_running_average=False),
+    "group_norm": _pair("GroupNorm", OF_COLUMNS, num_groups=32),
+    "instance_norm": _pair("InstanceNorm", OF_COLUMNS),
+}
+
+
+class Timed(NamedTuple):
+    """One comparison: jaxnorm, flax and a copy take turns."""
+
+    op: str
+    shape: Shape
+    dtype: str
+    mode: str
+
+    @property
+    def size(self) -> str:
+        """The shape in text."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def passes(self) -> int:
+        """The least."""
+        return OPS[self.op].passes[MODES.index(self.mode)]
+
+    @property
+    def bytes(self) -> int:
+        """Of x."""
+        return math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.size} {self.dtype} {self.mode}"
+
+
+ROWS = (
+    *((32768, features) for features in (1024, 4096, 256, 8192, 16384)),
+    *((8192, features) for features in (768, 1600)),
+)
+RESNET_50 = ((112, 64), (56, 256), (28, 512), (14, 1024), (7, 2048))
+UNET = ((64, 320), (32, 640), (16, 1280))
+
+
+def _images(batch: int, sizes: tuple[tuple[int, int], ...]) -> tuple[Shape, ...]:
+    return tuple((batch, side, side, channels) for side, channels in sizes)
+
+
+FIRST: dict[str, tuple[Shape, ...]] = {
+    "layer_norm": ((8192, 4096),),
+    "rms_norm": ((8192, 4096),),
+    "batch_norm": ((256, 56, 56, 64),),
+    "group_norm": ((256, 56, 56, 64),),
+}
+REST: dict[str, tuple[Shape, ...]] = {
+    "layer_norm": ROWS,
+    "batch_norm": (*_images(256, RESNET_50), *_images(32, ((56, 64), *RESNET_50))),
+    "group_norm": (*_images(16, UNET), *_images(2, UNET)),
+    "rms_norm": ROWS,
+    "instance_norm": ((256, 56, 56, 64),),
+}
+REHEARSED: dict[str, tuple[Shape, ...]] = {
+    "layer_norm": ((64, 128),),
+    "batch_norm": ((4, 8, 8, 16),),
+    "group_norm": ((2, 4, 4, 64),),
+}
+DTYPES = ("bfloat16", "float32")
+
+
+def timed(shapes: dict[str, tuple[Shape, ...]]) -> list[Timed]:
+    """All comparisons of these shapes."""
+    return [
+        Timed(op, shape, dtype, mode)
+        for op, sizes in shapes.items()
+        for shape, dtype, mode in itertools.product(sizes, DTYPES, MODES)
+    ]
