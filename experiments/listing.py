@@ -33,6 +33,7 @@ COMMANDS = (
     "benchmarks",
     "benchmarks.accuracy",
     "benchmarks.compiled",
+    "device_check",
     "report",
 )
 

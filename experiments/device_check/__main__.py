@@ -1,8 +1,13 @@
 """`python -m experiments.device_check`."""
 
+import os
 import sys
 
 from experiments.device_check import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit, which would wait for compilations that were given up.
+    os._exit(status)

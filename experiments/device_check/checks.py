@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.device_check.budget import Budget
-from experiments.device_check.compiling import Compiled, Source, compile_all, reason
+from experiments.device_check.compiling import LATE, Compiled, Source, compile_all, reason
 
 ULP = 2.0**-23  # of float32
 
@@ -51,12 +51,18 @@ def worst(found: Iterable[dict[str, float]]) -> dict[str, float]:
     return most
 
 
-def run(checks: Sequence[Check], budget: Budget) -> Iterator[dict[str, Any]]:
-    """A row for each check: its name, shares, whether it passed, and an error if any."""
+def run(checks: Sequence[Check], budget: Budget) -> Iterator[dict[str, Any] | str]:
+    """A row for each check: its name, shares, whether it passed, and an error if any.
+
+    Or, of those for which the time did not last, that there is none.
+    """
     by_name = {each.name: each for each in checks}
     sources = {name: each.source for name, each in by_name.items()}
     ready, missing = compile_all(sources, budget.left)
     for name, each in by_name.items():
+        if missing.get(name) == LATE or not budget.left:
+            yield f"{name}: {LATE}"
+            continue
         row: dict[str, Any] = {"name": name, "required": each.required}
         try:
             shares = each.judge(ready[name]) if name in ready else {}

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import jax
@@ -30,13 +30,7 @@ class Source(NamedTuple):
         return jitted.lower(*self.arguments).compile()
 
 
-# Compilations that were given up, and whose threads a process would wait for at its end.
-_given_up: list[Future] = []
-
-
-def is_still_compiling() -> bool:
-    """Whether a compilation goes on that nobody waits for."""
-    return not all(each.done() for each in _given_up)
+LATE = "no time left"
 
 
 def compile_all(
@@ -59,8 +53,7 @@ def compile_all(
     missing: dict[str, str] = {}
     for name, future in futures.items():
         if future.cancelled() or not future.done():
-            missing[name] = "was not compiled in time"
-            _given_up.append(future)
+            missing[name] = LATE
         elif error := future.exception():
             missing[name] = reason(error)
         else:

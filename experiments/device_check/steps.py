@@ -9,7 +9,7 @@ import numpy as np
 from experiments.benchmarks.timing import interleaved
 from experiments.device_check import timing
 from experiments.device_check.budget import Budget
-from experiments.device_check.compiling import Source, compile_all, reason
+from experiments.device_check.compiling import LATE, Source, compile_all, reason
 from experiments.device_check.networks import ResNet, Transformer
 from experiments.device_check.training import LIBRARIES, Network, Training, step_of
 
@@ -47,13 +47,13 @@ def measure(
     """A row for each network, or the reason why there is none."""
     for network in chosen:
         if not budget.allows(network.seconds):
-            yield f"{network}: no time left"
+            yield f"{network}: {LATE}"
             continue
         budget.tell(f"compiling {network}")
         sources = {library: step_of(network, library) for library in LIBRARIES}
         ready, missing = compile_all(sources, budget.left)
         if missing or not budget.allows(network.seconds / 10):
-            yield f"{network}: {next(iter(missing.values()), 'no time left')}"
+            yield f"{network}: {next(iter(missing.values()), LATE)}"
             continue
         yield _timed(network, sources, ready, rounds, calls)
 

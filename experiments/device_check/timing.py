@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.benchmarks.timing import interleaved
 from experiments.device_check.budget import Budget
-from experiments.device_check.compiling import Source, compile_all, reason
+from experiments.device_check.compiling import LATE, Source, compile_all, reason
 from experiments.device_check.programs import Repeated, noise, normal, side_by_side, works
 from experiments.device_check.shapes import MODES, Timed
 
@@ -55,7 +55,7 @@ def measure(
     for start in range(0, len(cases), TOGETHER):
         together = cases[start : start + TOGETHER]
         if not budget.allows(SECONDS_OF_ONE):
-            yield from (f"{case}: no time left" for case in together)
+            yield from (f"{case}: {LATE}" for case in together)
             continue
         sources = {case: _sources(case, effort) for case in together}
         by_name = {
@@ -67,7 +67,7 @@ def measure(
         for case in together:
             lacking = [missing[key] for key in missing if key.startswith(f"{case} ")]
             if lacking or not budget.allows(SECONDS_OF_ONE):
-                yield f"{case}: {lacking[0] if lacking else 'no time left'}"
+                yield f"{case}: {lacking[0] if lacking else LATE}"
                 continue
             compiled = {name: ready[f"{case} {name}"] for name in sources[case]}
             yield _timed(case, compiled, effort)
