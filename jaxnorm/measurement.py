@@ -12,22 +12,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxnorm.axes import Axis, Shape, canonical_axes, count_groups, positions, take
+from jaxnorm.formulas import Measured, count_of, seen_count, sum_over, used_samples
 from jaxnorm.groups import Groups, share, total_of_groups
 from jaxnorm.layouts import number_along, size_along
 from jaxnorm.masking import as_weights, clear
 from jaxnorm.moments import Moments
 from jaxnorm.precision import Operand, accumulation_dtype, as_floating
 from jaxnorm.residuals import keeping_only_x, reread, residual, total
-from jaxnorm.variance import (
-    Measured,
-    Purpose,
-    count_of,
-    mean_and_variance,
-    seen_count,
-    settled,
-    sum_over,
-    used_samples,
-)
+from jaxnorm.variance import Purpose, mean_and_variance, settled
 
 
 class Samples(NamedTuple):

@@ -21,11 +21,11 @@ from jaxnorm.axes import (
     is_sharded,
     take,
 )
+from jaxnorm.formulas import Measured
 from jaxnorm.masking import as_weights, clear, weighted
 from jaxnorm.moments import Moments
 from jaxnorm.precision import Operand, accumulation_dtype, as_operand, check_number
 from jaxnorm.residuals import keeping_only_x, reread, spread
-from jaxnorm.variance import Measured
 
 Rounding = Literal["once", "twice"]
 

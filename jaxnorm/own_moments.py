@@ -10,12 +10,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from jaxnorm.formulas import Measured
 from jaxnorm.measurement import Samples, measured
 from jaxnorm.moments import Moments, check_axis_groups, synchronize
 from jaxnorm.normalization import How, Rounding, check_rounding, normalized, wide_along
 from jaxnorm.precision import accumulation_dtype
 from jaxnorm.residuals import keeping_only_x, residual
-from jaxnorm.variance import Measured, Purpose, settled
+from jaxnorm.variance import Purpose, settled
 
 
 class Plan(NamedTuple):

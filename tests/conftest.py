@@ -23,7 +23,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Every annotation of jaxnorm is checked at run time.
 jaxtyping.install_import_hook("jaxnorm", f"{annotations.__name__}.check")
 
-from jaxnorm import variance  # noqa: E402  (with its annotations checked)
+from jaxnorm import blocks, formulas, variance  # noqa: E402  (with its annotations checked)
 
 # The devices are for tests of sharding, which ask for `several_devices`. All else is tested
 # by the formula that a machine with one CPU device has.
@@ -86,7 +86,8 @@ def of_platform(request, monkeypatch):
 
     monkeypatch.setattr(variance, "formulas_for", of_one)
     if request.param == "cuda":
-        monkeypatch.setattr(variance, "sum_over", summed_in_a_tree)
+        for module in (formulas, blocks):
+            monkeypatch.setattr(module, "sum_over", summed_in_a_tree)
     yield from without_caches(request.param)
 
 

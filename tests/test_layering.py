@@ -24,6 +24,8 @@ LAYERS = (
     ("running", "normalization", "summaries", "renorm_limits"),
     ("measurement",),
     ("variance", "groups", "ghosts"),
+    ("blocks", "merging"),
+    ("formulas",),
     ("moments", "masking", "residuals"),
     ("layouts",),
     ("axes", "precision", "mode", "dataflow"),

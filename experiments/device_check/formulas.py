@@ -12,7 +12,7 @@ from experiments.device_check.checks import ULP, Check, share, wide, worst
 from experiments.device_check.compiling import Compiled, Source
 from experiments.device_check.constants import CONSTANTS
 from experiments.device_check.correctness import MEANS
-from jaxnorm import variance
+from jaxnorm import blocks, variance
 from tests import oracle
 
 ARRANGEMENTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -45,7 +45,7 @@ def formulas() -> list[Check]:
 
 
 def _names(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[str, ...]:
-    in_blocks = variance.blocks_of(jnp.zeros(shape), axes) is not None
+    in_blocks = blocks.blocks_of(jnp.zeros(shape), axes) is not None
     return (*OF_ALL, *("one_pass_in_blocks",) * in_blocks, *OF_WEIGHTED)
 
 
