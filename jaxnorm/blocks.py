@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnorm.axes import is_sharded
-from jaxnorm.formulas import Measured, count_of, rounded, shrink_for, sum_over, to_dtype
+from jaxnorm.formulas import Measured, count_of, rounded, sum_over, to_dtype
 from jaxnorm.layouts import is_symbolic, number_along, size_along
 
 
@@ -19,39 +19,37 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     On a GPU, two float64 sums over columns do not fit into one kernel; two in float32 do,
     and only the few moments of the blocks are merged in float64. The shift is the mean of
     every eighth sample of its block, whose own mean μ it misses by at most (s − μ)² ≤ 7σ²,
-    in whatever order the samples are: so no more than a factor of 8 is lost.
+    in whatever order the samples are: so no more than a factor of 8 is lost. Of a constant
+    it is the constant, since it is added in float64, and no difference can overflow.
     """
-    count, blocks = count_of(x, weights, axes), blocks_of(x, axes)
+    blocks = blocks_of(x, axes)
     assert blocks is not None
     split = x.reshape(blocks.shape)
-    size = number_along(split.shape, blocks.inner, x.dtype)
-    part = lax.slice_in_dim(split, 0, None, stride=8, axis=blocks.sliced)
-    # Divided first, so that no sum overflows: it need not be their mean exactly.
-    shift = sum_over(part / number_along(part.shape, blocks.inner, x.dtype), blocks.inner)
-    shrink = shrink_for(shift)
-    centred = (split - shift) * shrink
-    off = sum_over(centred, blocks.inner) / size
-    square = sum_over(jnp.square(centred), blocks.inner) / size
     with jax.enable_x64(True):
-        shift, off, square, shrink, number_of_blocks = (
-            to_dtype(jnp.float64, each)
-            for each in (
-                shift,
-                off,
-                square,
-                shrink,
-                number_along(split.shape, blocks.outer, x.dtype),
-            )
+        part = lax.slice_in_dim(split, 0, None, stride=8, axis=blocks.sliced)
+        shift = to_dtype(x.dtype, _mean_in_float64(part, blocks.inner))
+        # Two differences, which XLA fuses each with its sum. A shared one it would write to
+        # memory where x is small.
+        again = lax.optimization_barrier(shift)
+        size = number_along(split.shape, blocks.inner, x.dtype)
+        off, square = (
+            to_dtype(jnp.float64, sum_over(each, blocks.inner) / size)
+            for each in (split - shift, jnp.square(split - again))
         )
-        off, square = off / shrink, square / jnp.square(shrink)
-        means = shift + off
+        means = to_dtype(jnp.float64, shift) + off
         squares = jnp.square(means) + jnp.maximum(square - jnp.square(off), 0)
         mean, square = (
-            jnp.reshape(sum_over(each, blocks.outer) / number_of_blocks, blocks.kept)
+            _mean_in_float64(each, blocks.outer).reshape(blocks.kept)
             for each in (means, squares)
         )
         var = square - jnp.square(mean)
-        return rounded(count, mean, var, x.dtype, constant=2.0**-21)
+        return rounded(count_of(x, None, axes), mean, var, x.dtype, constant=2.0**-21)
+
+
+def _mean_in_float64(values: Array, axes: tuple[int, ...]) -> Array:
+    number = number_along(values.shape, axes, values.dtype)
+    wide, number = to_dtype(jnp.float64, values), to_dtype(jnp.float64, number)
+    return sum_over(wide, axes) / number
 
 
 class Blocks(NamedTuple):
@@ -73,35 +71,48 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(x: Array, axes: tuple[int, ...]) -> Blocks | None:
-    """Blocks that lie within what one device is likely to hold; None where there are none.
+    """Blocks of neighbouring samples; None where there are too few for blocks to pay.
 
-    A batch may be sharded along the first axis: each of its samples is a block, or, where
-    there are no other axes to reduce, each run of samples.
+    Along the first axis a batch may be sharded: there they are single examples, or runs of
+    them as a power of 2 of devices may hold. Along others they only make up for too few
+    sums: XLA, to keep a GPU busy, would write x − s to memory before it adds.
     """
-    if (
-        is_symbolic(x.shape)
-        or is_sharded(x, axes)
-        or not axes
-        or not size_along(x.shape, axes)
-    ):
+    if is_symbolic(x.shape) or is_sharded(x, axes):
         return None
-    shape, kept = x.shape, tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    outer, inner = axes[:1], axes[1:]
-    if axes[0] != 0 or shape[0] == 1:
-        outer, inner = (), axes
-    elif size_along(shape, inner) < LEAST_BLOCK:
-        if inner:
-            return None
-        number_of_blocks = math.gcd(shape[0], 64)
-        while shape[0] // number_of_blocks < LEAST_BLOCK and number_of_blocks > 1:
-            number_of_blocks //= 2
-        shape = (number_of_blocks, shape[0] // number_of_blocks, *shape[1:])
-        outer, inner = (0,), (1,)
-    if size_along(shape, inner) < LEAST_BLOCK:
+    if size_along(x.shape, axes) < FEWEST_SAMPLES:
         return None
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    shape, outer, inner = x.shape, (), axes
+    sums = math.prod(kept)
+    for axis in axes:
+        size, samples = shape[axis], size_along(shape, inner)
+        if axis == 0:
+            most = max(1, samples // LONG_BLOCK)
+            number = size if size <= most else math.gcd(size, _power_of_2_up_to(most))
+        else:
+            most = max(1, min(samples // SHORT_BLOCK, ENOUGH_SUMS // sums))
+            number = _divisor_up_to(most, size)
+        sums *= number
+        if number < size:
+            shape = (*shape[:axis], number, size // number, *shape[axis + 1 :])
+            outer, inner = (*outer, axis), tuple(i + 1 for i in inner)
+            break
+        outer, inner = (*outer, axis), inner[1:]
     sliced = max(inner, key=lambda i: (shape[i], i))
     return Blocks(shape, outer, inner, sliced, kept)
 
 
-# A block of fewer samples would cost more for its moments than it saves.
-LEAST_BLOCK = 32
+# Of fewer samples float64 sums read less.
+FEWEST_SAMPLES = 32
+# Beside so many samples the moments of a block cost little; fewer where it is made up for.
+LONG_BLOCK, SHORT_BLOCK = 256, 128
+# As many at once keep a GPU busy.
+ENOUGH_SUMS = 2**14
+
+
+def _power_of_2_up_to(most: int) -> int:
+    return 2 ** (most.bit_length() - 1)
+
+
+def _divisor_up_to(most: int, size: int) -> int:
+    return max(n for n in range(1, min(most, size) + 1) if size % n == 0)

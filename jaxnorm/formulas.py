@@ -72,7 +72,7 @@ def corrected_two_passes(
     # Under a mask nothing need be multiplied, which saves passes over x on a CPU.
     is_float = weights is not None and weights.dtype != bool
     part, whole = (share, 1) if is_float else (w, seen)
-    shrink = shrink_for(guess)
+    shrink = _shrink(guess)
     off = sum_over(part * clear((x - guess) * shrink, used), axes) / whole
     centred = clear((x - guess) * shrink - off, used)
     var = sum_over(part * jnp.square(centred), axes) / whole
@@ -193,7 +193,7 @@ def ulp(x: Array) -> float:
     return float(jnp.finfo(x.dtype).eps)
 
 
-def shrink_for(mean: Array) -> Array:
+def _shrink(mean: Array) -> Array:
     """A power of 2 that keeps squares from overflowing about the largest means."""
     return jnp.where(jnp.abs(mean) > 2.0**60, 2.0**-80, 1).astype(mean.dtype)
 
