@@ -7,7 +7,15 @@ import pytest
 
 from experiments.benchmarks.compiled import measuring, programs, targets
 from experiments.benchmarks.compiled.measuring import Case
-from experiments.benchmarks.compiled.programs import IMAGES, OPS, ROWS, SHORT_ROWS
+from experiments.benchmarks.compiled.programs import (
+    FEW_IMAGES,
+    IMAGES,
+    LATENTS,
+    OPS,
+    ROWS,
+    SHORT_ROWS,
+    SMALL_IMAGES,
+)
 from experiments.benchmarks.compiled.tables import passes
 
 # The most passes over x, on an H100 and a v5e; None where flax alone is the bound. Of rows
@@ -17,11 +25,14 @@ OF_ROWS = {"fwd": (2.1, 3.1), "both": (7.1, 7.1), "bwd": (5.1, 5.1)}
 OF_IMAGES = {"fwd": (3.2, 3.2), "both": (8.2, 8.2), "bwd": (5.2, 5.2)}
 BOUNDS = {
     ("batch_norm", IMAGES): OF_IMAGES,
+    ("batch_norm", FEW_IMAGES): OF_IMAGES,
+    ("batch_norm", SMALL_IMAGES): OF_IMAGES,
     ("layer_norm", ROWS): OF_ROWS,
     ("layer_norm", SHORT_ROWS): OF_ROWS,
     ("rms_norm", ROWS): OF_ROWS,
     ("rms_norm", SHORT_ROWS): OF_ROWS,
     ("group_norm", IMAGES): OF_IMAGES,
+    ("group_norm", LATENTS): OF_IMAGES,
     ("group_norm", ROWS): None,
     ("instance_norm", IMAGES): OF_IMAGES,
     ("conv", OPS["conv"].shapes[0]): None,
@@ -33,7 +44,10 @@ OF_FLAX = 1.02  # times flax's passes, in addition
 # do not fuse with a float32 convolution, nor the groups of features with anything.
 BEYOND_FLAX = {
     ("gpu", "batch_norm", IMAGES): 1.05,
+    ("gpu", "batch_norm", FEW_IMAGES): 1.07,
+    ("gpu", "batch_norm", SMALL_IMAGES): 1.07,
     ("gpu", "group_norm", IMAGES): 1.05,
+    ("gpu", "group_norm", LATENTS): 1.05,
     ("gpu", "group_norm", ROWS): 1.03,
     ("gpu", "instance_norm", IMAGES): 1.05,
     ("gpu", "conv", OPS["conv"].shapes[0]): 1.05,

@@ -59,7 +59,7 @@ def cases(draw: Any, api: Api, norm: str, shapes: Any = SHAPES) -> Case:
     fewest = _fewest(shape, reduced, call["mask"], arguments)
     if fewest < 3:
         # The gradient of two values cancels, and in 16 bits but rounding is left.
-        dtype = jnp.float32
+        dtype = arguments["dtype"] = jnp.float32
     _avoid_what_flax_gets_wrong(draw, api, norm, dtype, train, fewest, arguments)
     num_features = math.prod(shape[each] for each in features)
     return Case(shape, dtype, num_features, arguments, call)

@@ -15,6 +15,8 @@ from experiments.benchmarks.layers import EPSILON, Shape
 LIBRARIES: dict[str, ModuleType] = {"jaxnorm": jn, "flax": nn}
 GROUPS = 32
 IMAGES, ROWS, SHORT_ROWS = (256, 56, 56, 64), (8192, 4096), (32768, 768)
+# Of a small batch, of a late layer, and as diffusion has them.
+FEW_IMAGES, SMALL_IMAGES, LATENTS = (8, 56, 56, 64), (256, 7, 7, 2048), (16, 64, 64, 320)
 
 
 def batch_norm(library: str, **options: Any) -> nn.Module:
@@ -83,10 +85,10 @@ class Op(NamedTuple):
 
 
 OPS = {
-    "batch_norm": Op(batch_norm, (IMAGES,), 0),
+    "batch_norm": Op(batch_norm, (IMAGES, FEW_IMAGES, SMALL_IMAGES), 0),
     "layer_norm": Op(_norm("LayerNorm"), (ROWS, SHORT_ROWS), -1),
     "rms_norm": Op(_norm("RMSNorm"), (ROWS, SHORT_ROWS), -1),
-    "group_norm": Op(_norm("GroupNorm", num_groups=GROUPS), (IMAGES, ROWS), 1),
+    "group_norm": Op(_norm("GroupNorm", num_groups=GROUPS), (IMAGES, LATENTS, ROWS), 1),
     "instance_norm": Op(_norm("InstanceNorm"), (IMAGES,), 1),
     "conv": Op(_blocks(ConvBlocks), ((256, 28, 28, 128),), axes=4),
     "mlp": Op(_blocks(MLPBlocks), (ROWS,)),
