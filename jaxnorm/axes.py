@@ -4,6 +4,7 @@ Everything here looks at shapes alone, so that whatever does not fit is refused
 before anything is computed.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -88,6 +89,37 @@ def is_sharded(array: Any, axes: tuple[int, ...] | None = None) -> bool:
     """
     spec = jax.typeof(array).sharding.spec
     return any(spec[i] is not None for i in (range(len(spec)) if axes is None else axes))
+
+
+def shards_along(array: Any, axis: int) -> int:
+    """Into how many parts an axis is sharded over an explicit mesh; 1 elsewhere.
+
+    >>> shards_along(jnp.ones(3), 0)
+    1
+    """
+    sharding = jax.typeof(array).sharding
+    names = sharding.spec[axis]
+    if names is None:
+        return 1
+    names = names if isinstance(names, tuple) else (names,)
+    return math.prod(sharding.mesh.shape[name] for name in names)
+
+
+def gathered(array: Any, axes: tuple[int, ...]) -> Array:
+    """The whole of these axes on each device of an explicit mesh; elsewhere as it is."""
+    if not is_sharded(array, axes):
+        return array
+    spec = jax.typeof(array).sharding.spec
+    whole = (None if i in axes else each for i, each in enumerate(spec))
+    return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*whole))
+
+
+def placed_as(array: Any, other: Any) -> Array:
+    """`array`, sharded as another of its shape is over an explicit mesh."""
+    spec = jax.typeof(other).sharding.spec
+    if jax.typeof(array).sharding.spec == spec:
+        return array
+    return jax.sharding.reshard(array, spec)
 
 
 def expand(

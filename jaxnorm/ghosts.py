@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnorm.axes import is_multiple, is_sharded
+from jaxnorm.axes import gathered, is_multiple, placed_as, shards_along
 from jaxnorm.moments import Moments, merge, pool
 
 
@@ -45,31 +45,20 @@ def by_ghosts(
     The samples lie along `axis`; a ghost has as many as `ghost_sizes` says.
     """
     mapped = None if weights is None or weights.shape[axis] == 1 else axis
-    placed = jax.typeof(x).sharding.spec if is_sharded(x, (axis,)) else None
-    x = _gathered(x, axis)
-    weights = weights if mapped is None else _gathered(weights, axis)
+    place, sizes = x, ghost_sizes(x.shape[axis], size)
+    if len(sizes) > 1 or sizes[0][0] % shards_along(x, axis):
+        # Ghosts lie on several devices, and a shard cannot be cut.
+        x = gathered(x, (axis,))
+        weights = weights if mapped is None else gathered(weights, (axis,))
     outputs, moments, start = [], [], 0
-    for number, each in ghost_sizes(x.shape[axis], size):
+    for number, each in sizes:
         parts = _split(x, axis, start, number, each)
         parted = weights if mapped is None else _split(weights, axis, start, number, each)
         y, of_ghosts = jax.vmap(function, (axis, mapped), (axis, 0))(parts, parted)
         outputs.append(y.reshape(*x.shape[:axis], number * each, *x.shape[axis + 1 :]))
         moments.append(pool(of_ghosts, 0))
         start += number * each
-    y = jnp.concatenate(outputs, axis)
-    return y if placed is None else jax.sharding.reshard(y, placed), merge(*moments)
-
-
-def _gathered(array: Any, axis: int) -> Array:
-    """The whole axis on each device, where a mesh's axes are explicit; else as it is.
-
-    There the samples of a ghost may lie on several devices, and a shard cannot be cut.
-    """
-    if not is_sharded(array, (axis,)):
-        return array
-    spec = list(jax.typeof(array).sharding.spec)
-    spec[axis] = None
-    return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))
+    return placed_as(jnp.concatenate(outputs, axis), place), merge(*moments)
 
 
 def _split(array: Any, axis: int, start: int, number: Any, size: Any) -> Array:

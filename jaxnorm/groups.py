@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import take
+from jaxnorm.axes import gathered, is_sharded, placed_as, shards_along, take
 from jaxnorm.moments import Moments, pool, total_of_few
 
 
@@ -44,19 +44,30 @@ def spread(
     Array([[0.5, 0.5, 2.5, 2.5]], dtype=float32)
     """
     size = math.prod(sizes) // groups.number
-    row = jnp.repeat(grouped, size, -1).reshape(*grouped.shape[:-1], *sizes)
+    rows = jnp.broadcast_to(grouped[..., None], (*grouped.shape, size))
+    row = rows.reshape(*grouped.shape[:-1], *sizes)
     return jnp.moveaxis(row, range(-len(sizes), 0), groups.axes)
 
 
 def share(moments: Moments, groups: Groups) -> Moments:
     """The moments of each feature merged with those of its group."""
     sizes = take(moments.mean.shape, groups.axes)
-    pooled = pool(Moments(*(split(each, groups) for each in moments)), -1)
-    return Moments(*(spread(each, groups, sizes) for each in pooled))
+    parts = (split(_in_whole_groups(each, groups), groups) for each in moments)
+    pooled = (spread(each, groups, sizes) for each in pool(Moments(*parts), -1))
+    return Moments(*map(placed_as, pooled, moments))
 
 
 def total_of_groups(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "..."]:
     """The sum of each group, for all its features."""
     sizes = take(vector.shape, groups.axes)
-    rows = split(vector, groups)
-    return spread(total_of_few(rows, (rows.ndim - 1,))[..., 0], groups, sizes)
+    rows = split(_in_whole_groups(vector, groups), groups)
+    total = total_of_few(rows, (rows.ndim - 1,))[..., 0]
+    return placed_as(spread(total, groups, sizes), vector)
+
+
+def _in_whole_groups(vector: Array, groups: Groups) -> Array:
+    """`vector` with no group on several devices of an explicit mesh, where JAX asks how."""
+    first, *others = groups.axes
+    if groups.number % shards_along(vector, first) or is_sharded(vector, tuple(others)):
+        return gathered(vector, groups.axes)
+    return vector

@@ -274,7 +274,7 @@ def _differential(
     # Of y's type: it varies along each mapped axis along which one of the operands does.
     nothing = jnp.zeros_like(clear(x + moments.mean + scale + bias, usable))
     dx, dmean, dvar, dscale, dbias = given
-    into = functools.partial(spread, shape=x.shape)
+    into = functools.partial(spread, over=x)
     dy = dshift = jnp.zeros_like(inverse)
     if dx is not None:
         dy = dy + scale * inverse * dx

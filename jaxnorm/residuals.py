@@ -15,7 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from jaxnorm.axes import Shape
+from jaxnorm.axes import is_sharded
 from jaxnorm.layouts import if_tidy, is_tidy
 
 Vectors = TypeVar("Vectors")
@@ -84,16 +84,20 @@ def total(values: Array, axes: tuple[int, ...]) -> Array:
     return lax.platform_dependent(values, cpu=on_cpu, default=plain)
 
 
-def spread(vector: Array, function: Callable[[Array], Array], shape: Shape) -> Array:
-    """The linear function of a vector of size 1 along some axes, or of its broadcast.
+def spread(vector: Array, function: Callable[[Array], Array], over: Array) -> Array:
+    """The linear function of a vector of size 1 along some axes of an array, or of its
+    broadcast.
 
-    Whichever makes its transpose a sum to within few ulps.
+    Whichever makes its transpose a sum to within few ulps. The broadcast is sharded as the
+    array is, so that on an explicit mesh the transpose adds shards and gathers nothing.
     """
+    shape = over.shape
     axes = tuple(i for i, n in enumerate(shape) if vector.shape[i] != n)
     tidy = is_tidy(shape, axes)
     if tidy or vector.dtype == jnp.float64:
         return function(vector)
-    plain = functools.partial(jnp.broadcast_to, shape=shape)
+    place = jax.typeof(over).sharding if is_sharded(over) else None
+    plain = functools.partial(jnp.broadcast_to, shape=shape, out_sharding=place)
 
     def in_float64(vector: Array) -> Array:
         with jax.enable_x64(True):

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnorm import batch_norm, ema, measure, moments
+from jaxnorm import (
+    batch_norm,
+    batch_renorm,
+    ema,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    measure,
+    moments,
+    rms_norm,
+)
 from tests.cases import cases, rows
 
 pytestmark = pytest.mark.usefixtures("several_devices")
@@ -80,21 +90,64 @@ def test_statistics_come_with_the_same_one(rng):
     chex.assert_trees_all_close(jax.jit(norm)(x, state), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_under_plain_jit_it_is_as_many(rng, weighted):
-    """The compiler splits the sums, which are one message; their counts are another."""
-    place = NamedSharding(mesh(), PartitionSpec(AXES))
-    x = jax.device_put(rng.normal(size=(16, 5, 3)).astype(np.float32), place)
-    weights = jax.device_put(jnp.ones((16, 1, 1)), place) if weighted else None
-    state = ema(0.99).init((3,))
-    norm = functools.partial(batch_norm, train=True)
+def train(x, scale, bias, **options):
+    state = ema(0.99).init(scale.shape)
+    return batch_norm(x, state, scale, bias, train=True, **options)[0]
 
-    def gradients(x, w, scale, g):
-        y, vjp = jax.vjp(lambda *a: norm(a[0], state, a[1], weights=w)[0], x, scale)
+
+def renorm(x, scale, bias, **options):
+    limits = {"r_max": 1.5, "d_max": 0.5}
+    state = ema(0.99).init(scale.shape)
+    return batch_renorm(x, state, scale, bias, train=True, **limits, **options)[0]
+
+
+BATCH, BOTH_AXES = PartitionSpec(AXES), PartitionSpec(None, AXES)
+ROWS, FEATURES = PartitionSpec(None, "hosts"), PartitionSpec(None, None, AXES)
+groups = functools.partial(group_norm, num_groups=2)
+# A norm, how x of shape (8, 8, 8) is sharded, and how many collectives forward and both.
+SHARDED = {
+    "batch": (train, BATCH, 1, 2),
+    "batch, positions": (train, BOTH_AXES, 1, 2),
+    "batch, ghosts": (functools.partial(train, ghost_size=2), BATCH, 0, 1),
+    "renorm": (renorm, BATCH, 1, 2),
+    "layer, features": (layer_norm, FEATURES, 1, 2),
+    "layer, batch": (layer_norm, BATCH, 0, 1),
+    "rms, features": (rms_norm, FEATURES, 1, 2),
+    "group, positions": (groups, ROWS, 1, 2),
+    "instance, positions": (instance_norm, BOTH_AXES, 1, 2),
+    "instance, features": (instance_norm, FEATURES, 0, 0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+@pytest.mark.parametrize(("norm", "spec", "forward", "both"), SHARDED.values(), ids=SHARDED)
+def test_jit_alone_exchanges_as_often(norm, spec, forward, both, kind, weighted, rng):
+    """The compiler splits the sums, which are one message; their counts are another."""
+    devices = jax.make_mesh((2, 2), AXES, axis_types=(kind,) * 2)
+    place = functools.partial(NamedSharding, devices)
+    x = jax.device_put(rng.normal(size=(8, 8, 8)).astype(np.float32), place(spec))
+    along = PartitionSpec(*spec[2:])
+    scale = jax.device_put(jnp.ones(8), place(along))
+    weights = None
+    if weighted:
+        weights = jax.device_put(
+            np.ones((8, 8, 1), np.float32), place(PartitionSpec(*spec[:2]))
+        )
+
+    def run(x, scale, bias, weights):
+        return norm(x, scale, bias, weights=weights)
+
+    def gradients(x, scale, bias, weights, g):
+        y, vjp = jax.vjp(lambda *a: run(*a, weights), x, scale, bias)
         return y, vjp(g)
 
-    assert len(collectives(lambda x, w: norm(x, state, weights=w), x, weights)) == 1
-    assert len(collectives(gradients, x, weights, jnp.ones(3), x)) == 2
+    with jax.set_mesh(devices):
+        assert len(collectives(run, x, scale, scale, weights)) == forward
+        assert len(collectives(gradients, x, scale, scale, weights, x)) == both
 
 
 def test_many_devices_merge_by_sums_of_a_fixed_size(rng):

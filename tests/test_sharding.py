@@ -6,10 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxnorm import batch_norm, ema, group_norm, instance_norm, layer_norm, rms_norm
+from jaxnorm import (
+    batch_norm,
+    batch_renorm,
+    ema,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 from tests.cases import rows
 
 SHAPE = (4, 2, 4, 8)
@@ -20,13 +29,22 @@ def batch(x, scale, bias, *, train=True, **options):
     return batch_norm(x, START, scale, bias, train=train, **options)[0]
 
 
+def renorm(x, scale, bias, **options):
+    limits = {"r_max": 1.5, "d_max": 0.5}
+    return batch_renorm(x, START, scale, bias, train=True, **limits, **options)[0]
+
+
 NORMS = {
     "batch": batch,
+    "batch, of ghosts": functools.partial(batch, ghost_size=2),
+    "batch, of uneven ghosts": functools.partial(batch, ghost_size=3),
+    "renorm": renorm,
     "batch, evaluating": functools.partial(batch, train=False),
     "layer": layer_norm,
     "layer of images": functools.partial(layer_norm, reduced=(1, 2, 3)),
     "rms": rms_norm,
     "group": functools.partial(group_norm, num_groups=4),
+    "groups over devices": functools.partial(group_norm, num_groups=1),
     "instance": instance_norm,
 }
 each_norm = pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
@@ -59,8 +77,6 @@ def test_an_explicit_mesh_changes_nothing(norm, axis, arrays):
 
     Meshes have such axes unless it is said otherwise.
     """
-    if axis == 3 and norm is NORMS["group"]:
-        pytest.skip("JAX wants to be told how the features of groups are sharded")
     mask = np.arange(SHAPE[1])[:, None, None] < 1 if axis == 0 else None
 
     def both(x, scale, bias, g):
@@ -113,3 +129,30 @@ def test_the_bias_alone_may_be_differentiated_in_a_shard(norm, arrays):
     sharded = shard(lambda x, bias: norm(x, None, bias, axis_name="shards"))
     gradient = jax.jit(jax.grad(lambda bias: jnp.vdot(g, sharded(x, bias))))(bias)
     close(gradient, g.sum((0, 1, 2)))
+
+
+@pytest.mark.slow
+@each_norm
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+def test_a_sharded_program_is_exported(norm, kind, arrays):
+    """For every platform; it is saved, loaded and called on as many devices."""
+    pytest.importorskip("flatbuffers")
+
+    def both(x, scale, bias, g):
+        y, vjp = jax.vjp(norm, x, scale, bias)
+        return y, vjp(g)
+
+    devices = mesh(kind)
+    with jax.set_mesh(devices):
+        sharded = [
+            jax.device_put(
+                each, NamedSharding(devices, P("shards") if each.ndim > 1 else P())
+            )
+            for each in arrays
+        ]
+        program = export.export(jax.jit(both), platforms=("cpu", "cuda", "tpu"))(*sharded)
+        loaded = export.deserialize(program.serialize())
+        assert loaded.nr_devices == 2
+        jax.tree.map(close, jax.jit(loaded.call)(*sharded), jax.jit(both)(*arrays))

@@ -9,7 +9,14 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm.axes import (
+    Axis,
+    canonical_axes,
+    check_samples,
+    complement,
+    placed_as,
+    take,
+)
 from jaxnorm.estimators import ema
 from jaxnorm.measurement import Samples, measure
 from jaxnorm.mode import resolve_update
@@ -142,6 +149,7 @@ def _corrected(
     batch, running = jax.tree.map(
         lambda each: lax.stop_gradient(each.astype(wide)), (batch, running)
     )
+    running = jax.tree.map(placed_as, running, batch)
     r_max, d_max = (jnp.asarray(each).astype(wide) for each in (r_max, d_max))
     deviation, expected = (jnp.sqrt(each.var + epsilon) for each in (batch, running))
     # Of a constant, or of nothing, there is no deviation to correct.
