@@ -69,7 +69,10 @@ def normalize_by_own(
     plan: Plan,
 ) -> Array:
     """y, of operands that have been checked."""
-    return _output(x, *_wide(x, scale, bias, plan), weights, plan)
+    lone = weights is None and plan.samples.groups is None and plan.axis_name is None
+    # XLA for a GPU makes one kernel of it only with vectors that are not computed.
+    purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
+    return _output(x, *_wide(x, scale, bias, plan), weights, plan, purpose)
 
 
 def normalize_and_measure(
@@ -101,17 +104,25 @@ def _wide(
     return scale, bias
 
 
-@functools.partial(jax.jit, static_argnums=4, inline=True)
-@functools.partial(keeping_only_x, static_argnums=4)
+def _are_wide(x: Array, *vectors: ArrayLike | None) -> bool:
+    wide = accumulation_dtype(x.dtype)
+    return all(each is None or jnp.result_type(each) == wide for each in vectors)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5), inline=True)
+@functools.partial(keeping_only_x, static_argnums=(4, 5))
 def _output(
-    x: Array, scale: Array | None, bias: Array | None, weights: Array | None, plan: Plan
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    plan: Plan,
+    purpose: Purpose,
 ) -> Array:
-    wide, samples = jnp.asarray(x, accumulation_dtype(x.dtype)), plan.samples
-    lone = weights is None and samples.groups is None and plan.axis_name is None
-    found = _moments(wide, x, weights, plan, "output" if lone else "norm")
-    how = How(
-        plan.epsilon, plan.dtype, plan.rounding, "within a kernel" if lone else "given"
-    )
+    wide = jnp.asarray(x, accumulation_dtype(x.dtype))
+    found = _moments(wide, x, weights, plan, purpose)
+    moments = "within a kernel" if purpose == "output" else "given"
+    how = How(plan.epsilon, plan.dtype, plan.rounding, moments)
     return normalized(wide, x, found, scale, bias, weights, how)
 
 
