@@ -55,7 +55,6 @@ BEYOND_FLAX = {
     ("gpu", "instance_norm", IMAGES): 1.05,
     ("gpu", "conv", OPS["conv"].shapes[0]): 1.05,
     ("tpu", "conv", OPS["conv"].shapes[0]): 1.15,
-    ("tpu", "group_norm", ROWS): 1.45,
 }
 # The same of temporaries, in sizes of x more than flax's. Of blocks it is the backward pass
 # by itself, which computes again what flax keeps; in one program with the forward they have
@@ -65,7 +64,6 @@ BEYOND_TEMPORARIES = {
     ("gpu", "conv", OPS["conv"].shapes[0]): 1.0,
     ("gpu", "mlp", OPS["mlp"].shapes[0]): 1.0,
     ("tpu", "conv", OPS["conv"].shapes[0]): 1.0,
-    ("tpu", "group_norm", ROWS): 4.0,
 }
 KEPT = 1.07  # for the backward pass, in sizes of x: moments of groups of 128 are 0.06
 VECTORS = 0.02  # sizes of x: room for what is not of its size

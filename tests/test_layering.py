@@ -20,6 +20,7 @@ LAYERS = (
     ("wrappers",),
     ("estimators",),
     ("naming",),
+    ("grouped_rows",),
     ("own_moments",),
     ("running", "normalization", "summaries", "renorm_limits"),
     ("measurement",),

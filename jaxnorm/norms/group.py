@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
@@ -15,10 +14,11 @@ from jaxnorm.axes import (
     positions,
     take,
 )
+from jaxnorm.grouped_rows import normalize_rows
 from jaxnorm.groups import Groups
 from jaxnorm.measurement import Samples
 from jaxnorm.normalization import Rounding, check_operands
-from jaxnorm.own_moments import Plan, normalize_and_measure, normalize_by_own, plan
+from jaxnorm.own_moments import normalize_by_own, plan
 from jaxnorm.precision import as_operand
 
 
@@ -96,38 +96,5 @@ def group_norm(
         axis_index_groups=axis_index_groups,
     )
     if math.prod(take(x.shape, reduced)) == 1:
-        return _by_rows(x, scale, bias, weights, how)
+        return normalize_rows(x, scale, bias, weights, how)
     return normalize_by_own(x, scale, bias, weights, how)
-
-
-def _by_rows(
-    x: Array,
-    scale: ArrayLike | None,
-    bias: ArrayLike | None,
-    weights: Array | None,
-    how: Plan,
-) -> Array:
-    """Group normalisation where a group has one sample of each feature.
-
-    Each group is then a row of its own, and not, as elsewhere, merged of as many moments as
-    there are values.
-    """
-    features, rear = how.features, tuple(range(-len(how.features), 0))
-    moved = jnp.moveaxis(x, features, rear)
-    rest = moved.shape[: x.ndim - len(features)]
-    rows = (how.samples.groups.number, -1)  # pyright: ignore[reportOptionalMemberAccess]
-    if weights is not None:
-        weights = jnp.moveaxis(jnp.broadcast_to(weights, x.shape), features, rear)
-        weights = weights.reshape(*rest, *rows)
-    split = moved.reshape(*rest, *rows)
-    axes = tuple(range(split.ndim))
-    # XLA for a GPU makes no kernel of it by itself, where `normalize_by_own` would want
-    # one.
-    y, _ = normalize_and_measure(
-        split,
-        None if scale is None else jnp.reshape(scale, rows),
-        None if bias is None else jnp.reshape(bias, rows),
-        weights,
-        how._replace(samples=Samples(axes[-1:]), features=axes[-2:]),
-    )
-    return jnp.moveaxis(y.reshape(moved.shape), rear, features)

@@ -1,0 +1,43 @@
+"""Groups without positions, in the tiles of a TPU."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnorm import group_norm, grouped_rows
+from tests import oracle
+
+
+@pytest.fixture
+def in_tiles(monkeypatch):
+    """What a TPU computes, on a CPU."""
+    monkeypatch.setattr(
+        grouped_rows, "_normalize_by_platform", grouped_rows._normalize_in_tiles
+    )
+
+
+@pytest.mark.usefixtures("in_tiles")
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "mask"])
+@pytest.mark.parametrize("shape", [(16, 512), (2, 8, 512)])
+@pytest.mark.parametrize("groups", [4, 2])  # of one tile, and of two
+def test_they_are_what_the_oracle_has(groups, shape, weighted, rng):
+    x, g = (rng.normal(3, 2, shape).astype(np.float32) for _ in range(2))
+    scale, bias = (rng.normal(size=shape[-1:]).astype(np.float32) for _ in range(2))
+    mask = rng.random(shape) < 0.8 if weighted else None
+    options = {"reduced": (), "epsilon": 1e-3, "weights": mask}
+
+    @jax.jit
+    def both(x, scale, bias, g):
+        y, vjp = jax.vjp(
+            functools.partial(group_norm, num_groups=groups, **options), x, scale, bias
+        )
+        return y, *vjp(g)
+
+    exact = oracle.group_norm(
+        x, scale, bias, g, features=(x.ndim - 1,), groups=groups, **options
+    )
+    for found, expected in zip(both(x, scale, bias, g), exact[:4], strict=True):
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * size)
