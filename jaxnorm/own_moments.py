@@ -1,5 +1,6 @@
 """Normalise an array by its own moments: what all norms share."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxnorm.formulas import Measured
+from jaxnorm.kernels.choosing import (
+    Implementation,
+    check_implementation,
+    fits,
+    shape_of_rows,
+)
+from jaxnorm.kernels.rows import Kernel, normalize_rows
 from jaxnorm.measurement import Samples, measured
 from jaxnorm.moments import Moments, check_axis_groups, synchronize
 from jaxnorm.normalization import How, Rounding, check_rounding, normalized, wide_along
@@ -30,6 +38,7 @@ class Plan(NamedTuple):
       rounding: where y is rounded to it.
       axis_name: mapped axes along which samples are split.
       axis_index_groups: groups of indices along them.
+      implementation: "kernel" for a kernel where one fits.
     """
 
     samples: Samples
@@ -39,6 +48,7 @@ class Plan(NamedTuple):
     rounding: Rounding
     axis_name: str | tuple[str, ...] | None = None
     axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+    implementation: Implementation | None = None
 
 
 def plan(
@@ -50,14 +60,23 @@ def plan(
     rounding: Rounding,
     axis_name: str | tuple[str, ...] | None,
     axis_index_groups: Sequence[Sequence[int]] | None,
+    implementation: Implementation | None = None,
 ) -> Plan:
-    """A Plan of arguments of which rounding and the groups are checked here."""
+    """A Plan of arguments of which rounding, groups and implementation are checked here."""
     check_rounding(rounding)
+    check_implementation(implementation)
     check_axis_groups(axis_name, axis_index_groups)
     if axis_index_groups is not None:
         axis_index_groups = tuple(tuple(each) for each in axis_index_groups)
     return Plan(
-        samples, features, float(epsilon), dtype, rounding, axis_name, axis_index_groups
+        samples,
+        features,
+        float(epsilon),
+        dtype,
+        rounding,
+        axis_name,
+        axis_index_groups,
+        implementation,
     )
 
 
@@ -72,7 +91,39 @@ def normalize_by_own(
     lone = weights is None and plan.samples.groups is None and plan.axis_name is None
     # XLA for a GPU makes one kernel of it only with vectors that are not computed.
     purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
+    is_kernel = lone and plan.implementation == "kernel"
+    if is_kernel and fits(x, plan.samples.axes, plan.features):
+        return _by_kernel(x, scale, bias, plan, purpose)
     return _output(x, *_wide(x, scale, bias, plan), weights, plan, purpose)
+
+
+def _by_kernel(
+    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, plan: Plan, purpose: Purpose
+) -> Array:
+    rows = x.reshape(shape_of_rows(x.shape, plan.samples.axes))
+    wide = accumulation_dtype(x.dtype)
+    scale, bias = (
+        None if each is None else jnp.asarray(each, wide).reshape(-1)
+        for each in (scale, bias)
+    )
+    scale = jnp.ones(rows.shape[1:], wide) if scale is None else scale
+    about_zero = plan.samples.about_zero
+    along = plan._replace(samples=Samples((1,), about_zero=about_zero), features=(1,))
+    formula = _Rows(along, purpose)
+    kernel = Kernel(formula, plan.dtype, plan.epsilon, about_zero)
+    return normalize_rows(rows, scale, bias, kernel).reshape(x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The norm of rows by a formula, equal if it is the same."""
+
+    plan: Plan
+    purpose: Purpose
+
+    def __call__(self, x: Array, scale: Array, bias: Array | None) -> Array:
+        vectors = _wide(x, scale, bias, self.plan)
+        return _output(x, *vectors, None, self.plan, self.purpose)
 
 
 def normalize_and_measure(

@@ -22,6 +22,7 @@ LAYERS = (
     ("naming",),
     ("grouped_rows",),
     ("own_moments",),
+    ("kernels",),
     ("running", "normalization", "summaries", "renorm_limits"),
     ("measurement",),
     ("variance", "groups", "ghosts"),
@@ -36,6 +37,11 @@ DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 
 # Each may import from those before it.
 SHARED = (
+    "kernels.choosing",
+    "kernels.row",
+    "kernels.tpu",
+    "kernels.gpu",
+    "kernels.rows",
     "diagnostics.activations",
     "diagnostics.settings",
     "diagnostics.padding",

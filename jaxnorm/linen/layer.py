@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import canonical_axes, take
+from jaxnorm.kernels.choosing import Implementation
 from jaxnorm.linen.parameters import mapped_axes, parameter
 from jaxnorm.masking import one_weighting
 from jaxnorm.normalization import Rounding
@@ -41,6 +42,7 @@ class LayerNorm(nn.Module):
         always that of x − μ; flax's fast E[x²] − μ² cancels.
       force_float32_reductions: accepted and without effect: they always are, at least.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; None chooses. See `jaxnorm.layer_norm`.
 
     >>> model = LayerNorm()
     >>> x = jnp.array([[1.0, 3.0], [20.0, 0.0]])
@@ -63,6 +65,7 @@ class LayerNorm(nn.Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
     rounding: Rounding = "once"
+    implementation: Implementation | None = None
 
     @nn.compact
     def __call__(
@@ -99,5 +102,6 @@ class LayerNorm(nn.Module):
             weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
             rounding=self.rounding,
+            implementation=self.implementation,
             **mapped_axes(self),
         )

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm.axes import canonical_axes, take
+from jaxnorm.kernels.choosing import Implementation
 from jaxnorm.linen.parameters import mapped_axes, parameter
 from jaxnorm.masking import one_weighting
 from jaxnorm.normalization import Rounding
@@ -39,6 +40,7 @@ class RMSNorm(nn.Module):
         to the mean square.
       force_float32_reductions: accepted and without effect: they always are, at least.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; None chooses. See `jaxnorm.rms_norm`.
 
     >>> model = RMSNorm()
     >>> x = jnp.array([[3.0, -3.0], [5.0, 5.0]])
@@ -59,6 +61,7 @@ class RMSNorm(nn.Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
     rounding: Rounding = "once"
+    implementation: Implementation | None = None
 
     @nn.compact
     def __call__(
@@ -93,5 +96,6 @@ class RMSNorm(nn.Module):
             weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, dtype=self.dtype),
             rounding=self.rounding,
+            implementation=self.implementation,
             **mapped_axes(self),
         )

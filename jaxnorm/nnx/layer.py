@@ -11,6 +11,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
+from jaxnorm.kernels.choosing import Implementation
 from jaxnorm.masking import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
 from jaxnorm.normalization import Rounding
@@ -42,6 +43,7 @@ class LayerNorm(nnx.Module):
         of x − μ; flax's fast E[x²] − μ² cancels.
       promote_dtype: as in flax, `promote_dtype((x, scale, bias), dtype=dtype)`.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; None chooses. See `jaxnorm.layer_norm`.
       rngs: the random keys for the initialisers.
       bias_metadata: of the bias's `nnx.Param`.
       scale_metadata: of the scale's `nnx.Param`.
@@ -70,6 +72,7 @@ class LayerNorm(nnx.Module):
         use_fast_variance: bool = True,
         promote_dtype: Callable[..., Any] = promote_dtype,
         rounding: Rounding = "once",
+        implementation: Implementation | None = None,
         rngs: nnx.Rngs,
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         scale_metadata: Mapping[str, Any] = MappingProxyType({}),
@@ -93,6 +96,7 @@ class LayerNorm(nnx.Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
+        self.implementation: Implementation | None = implementation
 
     def __call__(
         self,
@@ -128,4 +132,5 @@ class LayerNorm(nnx.Module):
             axis_index_groups=self.axis_index_groups,
             dtype=dtype,
             rounding=self.rounding,
+            implementation=self.implementation,
         )

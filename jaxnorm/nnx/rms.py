@@ -11,6 +11,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
+from jaxnorm.kernels.choosing import Implementation
 from jaxnorm.masking import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
 from jaxnorm.normalization import Rounding
@@ -40,6 +41,7 @@ class RMSNorm(nnx.Module):
         mean square.
       promote_dtype: as in flax, `promote_dtype((x, scale), dtype=dtype)`.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; None chooses. See `jaxnorm.rms_norm`.
       rngs: the random keys for the initialisers.
       scale_metadata: of the scale's `nnx.Param`.
 
@@ -65,6 +67,7 @@ class RMSNorm(nnx.Module):
         use_fast_variance: bool = True,
         promote_dtype: Callable[..., Any] = promote_dtype,
         rounding: Rounding = "once",
+        implementation: Implementation | None = None,
         rngs: nnx.Rngs,
         scale_metadata: Mapping[str, Any] = MappingProxyType({}),
     ):
@@ -83,6 +86,7 @@ class RMSNorm(nnx.Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
+        self.implementation: Implementation | None = implementation
 
     def __call__(
         self,
@@ -117,4 +121,5 @@ class RMSNorm(nnx.Module):
             axis_index_groups=self.axis_index_groups,
             dtype=dtype,
             rounding=self.rounding,
+            implementation=self.implementation,
         )

@@ -54,7 +54,8 @@ def test_adds_to_them_what_the_functions_take_besides(api, norm):
 
     switches = {"train", "update"} if norm == "BatchNorm" else set()
     state = {"estimator", "ghost_size"} if norm == "BatchNorm" else set()
-    assert added("__init__") == {"rounding"} | switches | state
+    kernels = {"implementation"} if norm in ("LayerNorm", "RMSNorm") else set()
+    assert added("__init__") == {"rounding"} | kernels | switches | state
     assert added("__call__") == {"weights"} | switches
 
 

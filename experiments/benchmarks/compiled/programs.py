@@ -30,6 +30,14 @@ def _norm(name: str, **fixed: Any) -> Callable[..., nn.Module]:
     return lambda library, **options: getattr(LIBRARIES[library], name)(**fixed, **options)
 
 
+def _by_kernel(name: str) -> Callable[..., nn.Module]:
+    """Ours with a kernel in the backward pass, beside flax's, which has none."""
+    ours, flax = _norm(name, implementation="kernel"), _norm(name)
+    return lambda library, **options: (ours if library == "jaxnorm" else flax)(
+        library, **options
+    )
+
+
 class ConvBlocks(nn.Module):
     """Two blocks of convolution, batch norm and relu."""
 
@@ -51,6 +59,7 @@ class MLPBlocks(nn.Module):
 
     library: str
     dtype: Any
+    norm: Callable[..., nn.Module] = _norm("RMSNorm")
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -59,13 +68,13 @@ class MLPBlocks(nn.Module):
             first, second = (
                 nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype) for _ in range(2)
             )
-            norm = LIBRARIES[self.library].RMSNorm(epsilon=EPSILON, dtype=self.dtype)
+            norm = self.norm(self.library, epsilon=EPSILON, dtype=self.dtype)
             x = x + second(nn.relu(first(norm(x))))
         return x
 
 
-def _blocks(kind: type[nn.Module]) -> Callable[..., nn.Module]:
-    return lambda library, *, epsilon, dtype: kind(library=library, dtype=dtype)
+def _blocks(kind: type[nn.Module], **fixed: Any) -> Callable[..., nn.Module]:
+    return lambda library, *, epsilon, dtype: kind(library=library, dtype=dtype, **fixed)
 
 
 class Op(NamedTuple):
@@ -92,6 +101,9 @@ OPS = {
     "instance_norm": Op(_norm("InstanceNorm"), (IMAGES,), 1),
     "conv": Op(_blocks(ConvBlocks), ((256, 28, 28, 128),), axes=4),
     "mlp": Op(_blocks(MLPBlocks), (ROWS,)),
+    "layer_norm_kernel": Op(_by_kernel("LayerNorm"), (ROWS, SHORT_ROWS)),
+    "rms_norm_kernel": Op(_by_kernel("RMSNorm"), (ROWS, SHORT_ROWS)),
+    "mlp_kernel": Op(_blocks(MLPBlocks, norm=_by_kernel("RMSNorm")), (ROWS,)),
 }
 NORMS = tuple(name for name, op in OPS.items() if op.sharded is not None)
 PROGRAMS = ("fwd", "both", "bwd")

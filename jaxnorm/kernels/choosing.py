@@ -1,0 +1,84 @@
+"""Whether a kernel may be used, and fits."""
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxnorm.axes import Shape, is_sharded
+from jaxnorm.layouts import is_symbolic, size_along
+
+Implementation = Literal["xla", "kernel"]
+DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+# In these numbers rows and features fill the registers of both platforms.
+ROWS, FEATURES, MOST_FEATURES = 16, 256, 8192
+
+
+def check_implementation(implementation: Any) -> None:
+    """Raises a ValueError unless it is None or one of those that there are."""
+    if implementation is not None and implementation not in get_args(Implementation):
+        raise ValueError(
+            f"implementation={implementation!r}, but None or one of "
+            f"{get_args(Implementation)} is expected; None leaves the choice to jaxnorm."
+        )
+
+
+def fits(x: Array, reduced: tuple[int, ...], features: tuple[int, ...]) -> bool:
+    """Whether the backward pass may be a kernel: of whole rows, on one device.
+
+    Several devices may share an array without its type saying so, and a kernel is not
+    split by the compiler. Within `jax.shard_map`, with check_vma=False, each has its own.
+    """
+    if x.dtype not in DTYPES or is_symbolic(x.shape) or is_sharded(x):
+        return False
+    if _varies(x) or not _is_on_one_device():
+        return False
+    trailing = tuple(range(x.ndim - len(reduced), x.ndim))
+    if tuple(sorted(reduced)) != trailing or features != trailing:
+        return False
+    size = size_along(x.shape, reduced)
+    rows = size_along(x.shape, tuple(range(x.ndim - len(reduced))))
+    return _fills_registers(rows, size)
+
+
+def _fills_registers(rows: int, features: int) -> bool:
+    whole = rows % ROWS == 0 and features % FEATURES == 0
+    return whole and rows > 0 and 0 < features <= MOST_FEATURES
+
+
+def _varies(x: Array) -> bool:
+    """Whether its type says that it differs between the devices of a mapped axis."""
+    kind = jax.typeof(x)
+    varying = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+    return bool(varying)
+
+
+def _is_on_one_device() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.are_all_axes_manual:
+        return True
+    return all(has_at_most_one(platform) for platform in ("tpu", "cuda"))
+
+
+def has_at_most_one(platform: str) -> bool:
+    """Whether this process has no second device of a platform."""
+    try:
+        return jax.device_count(platform) <= 1
+    except RuntimeError:  # it has none
+        return True
+
+
+def runs_on_gpu() -> bool:
+    """Whether the GPU there is, if there is one, is of the Hopper generation or later."""
+    try:
+        device = jax.local_devices(backend="cuda")[0]
+    except RuntimeError:
+        return True  # compiled for another machine
+    return float(device.compute_capability) >= 9
+
+
+def shape_of_rows(shape: Shape, reduced: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, features) of an array that is reduced along its last axes."""
+    features = size_along(shape, reduced)
+    return size_along(shape, tuple(range(len(shape)))) // features, features
