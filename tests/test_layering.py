@@ -26,7 +26,7 @@ LAYERS = (
     ("variance", "groups", "ghosts"),
     ("moments", "masking", "residuals"),
     ("layouts",),
-    ("axes", "precision", "mode", "dataflow"),
+    ("axes", "precision", "mode", "dataflow", "cascade"),
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 
