@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -148,6 +149,13 @@ def merge_finer(one: Finer, another: Finer) -> Finer:
     >>> float(merge_finer(*parts).rest) * 2**24
     1.0
     """
+    # The larger goes first, and is moved by its distance from the other: shares that add up
+    # to 1 but for rounding would walk away from parts that are all alike.
+    larger = another.moments.count > one.moments.count
+    one, another = (
+        jax.tree.map(functools.partial(jnp.where, larger), *pair)
+        for pair in ((another, one), (one, another))
+    )
     (n, mean, var), (m, _, other_var) = one.moments, another.moments
     count = n + m
     kept, added = (each / jnp.where(count > 0, count, 1) for each in (n, m))
@@ -159,8 +167,22 @@ def merge_finer(one: Finer, another: Finer) -> Finer:
     # Where one is of nothing, their distance means nothing, and its square may overflow.
     both = (kept > 0) & (added > 0)
     spread = kept * added * jnp.square(jnp.where(both, apart, 0))
-    merged = Moments(count, moved, kept * var + added * other_var + spread)
+    merged = Moments(count, moved, var + (added * (other_var - var) + spread))
     return Finer(merged, one.rest + lost)
+
+
+def merge_into(kept: Moments, moments: Moments) -> Moments:
+    """The merge of one batch into many, in the dtypes of `kept`, as a scan wants it.
+
+    Batches that are all alike leave it as it is.
+    """
+    dtype = accumulation_dtype(kept.count.dtype, moments.count.dtype)
+    old, batch = (
+        Finer.of(jax.tree.map(lambda leaf: leaf.astype(dtype), each))
+        for each in (kept, moments)
+    )
+    merged, _ = merge_finer(old, batch)
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), merged, kept)
 
 
 def unbiased_variance(moments: Moments) -> Float[Array, "..."]:
