@@ -16,7 +16,8 @@ from jaxnorm.batch_stats import (
     nothing_collected,
     with_collectors,
 )
-from jaxnorm.moments import Moments, unbiased_variance
+from jaxnorm.cascade import Cascade
+from jaxnorm.moments import Finer, Moments, merge_finer, unbiased_variance
 
 
 def calibrate(
@@ -31,9 +32,11 @@ def calibrate(
 
     For when the running ones are not those of the network: after an average of its
     weights, after an average that is too slow, on another domain. Each gets the moments
-    of all its inputs over all batches, merged. Of the old nothing is left, nor is what an
-    `accumulate` had pending; no weight is changed. Under `skip_nonfinite` batches are left
-    out that are not finite; otherwise they are an error at the end.
+    of all its inputs over all batches, merged in pairs as `fit` does it, and with what the
+    mean's rounding leaves out, so that their number costs no accuracy. Of the old nothing
+    is left, nor is what an `accumulate` had pending; no weight is changed. Under
+    `skip_nonfinite` batches are left out that are not finite; otherwise they are an error
+    at the end.
 
     With train=True in `apply` a norm is measured behind norms that normalise with each
     batch, as in training; that needs one pass over data, and batches of the usual size.
@@ -92,7 +95,8 @@ def collect_moments(
       apply: as of `calibrate`.
       variables: likewise.
       batches: likewise; none is well where there is a start.
-      start: what was collected before, to go on from.
+      start: what was collected before, to go on from. Equal to one pass over all
+        batches up to rounding, as other pairs are merged.
       progress: whether to show a bar on stderr.
 
     Returns:
@@ -120,19 +124,40 @@ def collect_moments(
             "give them all, with the statistics in 'batch_stats'."
         )
 
-    collected = nothing if start is None else start
-    check_collected_in(collected, variables["batch_stats"])
+    if start is not None:
+        check_collected_in(start, variables["batch_stats"])
+        # In the mappings of what is collected here, whatever it was restored into.
+        start = at_norms(
+            lambda _, moments: moments, variables["batch_stats"], start, others=False
+        )
 
     @jax.jit
-    def step(variables: Any, collected: Any, batch: Any) -> Any:
-        collecting = with_collectors(variables["batch_stats"], collected)
+    def step(variables: Any, batch: Any) -> Any:
+        collecting = with_collectors(variables["batch_stats"], nothing)
         result = apply({**variables, "batch_stats": collecting}, batch)
         return collected_in(_updates_of(result))
 
+    cascade = Cascade(merge_collected)
     for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
-        # Waited for, or batches would pile up, or be overwritten in a loader's buffer.
-        collected = jax.block_until_ready(step(variables, collected, batch))
-    return collected
+        cascade.add(finer(step(variables, batch)))
+    total = cascade.total(None if start is None else finer(start))
+    return nothing if total is None else rounded(total)
+
+
+@jax.jit
+def merge_collected(one: Any, another: Any) -> Any:
+    """The merge of the Finer moments of each norm, in whatever they are nested."""
+    return jax.tree.map(merge_finer, one, another, is_leaf=_is_finer)
+
+
+def finer(collected: Any) -> Any:
+    """The Moments of each norm, as they are merged."""
+    return jax.tree.map(Finer.of, collected, is_leaf=_is_moments)
+
+
+def rounded(collected: Any) -> Any:
+    """The Moments of each norm, after all merges."""
+    return jax.tree.map(lambda each: each.moments, collected, is_leaf=_is_finer)
 
 
 def with_moments(
@@ -241,3 +266,7 @@ def _updates_of(result: Any) -> Any:
 
 def _is_moments(each: Any) -> bool:
     return isinstance(each, Moments)
+
+
+def _is_finer(each: Any) -> bool:
+    return isinstance(each, Finer)

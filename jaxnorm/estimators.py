@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxnorm.mode import check_flags
-from jaxnorm.moments import Moments, merge, unbiased_variance
+from jaxnorm.moments import Moments, merge_into, unbiased_variance
 from jaxnorm.precision import accumulation_dtype, check_number
 from jaxnorm.running import Estimator
 
@@ -273,7 +273,7 @@ class Pooled(Estimator):
 
     def update(self, state: Moments, moments: Moments) -> Moments:
         """Merged."""
-        return _where_seen(moments, merge(state, moments), state)
+        return _where_seen(moments, merge_into(state, moments), state)
 
     def read(self, state: Moments) -> Moments:
         """The mean and variance of all samples."""

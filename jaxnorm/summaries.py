@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from jaxnorm.axes import Axis, canonical_axes, complement, take
+from jaxnorm.cascade import Cascade
 from jaxnorm.masking import as_weights, weighted
 from jaxnorm.measurement import measure
 from jaxnorm.moments import Moments, merge
@@ -166,24 +167,18 @@ def fit(
     if start is not None:
         check_summary(start)
     shape = None if start is None else jnp.shape(start.minimum)
-    pending: list[tuple[int, Summary]] = []  # of how many batches, ever fewer; and theirs
+    cascade = Cascade(_merge)
     for batch in tqdm(batches, unit="batch", disable=not progress):
-        number, part = 1, _summarize_batch(batch, axis, shape)
+        part = _summarize_batch(batch, axis, shape)
         shape = part.minimum.shape
-        while pending and pending[-1][0] == number:
-            number, part = 2 * number, _merge(pending.pop()[1], part)
-        # Or batches would pile up; or be overwritten, if all are loaded into one buffer.
-        pending.append((number, jax.block_until_ready(part)))
-    parts = [part for _, part in pending]
-    if start is not None:
-        parts.insert(0, start)
-    if not parts:
+        cascade.add(part)
+    total = cascade.total(start)
+    if total is None:
         raise ValueError(
             "fit was given no batches, and no start= to go on from; give at least one. "
             "(An iterator that was used up by a pass before gives none: make a new one.)"
         )
-    # Those of the fewest batches first, likewise.
-    return functools.reduce(_merge, reversed(parts))
+    return total
 
 
 def _summarize_batch(batch: Any, axis: Axis, shape: tuple[int, ...] | None) -> Summary:

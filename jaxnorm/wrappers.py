@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
-from jaxnorm.moments import Moments, merge
+from jaxnorm.moments import Moments, merge_into
 from jaxnorm.precision import accumulation_dtype, check_count
 from jaxnorm.running import Estimator, check_estimator
 
@@ -140,7 +140,7 @@ class Accumulate(Wrapper):
 
     def update(self, state: Accumulated, moments: Moments) -> Accumulated:
         """With one more batch pending, or with all that were merged and passed on."""
-        pending = _merge_into(state.pending, moments)
+        pending = merge_into(state.pending, moments)
         batches = state.batches + 1
         updated = Accumulated(
             self.estimator.update(state.statistics, pending),
@@ -199,7 +199,7 @@ class Collect(Wrapper):
         """With the batch collected."""
         if _guards(self.estimator):
             _, moments = _if_finite(moments)
-        return state._replace(collected=_merge_into(state.collected, moments))
+        return state._replace(collected=merge_into(state.collected, moments))
 
 
 def while_calibrating(estimator: Estimator, kept: Container[str]) -> Estimator:
@@ -228,9 +228,3 @@ def _if_finite(moments: Moments) -> tuple[Array, Moments]:
 def _nothing(shape: tuple[int, ...], dtype: DTypeLike) -> Moments:
     """In at least float32: counts are larger than 16 bits can tell apart."""
     return Moments.empty(shape, accumulation_dtype(dtype))
-
-
-def _merge_into(kept: Moments, moments: Moments) -> Moments:
-    """Their merge in the dtypes of `kept`, as a scan wants it."""
-    merged = merge(kept, moments)
-    return jax.tree.map(lambda new, old: new.astype(old.dtype), merged, kept)

@@ -127,7 +127,7 @@ def test_stopped_and_resumed_or_merged_it_is_the_same():
     resumed = jaxnorm.collect_moments(
         apply, VARIABLES, BATCHES[1:], start=some, progress=False
     )
-    chex.assert_trees_all_equal(resumed, whole)
+    close(resumed, whole)  # in other pairs, and so up to rounding
     merged = jax.tree.map(
         jaxnorm.merge, some, rest, is_leaf=lambda each: isinstance(each, jaxnorm.Moments)
     )
@@ -354,3 +354,35 @@ def test_it_may_be_called_under_jit():
         return jaxnorm.calibrate(apply, variables, BATCHES, progress=False)
 
     close(jax.jit(calibrate)(VARIABLES), calibrate(VARIABLES))
+
+
+# Sorted samples of mean 100·σ: what a batch adds to the mean is near the mean's rounding.
+SORTED = np.sort(np.random.default_rng(1).normal(100, 1, (2**13, 1)).astype(np.float32), 0)
+
+
+@pytest.mark.parametrize("api", ["linen", "nnx"])
+def test_many_sorted_batches_cost_no_accuracy(api):
+    """Merged one after another they are 2.8 % off at 10⁵ batches, and 256 % at 10⁶."""
+    batches = np.split(SORTED, 2**11)
+    if api == "linen":
+        model = jn.BatchNorm(train=True)
+        variables = calibrated_linen(model, batches)["batch_stats"]
+        mean, var = variables["mean"], variables["var"]
+    else:
+        norm = jx.BatchNorm(1, rngs=nnx.Rngs(0))
+        jx.calibrate(norm, batches, unbiased=False, progress=False)
+        mean, var = norm.mean[...], norm.var[...]
+    exact = SORTED.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=2e-7)
+    np.testing.assert_allclose(var, exact.var(0), rtol=5e-7)
+
+
+def calibrated_linen(model, batches):
+    variables = model.init(jax.random.key(0), batches[0])
+    return jaxnorm.calibrate(
+        lambda variables, x: model.apply(variables, x, mutable=["batch_stats"]),
+        variables,
+        batches,
+        unbiased=False,
+        progress=False,
+    )

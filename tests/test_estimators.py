@@ -338,7 +338,16 @@ def test_an_update_can_be_mapped_and_differentiated(estimator):
     chex.assert_tree_all_finite(jax.grad(read)(jnp.array([1.0, 2.0])))
 
 
-@pytest.mark.parametrize("estimator", [cumulative(), population(pooled=False)], ids=repr)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        cumulative(),
+        population(pooled=False),
+        population(unbiased=False),
+        ema(0.9999, debias=True),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("updates", [10**4, pytest.param(10**7, marks=pytest.mark.slow)])
 def test_batches_that_are_all_alike_leave_their_average(estimator, updates):
     """To the last bit: shares of old and new do not add up to 1, and would walk away."""
@@ -367,3 +376,18 @@ def test_counters_stop_at_the_largest_number():
     last = jnp.iinfo(jnp.int32).max
     state = estimator.init((2,))._replace(skipped=jnp.int32(last))
     assert int(estimator.update(state, batch(jnp.nan)).skipped) == last
+
+
+@pytest.mark.parametrize("options", [{}, {"warmup": True}])
+@pytest.mark.parametrize("updates", [10**4, pytest.param(10**7, marks=pytest.mark.slow)])
+def test_an_average_that_is_at_a_constant_stays_there(options, updates):
+    estimator = ema(0.99999, **options)
+    same = Moments(*(jnp.float32(each) for each in (8.0, 1000.1, 2.3)))
+    start = estimator.init(())._replace(mean=same.mean, var=same.var)
+
+    @jax.jit
+    def run(state):
+        return jax.lax.fori_loop(0, updates, lambda _, s: estimator.update(s, same), state)
+
+    state = run(start)
+    assert (float(state.mean), float(state.var)) == (float(same.mean), float(same.var))

@@ -30,7 +30,7 @@ LAYERS = (
     ("formulas",),
     ("moments", "masking", "residuals"),
     ("layouts",),
-    ("axes", "precision", "mode", "dataflow"),
+    ("axes", "precision", "mode", "dataflow", "cascade"),
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
-from jaxnorm.calibration import check_collected, settled
+from jaxnorm.calibration import check_collected, finer, merge_collected, rounded, settled
+from jaxnorm.cascade import Cascade
 from jaxnorm.moments import Moments
 from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.wrappers import COLLECTORS
@@ -65,21 +66,19 @@ def calibrate(
             f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give the "
             "model that holds them."
         )
-    graph, collected, rest = nnx.split(_measuring(model, behind), Collector, ...)
+    graph, state = nnx.split(_measuring(model, behind))
 
     @jax.jit
-    def step(collected: Any, rest: Any, batch: Any) -> Any:
-        copy = nnx.merge(graph, collected, rest)
+    def step(state: Any, batch: Any) -> dict[str, Moments]:
+        copy = nnx.merge(graph, state)
         call(copy, batch)
-        return nnx.state(copy, Collector)
+        return _collected(copy)
 
+    cascade = Cascade(merge_collected)
     for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
-        # Waited for, or batches would pile up, or be overwritten in a loader's buffer.
-        collected = jax.block_until_ready(step(collected, rest, batch))
-    measured = {
-        name: Moments(*(getattr(norm, each)[...] for each in COLLECTORS))
-        for name, norm in _norms(nnx.merge(graph, collected, rest)).items()
-    }
+        cascade.add(finer(step(state, batch)))
+    total = cascade.total()
+    measured = _collected(nnx.merge(graph, state)) if total is None else rounded(total)
     check_collected(measured)
     for name, norm in _norms(model).items():
         kept = {
@@ -97,6 +96,14 @@ def _norms(model: Any) -> dict[str, BatchNorm]:
         "/".join(map(str, path)) or "the norm": module
         for path, module in nnx.iter_modules(model)
         if isinstance(module, BatchNorm)
+    }
+
+
+def _collected(model: Any) -> dict[str, Moments]:
+    """What the norms of such a model have collected so far, by their paths."""
+    return {
+        name: Moments(*(getattr(norm, each)[...] for each in COLLECTORS))
+        for name, norm in _norms(model).items()
     }
 
 
