@@ -32,9 +32,8 @@ class Cascade(Generic[Part]):
     def __init__(self, merge: Callable[[Part, Part], Part]) -> None:
         """Nothing yet, to be merged by `merge`."""
         self._merge = merge
-        self._pending: list[
-            tuple[int, Part]
-        ] = []  # of how many parts, ever fewer; and theirs
+        # Of how many parts, ever fewer; and what they merge to.
+        self._pending: list[tuple[int, Part]] = []
 
     def add(self, part: Part) -> None:
         """Takes one more part, once it is computed."""

@@ -55,6 +55,10 @@ def ema(
     100. (flax and keras call the decay `momentum`; torch's momentum is 1 − decay.) An
     option takes the start out, so that evaluation is right from the first batch.
 
+    In float32 the average stops where (1 − decay)·(batch − s) is less than half an ulp of
+    s: with a decay of 0.9999 up to 5,000 ulps short of batches that are all alike, unless
+    it is debiased, and so never had to come from far.
+
     Args:
       decay: the weight of the old value, in [0, 1]; 1 freezes the statistics.
       debias: the weights decayᵗ⁻ⁱ·(1 − decay) of the batches i = 1 … t are divided by

@@ -68,8 +68,9 @@ def pool(moments: Moments, axes: Axis) -> Moments:
     share = moments.count / jnp.where(count > 0, count, 1)
     mean = total_of_few(share * moments.mean, axes)
     # The shares add up to 1 only up to rounding, which costs the mean |μ|·eps; one more
-    # step removes it.
-    mean = mean + total_of_few(share * (moments.mean - mean), axes)
+    # step removes it, unless two of the largest means are so far apart that it overflows.
+    off = total_of_few(share * (moments.mean - mean), axes)
+    mean = jnp.where(jnp.isfinite(mean) & ~jnp.isfinite(off), mean, mean + off)
     spread = jnp.square(moments.mean - mean)
     var = total_of_few(share * (moments.var + spread), axes)
     return Moments(*(jnp.squeeze(each, axes) for each in (count, mean, var)))
@@ -159,11 +160,16 @@ def merge_finer(one: Finer, another: Finer) -> Finer:
     (n, mean, var), (m, _, other_var) = one.moments, another.moments
     count = n + m
     kept, added = (each / jnp.where(count > 0, count, 1) for each in (n, m))
-    apart = (another.moments.mean - mean) + (another.rest - one.rest)
+    other_mean = another.moments.mean
+    apart = (other_mean - mean) + (another.rest - one.rest)
     step = added * apart
     moved = mean + step
     taken = moved - mean
     lost = (mean - (moved - taken)) + (step - taken)
+    # Of the largest means the distance alone may overflow.
+    far = jnp.isinf(apart) & jnp.isfinite(mean) & jnp.isfinite(other_mean)
+    moved = jnp.where(far, kept * mean + added * other_mean, moved)
+    lost = jnp.where(far, 0, lost)
     # Where one is of nothing, their distance means nothing, and its square may overflow.
     both = (kept > 0) & (added > 0)
     spread = kept * added * jnp.square(jnp.where(both, apart, 0))

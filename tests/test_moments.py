@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jaxnorm import Moments, measure, merge, pool
+from jaxnorm import Moments, measure, merge, moments, pool
 from tests import oracle
 
 SAMPLES = 5
@@ -161,3 +161,28 @@ def test_there_may_be_more_samples_than_an_integer_of_32_bits_counts(weighted):
     weights = jax.ShapeDtypeStruct((1, 2), jnp.float32) if weighted else None
     moments = jax.eval_shape(lambda x, w: measure(x, 0, w), x, weights)
     assert moments.mean.shape == (2,)
+
+
+def test_batches_of_the_largest_means_merge_to_one_between_them():
+    """Their distance overflows, their mean does not."""
+    many, one = (
+        Moments(*(jnp.float32(each) for each in (count, mean, 0)))
+        for count, mean in ((3, 3e38), (1, -3e38))
+    )
+    found = moments.merge_into(many, one)
+    np.testing.assert_allclose(found.mean, merge(many, one).mean, rtol=1e-6)
+    assert found.var == merge(many, one).var == jnp.inf
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_merge_into_many_is_a_merge(count, rng):
+    """Of nothing, too, from either side."""
+    parts = [
+        Moments(jnp.float32(n), *map(jnp.float32, rng.normal(5, 1, 2) ** 2))
+        for n in (count, 2)
+    ]
+    parts[0] = jax.tree.map(lambda each: each * np.float32(count > 0), parts[0])
+    for one, other in (parts, parts[::-1]):
+        chex.assert_trees_all_close(
+            moments.merge_into(one, other), merge(one, other), rtol=1e-6
+        )
