@@ -15,6 +15,7 @@ from experiments.device_check import (
     constants,
     correctness,
     formulas,
+    kernels,
     report,
     shapes,
     steps,
@@ -33,6 +34,7 @@ CHECKS: dict[str, Callable[[], list[checks.Check]]] = {
     "stable": correctness.stable,
     "constants": constants.constants,
     "formulas": formulas.formulas,
+    "kernels": kernels.kernels,
 }
 
 

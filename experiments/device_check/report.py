@@ -19,6 +19,7 @@ PARTS = {
     "stable": "long sums, means to 10⁶ σ",
     "constants": "constants, ε = 0",
     "formulas": "each formula by itself",
+    "kernels": "kernels of the backward pass",
 }
 CACHE = 64e6  # bytes; what is read and written in a call may stay in a cache of that size
 Rows = Sequence[Mapping[str, Any]]

@@ -40,9 +40,17 @@ def _pair(name: str, passes: tuple[int, int], **options: Any) -> Op:
     )
 
 
+def _by_kernel(name: str) -> Op:
+    """Ours with a kernel in the backward pass; flax has none."""
+    ours = functools.partial(getattr(jn, name), implementation="kernel")
+    return Op({"jaxnorm": ours, "flax": getattr(nn, name)}, OF_ROWS)
+
+
 OPS = {
     "layer_norm": _pair("LayerNorm", OF_ROWS),
     "rms_norm": _pair("RMSNorm", OF_ROWS),
+    "layer_norm_kernel": _by_kernel("LayerNorm"),
+    "rms_norm_kernel": _by_kernel("RMSNorm"),
     "batch_norm": _pair("BatchNorm", OF_COLUMNS, use_running_average=False),
     "group_norm": _pair("GroupNorm", OF_COLUMNS, num_groups=32),
     "instance_norm": _pair("InstanceNorm", OF_COLUMNS),
@@ -91,6 +99,8 @@ def _images(batch: int, sizes: tuple[tuple[int, int], ...]) -> tuple[Shape, ...]
 FIRST: dict[str, tuple[Shape, ...]] = {
     "layer_norm": ((8192, 4096),),
     "rms_norm": ((8192, 4096),),
+    "layer_norm_kernel": ((8192, 4096), (32768, 1024)),
+    "rms_norm_kernel": ((8192, 4096), (32768, 1024)),
     "batch_norm": ((256, 56, 56, 64),),
     "group_norm": ((256, 56, 56, 64),),
 }
