@@ -92,7 +92,7 @@ def normalize_by_own(
     # XLA for a GPU makes one kernel of it only with vectors that are not computed.
     purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
     is_kernel = lone and plan.implementation == "kernel"
-    if is_kernel and fits(x, plan.samples.axes, plan.features):
+    if is_kernel and fits(x, plan.dtype, plan.samples.axes, plan.features):
         return _by_kernel(x, scale, bias, plan, purpose)
     return _output(x, *_wide(x, scale, bias, plan), weights, plan, purpose)
 

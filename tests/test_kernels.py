@@ -188,11 +188,13 @@ def test_every_derivative_is_that_of_the_formula(norm, way, calls, rng):
         (SHAPE, {"weights": np.arange(48)[:, None] < 20}),
         ((256, 48), {"axis": 0}),
         ((4, 4, 256), {"reduced": (1, 2)}),
+        (SHAPE, {"dtype": "float16"}),
     ],
-    ids=["features", "rows", "weights", "axis", "reduced"],
+    ids=["features", "rows", "weights", "axis", "reduced", "dtype"],
 )
 def test_where_it_does_not_fit_the_formula_is_taken(norm, shape, options, calls, rng):
     x, g = (jnp.asarray(rng.normal(size=shape), "float32") for _ in range(2))
+    g = g.astype(options.get("dtype", "float32"))
     one, other = (pulled_back(each, x, g) for each in both(norm, **options))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert calls == []

@@ -4,13 +4,14 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxnorm.axes import Shape, is_sharded
 from jaxnorm.layouts import is_symbolic, size_along
 
 Implementation = Literal["xla", "kernel"]
-DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+DTYPES = (jnp.float32, jnp.bfloat16)  # a TPU's kernels load no float16
 # In these numbers rows and features fill the registers of both platforms.
 ROWS, FEATURES, MOST_FEATURES = 16, 256, 8192
 
@@ -24,13 +25,17 @@ def check_implementation(implementation: Any) -> None:
         )
 
 
-def fits(x: Array, reduced: tuple[int, ...], features: tuple[int, ...]) -> bool:
+def fits(
+    x: Array, dtype: np.dtype, reduced: tuple[int, ...], features: tuple[int, ...]
+) -> bool:
     """Whether the backward pass may be a kernel: of whole rows, on one device.
 
-    Several devices may share an array without its type saying so, and a kernel is not
+    `dtype` is that of y. Several devices may share an array without its type saying so, and a kernel is not
     split by the compiler. Within `jax.shard_map`, with check_vma=False, each has its own.
     """
-    if x.dtype not in DTYPES or is_symbolic(x.shape) or is_sharded(x):
+    if x.dtype not in DTYPES or dtype not in DTYPES:
+        return False
+    if is_symbolic(x.shape) or is_sharded(x):
         return False
     if _varies(x) or not _is_on_one_device():
         return False

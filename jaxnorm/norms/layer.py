@@ -49,9 +49,10 @@ def layer_norm(
       dtype: the dtype of y; None is that of x.
       rounding: where y is rounded to its dtype; see `normalize`.
       implementation: "xla", or "kernel" for a Pallas kernel in the backward pass where one
-        fits: on a TPU, or a GPU from Hopper on, of whole rows in multiples of 16 of
-        multiples of 256 features up to 8192, without weights, on one device. Elsewhere,
-        as for other derivatives and vmap, it is "xla". None chooses: today, always "xla".
+        fits, which is silently "xla" elsewhere: on a TPU, or a GPU from Hopper on; for
+        float32 or bfloat16, x and y; for the last axes, of 256·k ≤ 8192 features and 16·k
+        rows; without weights; on one device, as within `jax.shard_map` with
+        check_vma=False. None chooses, which today is "xla" always.
 
     Returns:
       y, in the shape of x.
