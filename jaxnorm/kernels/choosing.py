@@ -30,8 +30,9 @@ def fits(
 ) -> bool:
     """Whether the backward pass may be a kernel: of whole rows, on one device.
 
-    `dtype` is that of y. Several devices may share an array without its type saying so, and a kernel is not
-    split by the compiler. Within `jax.shard_map`, with check_vma=False, each has its own.
+    `dtype` is that of y. Several devices may share an array without its type saying so, and
+    the compiler does not split a kernel; within `jax.shard_map`, with check_vma=False, each
+    has its own.
     """
     if x.dtype not in DTYPES or dtype not in DTYPES:
         return False

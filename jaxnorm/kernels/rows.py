@@ -40,7 +40,7 @@ class Kernel(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def normalize_rows(x: Array, scale: Array, bias: Array | None, kernel: Kernel) -> Array:
-    """The norm of x (rows, features), scale and bias (features,) in an accumulation dtype."""
+    """The norm of x (rows, features); scale and bias (features,) are in float32."""
     return kernel.formula(x, scale, bias)
 
 
