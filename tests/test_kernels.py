@@ -90,6 +90,7 @@ def test_gradients_are_those_of_the_oracle(norm, dtype, shape, calls, rng):
     close(found[2:], exact[2:4], 1e-5)
 
 
+@pytest.mark.slow
 @each_norm
 def test_scale_and_bias_are_optional(norm, calls, rng):
     x, scale, bias, g = arrays(rng)
@@ -179,19 +180,19 @@ def test_every_derivative_is_that_of_the_formula(norm, way, calls, rng):
     close(one, other)
 
 
+MISFITS = {
+    "features": ((48, 100), {}),
+    "rows": ((47, 256), {}),
+    "weights": (SHAPE, {"weights": np.arange(48)[:, None] < 20}),
+    "axis": ((256, 48), {"axis": 0}),
+    "reduced": ((4, 4, 256), {"reduced": (1, 2)}),
+    "dtype": (SHAPE, {"dtype": "float16"}),
+}
+
+
+@pytest.mark.slow
 @each_norm
-@pytest.mark.parametrize(
-    ("shape", "options"),
-    [
-        ((48, 100), {}),
-        ((47, 256), {}),
-        (SHAPE, {"weights": np.arange(48)[:, None] < 20}),
-        ((256, 48), {"axis": 0}),
-        ((4, 4, 256), {"reduced": (1, 2)}),
-        (SHAPE, {"dtype": "float16"}),
-    ],
-    ids=["features", "rows", "weights", "axis", "reduced", "dtype"],
-)
+@pytest.mark.parametrize(("shape", "options"), MISFITS.values(), ids=MISFITS)
 def test_where_it_does_not_fit_the_formula_is_taken(norm, shape, options, calls, rng):
     x, g = (jnp.asarray(rng.normal(size=shape), "float32") for _ in range(2))
     g = g.astype(options.get("dtype", "float32"))

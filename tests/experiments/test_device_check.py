@@ -68,6 +68,7 @@ def test_without_a_gpu_it_is_refused_in_a_line(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_the_budget_does_not_allow_is_left_out_and_noted(tmp_path, capsys):
     assert command.main(["--rehearse", "--budget", "1e-6", "--out", str(tmp_path)]) == 0
     result = report.read(tmp_path / "result.json")
