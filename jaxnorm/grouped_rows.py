@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
@@ -44,6 +45,7 @@ def normalize_rows(
     return jnp.moveaxis(y.reshape(moved.shape), rear, features)
 
 
+@functools.partial(jax.jit, static_argnums=4, inline=True)
 @functools.partial(keeping_only_x, static_argnums=4)
 def _normalize_by_platform(
     rows: Array,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import export
 
 import jaxnorm.linen as jn
@@ -100,7 +101,7 @@ def test_scale_and_bias_are_optional(norm, calls, rng):
             pulled_back(functools.partial(each, **kept), x, g) for each in (kernel, xla)
         )
         close(one, other)
-    assert len(calls) == 3
+    assert len(calls) == 2  # without a scale it is of ones
 
 
 @each_norm
@@ -243,8 +244,8 @@ def test_modules_have_the_argument(norm, calls, rng):
     linen = getattr(jn, norm)(implementation="kernel")
     variables = linen.init(jax.random.key(0), x)
     jax.grad(lambda x: jnp.sum(jnp.sin(linen.apply(variables, x))))(x)
-    from flax import nnx
-
+    assert calls == [SHAPE]
+    jax.clear_caches()
     module = getattr(jx, norm)(256, implementation="kernel", rngs=nnx.Rngs(0))
     jax.grad(lambda x: jnp.sum(jnp.sin(module(x))))(x)
     assert calls == [SHAPE] * 2

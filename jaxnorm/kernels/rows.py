@@ -79,7 +79,7 @@ def _differential(x: Array, scale: Array, *tangents: Array, kernel: Kernel) -> A
 
 # `_differential`, with a transpose of its own.
 differential_p = Primitive("jaxnorm_differential_of_rows")
-differential_p.def_impl(_differential)
+differential_p.def_impl(jax.jit(_differential, static_argnames="kernel"))
 mlir.register_lowering(
     differential_p, mlir.lower_fun(_differential, multiple_results=False)
 )
@@ -139,9 +139,12 @@ pull_back_p = Primitive("jaxnorm_pull_back_rows")
 pull_back_p.multiple_results = True
 
 
-@pull_back_p.def_impl
-def _run(*operands: Array, **params: Any) -> Sequence[Array]:
-    return jax.jit(functools.partial(pull_back_p.bind, **params))(*operands)
+@functools.partial(jax.jit, static_argnames=("kernel", "has_bias"))
+def _run(*operands: Array, kernel: Kernel, has_bias: bool) -> Sequence[Array]:
+    return pull_back_p.bind(*operands, kernel=kernel, has_bias=has_bias)
+
+
+pull_back_p.def_impl(_run)
 
 
 @pull_back_p.def_abstract_eval
