@@ -19,8 +19,8 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     On a GPU, two float64 sums over columns do not fit into one kernel; two in float32 do,
     and only the few moments of the blocks are merged in float64. The shift is the mean of
     every eighth sample of its block, whose own mean μ it misses by at most (s − μ)² ≤ 7σ²,
-    in whatever order the samples are: so no more than a factor of 8 is lost. Of a constant
-    it is the constant, since it is added in float64, and no difference can overflow.
+    in whatever order the samples are: so no more than a factor of 8 is lost. It is a
+    float64 mean, and so exact for a constant, whose differences are then exactly 0.
     """
     blocks = blocks_of(x, axes)
     assert blocks is not None
@@ -104,9 +104,10 @@ def blocks_of(x: Array, axes: tuple[int, ...]) -> Blocks | None:
 
 # Of fewer samples float64 sums read less.
 FEWEST_SAMPLES = 32
-# Beside so many samples the moments of a block cost little; fewer where it is made up for.
+# Samples of a block, for its moments to cost little: of a batch, and of positions, where
+# more blocks save more than they cost.
 LONG_BLOCK, SHORT_BLOCK = 256, 128
-# As many at once keep a GPU busy.
+# So many at once keep a GPU busy.
 ENOUGH_SUMS = 2**14
 
 

@@ -85,11 +85,15 @@ def total(values: Array, axes: tuple[int, ...]) -> Array:
 
 
 def spread(vector: Array, function: Callable[[Array], Array], over: Array) -> Array:
-    """The linear function of a vector of size 1 along some axes of an array, or of its
-    broadcast.
+    """A linear function of a vector, or of its broadcast over the shape of an array.
 
-    Whichever makes its transpose a sum to within few ulps. The broadcast is sharded as the
-    array is, so that on an explicit mesh the transpose adds shards and gathers nothing.
+    It is whichever has a transpose that sums to within few ulps. The broadcast is sharded
+    as the array is, so that on an explicit mesh the transpose gathers nothing.
+
+    Args:
+      vector: of size 1 along some axes of `over`.
+      function: linear, and the same for the vector and for its broadcast.
+      over: the array.
     """
     shape = over.shape
     axes = tuple(i for i, n in enumerate(shape) if vector.shape[i] != n)

@@ -9,10 +9,12 @@ from jaxtyping import Array
 
 from jaxnorm.axes import Shape, is_sharded
 from jaxnorm.layouts import is_symbolic, size_along
+from jaxnorm.variance import has_several_devices
 
 Implementation = Literal["xla", "kernel"]
 DTYPES = (jnp.float32, jnp.bfloat16)  # a TPU's kernels load no float16
-# In these numbers rows and features fill the registers of both platforms.
+# Multiples that make whole tiles on a TPU and fill the threads of a warpgroup on a GPU, and
+# the longest row, which a GPU holds in registers.
 ROWS, FEATURES, MOST_FEATURES = 16, 256, 8192
 
 
@@ -43,14 +45,10 @@ def fits(
     trailing = tuple(range(x.ndim - len(reduced), x.ndim))
     if tuple(sorted(reduced)) != trailing or features != trailing:
         return False
-    size = size_along(x.shape, reduced)
-    rows = size_along(x.shape, tuple(range(x.ndim - len(reduced))))
-    return _fills_registers(rows, size)
-
-
-def _fills_registers(rows: int, features: int) -> bool:
-    whole = rows % ROWS == 0 and features % FEATURES == 0
-    return whole and rows > 0 and 0 < features <= MOST_FEATURES
+    if x.size == 0:
+        return False
+    rows, size = shape_of_rows(x.shape, reduced)
+    return rows % ROWS == 0 and size % FEATURES == 0 and size <= MOST_FEATURES
 
 
 def _varies(x: Array) -> bool:
@@ -64,23 +62,18 @@ def _is_on_one_device() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.are_all_axes_manual:
         return True
-    return all(has_at_most_one(platform) for platform in ("tpu", "cuda"))
-
-
-def has_at_most_one(platform: str) -> bool:
-    """Whether this process has no second device of a platform."""
-    try:
-        return jax.device_count(platform) <= 1
-    except RuntimeError:  # it has none
-        return True
+    return not any(has_several_devices(platform) for platform in ("tpu", "cuda"))
 
 
 def runs_on_gpu() -> bool:
-    """Whether the GPU there is, if there is one, is of the Hopper generation or later."""
+    """Whether the kernel for GPUs may be compiled: for Hopper or later, as far as known.
+
+    A process without a GPU compiles for another machine, and is taken at its word.
+    """
     try:
         device = jax.local_devices(backend="cuda")[0]
     except RuntimeError:
-        return True  # compiled for another machine
+        return True
     return float(device.compute_capability) >= 9
 
 

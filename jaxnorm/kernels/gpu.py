@@ -28,7 +28,9 @@ def pull_back(
     """The gradients to x, scale and bias; x and g are read once, and dx written once.
 
     Args:
-      x: (rows, features). scale: (features,), float32. g: the cotangent of y.
+      x: (rows, features).
+      scale: (features,), float32.
+      g: the cotangent of y, of the shape of x.
       epsilon: ε.
       about_zero: whether 0 stands in place of the mean.
       has_bias: whether there is a bias.

@@ -23,7 +23,8 @@ def gradient_of_rows(
     With s = γ·g and r = (σ² + ε)^−½,  dx = r·(s − mean(s) − x̂·mean(s·x̂)).
 
     Args:
-      x: rows in float32. scaled: s, likewise.
+      x: rows in float32.
+      scaled: s, likewise.
       mean: of each row, in a shape that broadcasts against it.
       epsilon: ε.
       about_zero: whether 0 stands in place of the mean, whose own term is then left out.
