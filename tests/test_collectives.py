@@ -150,6 +150,7 @@ def test_jit_alone_exchanges_as_often(norm, spec, forward, both, kind, weighted,
         assert len(collectives(gradients, x, scale, scale, weights, x)) == both
 
 
+@pytest.mark.slow
 def test_many_devices_merge_by_sums_of_a_fixed_size(rng):
     """Unequal counts and an empty one; what vmap maps is as good as devices."""
     parts = 20

@@ -18,7 +18,12 @@ CASES = [
     for case in cases(["float32", "bfloat16"], ["none", "mask", "float"], few=True)
     if case.norm.own_moments
 ]
-FAST = [case for case in CASES if case.norm.name in ("batch_norm-train", "layer_norm")]
+# Each traces everything anew.
+FAST = [
+    case
+    for case in cases(["float32"], ["none", "float"], few=True)
+    if case.norm.name in ("batch_norm-train", "layer_norm")
+]
 
 
 @pytest.mark.parametrize("of_platform", ["cuda", "tpu"], indirect=True)
