@@ -280,6 +280,7 @@ def test_other_states_are_saved():
     assert_close(reloaded(exported(states, described(x))).call(x), states(x))
 
 
+@pytest.mark.slow
 @each_api
 @most_different_norms
 def test_modules_take_symbolic_sizes(api, norm):

@@ -38,15 +38,8 @@ def test_equal_the_oracle(case):
 EXACT = [case for case in cases(["float64"]) if case.norm.exact_derivative]
 
 
-# Each compiles for seconds: of the norm that couples a batch, and of the most involved one.
-FASTEST = [
-    case
-    for case in cases(["float64"], ["float"], few=True)
-    if case.norm.name == "batch_norm-train"
-]
-
-
-@pytest.mark.parametrize("case", rows(EXACT, FASTEST), ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EXACT, ids=str)
 def test_equal_finite_differences(case):
     with jax.enable_x64(True):
         x, scale, bias, _ = case.arrays()

@@ -202,6 +202,7 @@ def test_where_it_does_not_fit_the_formula_is_taken(norm, shape, options, calls,
     assert calls == []
 
 
+@pytest.mark.slow
 @each_norm
 def test_sharded_arrays_are_left_to_the_compiler(norm, calls, monkeypatch, rng):
     monkeypatch.setattr(choosing, "has_several_devices", lambda platform: True)

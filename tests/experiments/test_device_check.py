@@ -86,6 +86,7 @@ def test_a_budget_is_a_number_of_seconds(seconds, capsys):
     assert "seconds above 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):
     def fail():
         raise ValueError("as it must")
