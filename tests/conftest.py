@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 
 # Before jax is imported: it reads this once.
 os.environ["XLA_FLAGS"] = (
@@ -45,6 +46,23 @@ def pytest_configure(config):
     if config.getoption("markexpr") == "not slow":
         os.environ["XLA_FLAGS"] += (
             " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints how near the drawn layouts came to the documented bounds, by platform."""
+    cases, largest = Counter(), {}
+    for report in terminalreporter.getreports("passed"):
+        recorded = dict(report.user_properties).get("error over bound")
+        if recorded:
+            platform, number, found = recorded
+            cases[platform] += number
+            most = largest.setdefault(platform, dict(found))
+            most |= {name: max(each, most[name]) for name, each in found.items()}
+    for platform, found in largest.items():
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.items() if ratio)
+        terminalreporter.write_line(
+            f"largest error over its bound, {platform}, {cases[platform]} cases: {ratios}"
         )
 
 

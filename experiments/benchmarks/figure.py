@@ -106,7 +106,7 @@ def _scale(column: Iterable[Any], cases: Sequence[Case], results: dict[str, Any]
     ratios = [_over_flax(of(results, case), name) for case in cases for name in MARKERS]
     ratios = [0.5, 2.0, *(each for each in ratios if np.isfinite(each))]
     low, high = min(ratios), max(ratios)
-    base = 2.0 if high / low < 2**6 else 4.0
+    base = 2.0 if high / low < 2**5 else 4.0  # so that labels do not touch
     ticks = [tick for tick in base ** np.arange(-5, 6) if low <= tick <= high]
     for axes in column:
         axes.set(xscale="log", xlim=(low / 1.2, high * 1.2))
