@@ -16,7 +16,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from tests import annotations
+from tests.support import annotations
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -24,12 +24,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Every annotation of jaxnorm is checked at run time.
 jaxtyping.install_import_hook("jaxnorm", f"{annotations.__name__}.check")
 
-from jaxnorm import blocks, formulas, variance  # noqa: E402  (with its annotations checked)
+# With their annotations checked.
+from jaxnorm._core.variance import blocks, choice, formulas  # noqa: E402
 
 # The devices are for tests of sharding, which ask for `several_devices`. All else is tested
 # by the formula that a machine with one CPU device has.
-has_several_devices = variance.has_several_devices
-variance.has_several_devices = lambda platform: False
+has_several_devices = choice.has_several_devices
+choice.has_several_devices = lambda platform: False
 
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("default")
@@ -89,20 +90,20 @@ def lenient():
 @pytest.fixture
 def several_devices(monkeypatch):
     """The formula of a process with several CPU devices, which has eight of them here."""
-    monkeypatch.setattr(variance, "has_several_devices", has_several_devices)
+    monkeypatch.setattr(choice, "has_several_devices", has_several_devices)
     yield from without_caches()
 
 
 @pytest.fixture
 def of_platform(request, monkeypatch):
     """The formulas of another platform, on a CPU; for a test that is parametrized by it."""
-    choose = variance.formulas_for
+    choose = choice.formulas_for
 
     def of_one(*arguments):
         found = choose(*arguments)
         return {"default": found.get(request.param, found["default"])}
 
-    monkeypatch.setattr(variance, "formulas_for", of_one)
+    monkeypatch.setattr(choice, "formulas_for", of_one)
     if request.param == "cuda":
         for module in (formulas, blocks):
             monkeypatch.setattr(module, "sum_over", summed_in_a_tree)

@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments.device_check.checks import ULP, Check, share, wide, worst
 from experiments.device_check.compiling import Compiled, Source
-from tests import oracle
-from tests.cases import NORMS, TOLERANCE, WEIGHTINGS, Case, Layout, Norm, cases
+from tests.support import oracle
+from tests.support.cases import NORMS, TOLERANCE, WEIGHTINGS, Case, Layout, Norm, cases
 
 MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
 MEANS_OF_16_BITS = (0.0, 10.0, 100.0)  # whose deviation such an x can hold

@@ -12,8 +12,8 @@ from experiments.device_check.checks import ULP, Check, share, wide, worst
 from experiments.device_check.compiling import Compiled, Source
 from experiments.device_check.constants import CONSTANTS
 from experiments.device_check.correctness import MEANS
-from jaxnorm import blocks, variance
-from tests import oracle
+from jaxnorm._core.variance import blocks, choice
+from tests.support import oracle
 
 ARRANGEMENTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "columns": ((4096, 64), (0,)),
@@ -53,7 +53,7 @@ def _used(shape: tuple[int, ...], axes: tuple[int, ...], weights: Any) -> set[st
     """The formulas that are chosen here."""
     platform = PLATFORMS[jax.default_backend()]
     return {
-        variance.formulas_for(jnp.zeros(shape), weights, axes, purpose)[platform].__name__
+        choice.formulas_for(jnp.zeros(shape), weights, axes, purpose)[platform].__name__
         for purpose in ("output", "norm")
     }
 
@@ -69,7 +69,7 @@ def _weights(kind: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
 
 def _check(name: str, place: str, kind: str, weights: Any, *, required: bool) -> Check:
     shape, axes = ARRANGEMENTS[place]
-    function = functools.partial(getattr(variance, name), axes=axes)
+    function = functools.partial(getattr(choice, name), axes=axes)
 
     def judge(compiled: Compiled) -> dict[str, float]:
         noise = np.random.default_rng(0).normal(size=shape)

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.device_check.checks import ULP, Check, share, worst
 from experiments.device_check.compiling import Compiled, Source
 from jaxnorm import layer_norm, rms_norm
-from tests import oracle
+from tests.support import oracle
 
 NORMS: dict[str, Callable[..., Any]] = {"layer_norm": layer_norm, "rms_norm": rms_norm}
 SHAPES = ((4096, 4096), (1024, 768), (16, 256), (528, 8192))

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnorm._core.moments import Moments, merge
 from jaxnorm.diagnostics.activations import Range
 from jaxnorm.diagnostics.observing import Call, Observed
 from jaxnorm.diagnostics.settings import Setting
-from jaxnorm.moments import Moments, merge
 
 Values = np.ndarray
 NEAR_ZERO = 1e-3  # of a scale

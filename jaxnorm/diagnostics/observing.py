@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnorm.axes import complement, take
+from jaxnorm._core.axes import complement, take
+from jaxnorm._core.dtypes import as_floating
+from jaxnorm._core.measurement import measure, measure_about_zero, measure_groups
+from jaxnorm._core.moments import Moments
+from jaxnorm._core.weights import as_weights, clear, one_weighting, weighted
 from jaxnorm.diagnostics.activations import Activation, Range, active_range
 from jaxnorm.diagnostics.padding import padded_share
 from jaxnorm.diagnostics.settings import Setting, setting_of
-from jaxnorm.masking import as_weights, clear, one_weighting, weighted
-from jaxnorm.measurement import measure, measure_about_zero, measure_groups
-from jaxnorm.moments import Moments
-from jaxnorm.precision import as_floating
 
 KEPT = ("scale", "bias", "mean", "var", "updates", "count", "batches")
 # Of a constant the variance is that of its rounding.

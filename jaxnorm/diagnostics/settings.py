@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from jaxnorm.axes import canonical_axes, complement, positions, without_last
-from jaxnorm.estimators import PlainAverage
-from jaxnorm.wrappers import Wrapper
+from jaxnorm._core.axes import canonical_axes, complement, positions, without_last
+from jaxnorm.statistics.averages import PlainAverage
+from jaxnorm.statistics.wrappers import Wrapper
 
 
 @jax.tree_util.register_static

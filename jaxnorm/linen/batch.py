@@ -10,18 +10,18 @@ from flax.typing import Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import canonical_axes, take
-from jaxnorm.estimators import ema
+from jaxnorm._core.axes import canonical_axes, take
+from jaxnorm._core.dtypes import as_floating
+from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.train_flags import resolve_train, resolve_update
+from jaxnorm._core.weights import one_weighting
 from jaxnorm.linen.parameters import mapped_axes, parameter
 from jaxnorm.linen.state import check_state, keep_state
-from jaxnorm.masking import one_weighting
-from jaxnorm.mode import resolve_train, resolve_update
-from jaxnorm.naming import named
-from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
-from jaxnorm.precision import as_floating
-from jaxnorm.running import Estimator
-from jaxnorm.wrappers import while_calibrating
+from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.estimator import Estimator
+from jaxnorm.statistics.state_names import named
+from jaxnorm.statistics.wrappers import while_calibrating
 
 
 class BatchNorm(nn.Module):

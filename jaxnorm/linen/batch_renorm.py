@@ -8,8 +8,8 @@ from jaxtyping import Array
 from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.state import where
 from jaxnorm.norms.batch_renorm import batch_renorm
-from jaxnorm.renorm_limits import Limits, check_no_ghosts, renorm_schedule
-from jaxnorm.wrappers import COLLECTORS
+from jaxnorm.norms.renorm_limits import Limits, check_no_ghosts, renorm_schedule
+from jaxnorm.statistics.wrappers import COLLECTORS
 
 
 class BatchRenorm(BatchNorm):

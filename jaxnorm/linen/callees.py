@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array
 
-from jaxnorm.mode import resolve_train, resolve_update
+from jaxnorm._core.train_flags import resolve_train, resolve_update
 
 
 def variables_at(variables: Mapping[str, Any], path: str) -> dict[str, Array]:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr
 
-from jaxnorm.callees import Norm, Watcher
-from jaxnorm.dataflow import is_array
 from jaxnorm.linen.callees import modes_of, variables_at, variables_of
 from jaxnorm.linen.kinds import BATCH, LAYERS
 from jaxnorm.linen.watching import traced, watching
-from jaxnorm.pairs import Report, fold_pairs, pair
+from jaxnorm.model.dataflow import is_array
+from jaxnorm.model.folding.pairing import Report, fold_pairs, pair
+from jaxnorm.model.modules import Norm, Watcher
 
 # What `apply` takes for itself.
 APPLY = ("mutable", "capture_intermediates")

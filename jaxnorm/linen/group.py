@@ -9,12 +9,12 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import without_last
+from jaxnorm._core.axes import without_last
+from jaxnorm._core.dtypes import as_floating
+from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.weights import one_weighting
 from jaxnorm.linen.parameters import mapped_axes, parameter
-from jaxnorm.masking import one_weighting
-from jaxnorm.normalization import Rounding
 from jaxnorm.norms.group import group_norm
-from jaxnorm.precision import as_floating
 
 
 class GroupNorm(nn.Module):

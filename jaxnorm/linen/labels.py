@@ -5,10 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxnorm.labels import Labeller
 from jaxnorm.linen.callees import modes_of
 from jaxnorm.linen.kinds import BATCH, INSTANCE, LAYERS, OTHERS
 from jaxnorm.linen.watching import traced
+from jaxnorm.model.labels import Labeller
 
 
 def parameter_labels(

@@ -9,13 +9,13 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import canonical_axes, take
-from jaxnorm.kernels.choosing import Implementation
+from jaxnorm._core.axes import canonical_axes, take
+from jaxnorm._core.dtypes import as_floating
+from jaxnorm._core.kernels.choosing import Implementation
+from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.weights import one_weighting
 from jaxnorm.linen.parameters import mapped_axes, parameter
-from jaxnorm.masking import one_weighting
-from jaxnorm.normalization import Rounding
 from jaxnorm.norms.layer import layer_norm
-from jaxnorm.precision import as_floating
 
 
 class LayerNorm(nn.Module):

@@ -4,8 +4,8 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from jaxnorm.naming import named, state_like, unnamed
-from jaxnorm.running import Estimator
+from jaxnorm.statistics.estimator import Estimator
+from jaxnorm.statistics.state_names import named, state_like, unnamed
 
 
 def where(module: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxnorm.dataflow import Dataflow, dataflow, part
+from jaxnorm.model.dataflow import Dataflow, dataflow, part
 
 # `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -12,15 +12,15 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.estimators import ema
-from jaxnorm.masking import one_weighting
-from jaxnorm.mode import resolve_train, resolve_update
-from jaxnorm.naming import named, state_like, unnamed
+from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.train_flags import resolve_train, resolve_update
+from jaxnorm._core.weights import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
-from jaxnorm.normalization import Rounding
 from jaxnorm.norms.batch import batch_norm
-from jaxnorm.running import Estimator
-from jaxnorm.wrappers import while_calibrating
+from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.estimator import Estimator
+from jaxnorm.statistics.state_names import named, state_like, unnamed
+from jaxnorm.statistics.wrappers import while_calibrating
 
 
 class BatchNorm(nnx.Module):

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.norms.batch_renorm import batch_renorm
-from jaxnorm.renorm_limits import Limits, check_no_ghosts, renorm_schedule
+from jaxnorm.norms.renorm_limits import Limits, check_no_ghosts, renorm_schedule
 
 
 class BatchRenorm(BatchNorm):

@@ -8,11 +8,17 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
-from jaxnorm.calibration import check_collected, finer, merge_collected, rounded, settled
-from jaxnorm.cascade import Cascade
-from jaxnorm.moments import Moments
+from jaxnorm._core.moments import Moments
+from jaxnorm._core.pairwise import Cascade
 from jaxnorm.nnx.batch import BatchNorm
-from jaxnorm.wrappers import COLLECTORS
+from jaxnorm.statistics.calibration import (
+    check_collected,
+    finer,
+    merge_collected,
+    rounded,
+    settled,
+)
+from jaxnorm.statistics.wrappers import COLLECTORS
 
 
 class Collector(nnx.BatchStat):

@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array
 
-from jaxnorm.mode import resolve_train, resolve_update
+from jaxnorm._core.train_flags import resolve_train, resolve_update
 
 
 def variables_of(module: Any) -> dict[str, Array]:

@@ -7,12 +7,12 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxnorm.callees import Watcher
-from jaxnorm.mode import resolve_train
+from jaxnorm._core.train_flags import resolve_train
+from jaxnorm.model.folding.pairing import Report, fold_pairs, pair
+from jaxnorm.model.modules import Watcher
 from jaxnorm.nnx.callees import modes_of, variables_of
 from jaxnorm.nnx.kinds import BATCH, LAYERS
 from jaxnorm.nnx.watching import replaced, traced
-from jaxnorm.pairs import Report, fold_pairs, pair
 
 
 class Folding(NamedTuple):

@@ -11,10 +11,10 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import count_groups, without_last
-from jaxnorm.masking import one_weighting
+from jaxnorm._core.axes import count_groups, without_last
+from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.weights import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
-from jaxnorm.normalization import Rounding
 from jaxnorm.norms.group import group_norm
 
 

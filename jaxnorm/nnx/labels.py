@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxnorm.labels import Labeller
+from jaxnorm.model.labels import Labeller
 from jaxnorm.nnx.callees import modes_of
 from jaxnorm.nnx.kinds import BATCH, INSTANCE, LAYERS, OTHERS
 from jaxnorm.nnx.watching import traced

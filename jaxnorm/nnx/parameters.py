@@ -10,8 +10,8 @@ from flax.nnx.nn.dtypes import canonicalize_dtype
 from flax.typing import Initializer
 from jax.typing import DTypeLike
 
-from jaxnorm.axes import Axis, canonical_axes, take
-from jaxnorm.precision import accumulation_dtype, as_floating
+from jaxnorm._core.axes import Axis, canonical_axes, take
+from jaxnorm._core.dtypes import accumulation_dtype, as_floating
 
 
 def parameter(

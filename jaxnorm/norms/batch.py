@@ -6,16 +6,16 @@ from typing import Any
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import Axis, canonical_axes, check_samples, complement, take
-from jaxnorm.estimators import ema
-from jaxnorm.ghosts import by_ghosts
-from jaxnorm.measurement import Samples, measure
-from jaxnorm.mode import resolve_update
-from jaxnorm.moments import Moments, synchronize
-from jaxnorm.normalization import Rounding, check_operands, normalize
-from jaxnorm.own_moments import normalize_and_measure, plan
-from jaxnorm.precision import as_operand, check_count
-from jaxnorm.running import Estimator, as_statistics
+from jaxnorm._core.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm._core.dtypes import as_operand, check_count
+from jaxnorm._core.measurement import Samples, measure
+from jaxnorm._core.moments import Moments, synchronize
+from jaxnorm._core.normalization import Rounding, check_operands, normalize
+from jaxnorm._core.train_flags import resolve_update
+from jaxnorm.norms._ghosts import by_ghosts
+from jaxnorm.norms._own_moments import normalize_and_measure, plan
+from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.estimator import Estimator, as_statistics
 
 
 def batch_norm(

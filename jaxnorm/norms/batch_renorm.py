@@ -9,7 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import (
+from jaxnorm._core.axes import (
     Axis,
     canonical_axes,
     check_samples,
@@ -17,15 +17,15 @@ from jaxnorm.axes import (
     placed_as,
     take,
 )
-from jaxnorm.estimators import ema
-from jaxnorm.measurement import Samples, measure
-from jaxnorm.mode import resolve_update
-from jaxnorm.moments import Moments, synchronize
-from jaxnorm.normalization import Rounding, check_operands, normalize
-from jaxnorm.own_moments import normalize_and_measure, plan
-from jaxnorm.precision import accumulation_dtype, as_operand
-from jaxnorm.renorm_limits import check_limits
-from jaxnorm.running import Estimator, as_statistics
+from jaxnorm._core.dtypes import accumulation_dtype, as_operand
+from jaxnorm._core.measurement import Samples, measure
+from jaxnorm._core.moments import Moments, synchronize
+from jaxnorm._core.normalization import Rounding, check_operands, normalize
+from jaxnorm._core.train_flags import resolve_update
+from jaxnorm.norms._own_moments import normalize_and_measure, plan
+from jaxnorm.norms.renorm_limits import check_limits
+from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.estimator import Estimator, as_statistics
 
 
 def batch_renorm(

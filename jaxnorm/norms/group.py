@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import (
+from jaxnorm._core.axes import (
     Axis,
     canonical_axes,
     check_samples,
@@ -14,12 +14,12 @@ from jaxnorm.axes import (
     positions,
     take,
 )
-from jaxnorm.grouped_rows import normalize_rows
-from jaxnorm.groups import Groups
-from jaxnorm.measurement import Samples
-from jaxnorm.normalization import Rounding, check_operands
-from jaxnorm.own_moments import normalize_by_own, plan
-from jaxnorm.precision import as_operand
+from jaxnorm._core.dtypes import as_operand
+from jaxnorm._core.groups import Groups
+from jaxnorm._core.measurement import Samples
+from jaxnorm._core.normalization import Rounding, check_operands
+from jaxnorm.norms._grouped_rows import normalize_rows
+from jaxnorm.norms._own_moments import normalize_by_own, plan
 
 
 def group_norm(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import Axis, canonical_axes, check_samples, positions
-from jaxnorm.measurement import Samples
-from jaxnorm.normalization import Rounding, check_operands
-from jaxnorm.own_moments import normalize_by_own, plan
-from jaxnorm.precision import as_operand
+from jaxnorm._core.axes import Axis, canonical_axes, check_samples, positions
+from jaxnorm._core.dtypes import as_operand
+from jaxnorm._core.measurement import Samples
+from jaxnorm._core.normalization import Rounding, check_operands
+from jaxnorm.norms._own_moments import normalize_by_own, plan
 
 
 def instance_norm(

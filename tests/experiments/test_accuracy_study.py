@@ -29,7 +29,7 @@ def test_it_is_listed_without_importing_it(capsys):
 @pytest.mark.parametrize("dtype", DTYPES[:2])
 def test_what_errors_are_taken_against_is_the_formula_in_float64(dtype, mean):
     from experiments.benchmarks.accuracy import errors
-    from tests import oracle
+    from tests.support import oracle
 
     _, inputs = drawn(dtype, mean)
     assert (inputs.params["scale"] == 1).all()

@@ -153,7 +153,7 @@ def same(outputs, expected, mode):
 def own_moments(inputs, reduced, features):
     """What a norm gives of inputs whose moments it takes over these axes."""
     from experiments.benchmarks.layers import EPSILON
-    from tests import oracle
+    from tests.support import oracle
 
     return oracle.norm_by_own_moments(
         inputs.x,
@@ -258,7 +258,7 @@ def test_what_errors_are_taken_against_is_the_formula_in_float64(expected, shape
 def test_every_implementation_does_all_of_the_same_work(name, shape):
     """Or the benchmark would compare what cannot be compared."""
     from experiments.benchmarks.layers import EPSILON, MOMENTUM, Inputs
-    from tests import oracle
+    from tests.support import oracle
 
     inputs = Inputs.draw(shape, "float32")
     reduced, features = tuple(range(len(shape) - 1)), (len(shape) - 1,)

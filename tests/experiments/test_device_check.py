@@ -22,7 +22,7 @@ from experiments.device_check import (
 )
 from experiments.device_check.budget import Budget
 from experiments.status import Refused
-from tests.cases import NORMS, Case, Layout
+from tests.support.cases import NORMS, Case, Layout
 
 pytestmark = pytest.mark.usefixtures("lenient")
 

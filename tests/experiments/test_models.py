@@ -15,7 +15,7 @@ from flax import nnx
 import jaxnorm.nnx as jx
 from experiments import models
 from experiments.models import nnx as nnx_models
-from tests.cases import rows
+from tests.support.cases import rows
 
 pytestmark = pytest.mark.usefixtures("lenient")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxnorm.linen as jn
-from tests.cases import rows
 from tests.modules.apis import KEY, NORMS, normal
+from tests.support.cases import rows
 
 pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(6, 4, 3)

@@ -13,7 +13,7 @@ from flax import nnx
 
 import jaxnorm.linen
 import jaxnorm.nnx
-from tests.cases import rows
+from tests.support.cases import rows
 
 KEY = jax.random.key(0)
 NORMS = ("BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.cases import rows
 from tests.modules.apis import NORMS, each_api, each_norm
 from tests.modules.drawing import A_SHAPE, cases
+from tests.support.cases import rows
 
 pytestmark = pytest.mark.usefixtures("lenient")
 

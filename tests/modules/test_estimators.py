@@ -11,6 +11,7 @@ from flax import nnx
 import jaxnorm
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
+from jaxnorm.statistics.state_names import named
 from tests.modules.apis import LINEN, each_api, most_different_norms, normal, training
 
 pytestmark = pytest.mark.usefixtures("lenient")
@@ -58,7 +59,7 @@ def test_an_estimator_is_kept_by_the_names_of_its_state(api, kind):
         expected, state = jaxnorm.batch_norm(x, state, train=True, estimator=estimator)
         chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
     kept = arrays(variables["batch_stats"])
-    chex.assert_trees_all_close(kept, jaxnorm.naming.named(state), rtol=1e-5)
+    chex.assert_trees_all_close(kept, named(state), rtol=1e-5)
     y, _ = model.apply(variables, BATCHES[0], use_running_average=True)
     read, _ = jaxnorm.batch_norm(BATCHES[0], state, train=False, estimator=estimator)
     chex.assert_trees_all_close(y, read, rtol=1e-5, atol=1e-6)

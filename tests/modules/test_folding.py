@@ -12,7 +12,7 @@ from flax import errors, nnx
 import jaxnorm
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
-from jaxnorm.pairs import Fold
+from jaxnorm.model.folding.pairing import Fold
 from tests.modules.filled import filled, variables_of
 
 X = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))

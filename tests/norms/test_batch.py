@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jaxnorm import Moments, Statistics, batch_norm, ema
-from tests import oracle
+from tests.support import oracle
 
 SHAPE = (6, 3)
 batches = hnp.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32))

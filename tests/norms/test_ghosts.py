@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxnorm import batch_norm, ema
-from jaxnorm.ghosts import ghost_sizes
-from tests.cases import rows
+from jaxnorm.norms._ghosts import ghost_sizes
+from tests.support.cases import rows
 
 START = ema(0.9).init((3,))
 SCALE, BIAS = jnp.array([1.0, 2.0, -0.5]), jnp.array([0.0, 1.0, 3.0])

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnorm import group_norm, grouped_rows
-from tests import oracle
-from tests.cases import rows
+from jaxnorm import group_norm
+from jaxnorm.norms import _grouped_rows as grouped_rows
+from tests.support import oracle
+from tests.support.cases import rows
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from jax.test_util import check_grads
 
 import jaxnorm
 from jaxnorm import group_norm, instance_norm, layer_norm, measure_groups, rms_norm
-from tests import oracle
-from tests.cases import rows
+from tests.support import oracle
+from tests.support.cases import rows
 
 SHAPE = (3, 4, 6)
 NORMS = {

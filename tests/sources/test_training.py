@@ -12,7 +12,7 @@ from tests.sources.compiled import measure, normalize_batch
 
 
 def test_row_11_in_evaluation_the_norm_is_one_affine_map_which_a_layer_can_take(rng):
-    """Here into the dense layer before it; tests/test_folding.py has the other layers."""
+    """Here into the dense layer before it; others are in tests/model/test_folding.py."""
     inputs, w = np.float32(rng.normal(2, 3, (16, 4))), np.float32(rng.normal(size=(4, 3)))
     gamma, beta = np.float32([[1, -2, 3], [0.5, 0, -1]])
     running = jaxnorm.Statistics(np.float32([1, -2, 5]), np.float32([4, 0.25, 9]))

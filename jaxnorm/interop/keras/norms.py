@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm.estimators import ema
 from jaxnorm.interop.arrays import as_arrays
 from jaxnorm.interop.keras.listings import PARAMS, STATISTICS, weights_of
 from jaxnorm.interop.norm import Norm, affine, both_statistics, only, renamed
+from jaxnorm.statistics.averages import ema
 
 
 def batch_normalization(

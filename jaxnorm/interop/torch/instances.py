@@ -4,13 +4,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxnorm.axes import canonical_axes, positions
-from jaxnorm.estimators import Statistics, ema
-from jaxnorm.measurement import measure
-from jaxnorm.moments import Moments
+from jaxnorm._core.axes import canonical_axes, positions
+from jaxnorm._core.measurement import measure
+from jaxnorm._core.moments import Moments
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.norms.instance import instance_norm
-from jaxnorm.running import Estimator
+from jaxnorm.statistics.averages import Statistics, ema
+from jaxnorm.statistics.estimator import Estimator
 
 
 def tracked_instance_norm(

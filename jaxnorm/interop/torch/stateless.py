@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxnorm._core.dtypes import accumulation_dtype
 from jaxnorm.interop.norm import Norm, affine
 from jaxnorm.interop.torch.names import arrays_of
-from jaxnorm.precision import accumulation_dtype
 
 
 def layer_norm(

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm.estimators import cumulative, ema
 from jaxnorm.interop.arrays import to_jax
 from jaxnorm.interop.layouts import counted
 from jaxnorm.interop.norm import Norm, affine
 from jaxnorm.interop.torch.names import COUNT, arrays_of
+from jaxnorm.statistics.averages import cumulative, ema
 
 
 def batch_norm(

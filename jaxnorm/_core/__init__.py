@@ -1,0 +1,1 @@
+"""Arithmetic: arrays in, arrays out; nothing here knows of a framework or a state."""

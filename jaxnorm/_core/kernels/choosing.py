@@ -1,0 +1,83 @@
+"""Whether a kernel may be used, and fits."""
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxnorm._core.axes import Shape, is_sharded
+from jaxnorm._core.layouts import is_symbolic, size_along
+from jaxnorm._core.variance.choice import has_several_devices
+
+Implementation = Literal["xla", "kernel"]
+DTYPES = (jnp.float32, jnp.bfloat16)  # a TPU's kernels load no float16
+# Multiples that make whole tiles on a TPU and fill the threads of a warpgroup on a GPU, and
+# the longest row, which a GPU holds in registers.
+ROWS, FEATURES, MOST_FEATURES = 16, 256, 8192
+
+
+def check_implementation(implementation: Any) -> None:
+    """Raises a ValueError unless it is None or one of those that there are."""
+    if implementation is not None and implementation not in get_args(Implementation):
+        raise ValueError(
+            f"implementation={implementation!r}, but None or one of "
+            f"{get_args(Implementation)} is expected; None leaves the choice to jaxnorm."
+        )
+
+
+def fits(
+    x: Array, dtype: np.dtype, reduced: tuple[int, ...], features: tuple[int, ...]
+) -> bool:
+    """Whether the backward pass may be a kernel: of whole rows, on one device.
+
+    `dtype` is that of y. Several devices may share an array without its type saying so, and
+    the compiler does not split a kernel; within `jax.shard_map`, with check_vma=False, each
+    has its own.
+    """
+    if x.dtype not in DTYPES or dtype not in DTYPES:
+        return False
+    if is_symbolic(x.shape) or is_sharded(x):
+        return False
+    if _varies(x) or not _is_on_one_device():
+        return False
+    trailing = tuple(range(x.ndim - len(reduced), x.ndim))
+    if tuple(sorted(reduced)) != trailing or features != trailing:
+        return False
+    if x.size == 0:
+        return False
+    rows, size = shape_of_rows(x.shape, reduced)
+    return rows % ROWS == 0 and size % FEATURES == 0 and size <= MOST_FEATURES
+
+
+def _varies(x: Array) -> bool:
+    """Whether its type says that it differs between the devices of a mapped axis."""
+    kind = jax.typeof(x)
+    varying = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+    return bool(varying)
+
+
+def _is_on_one_device() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.are_all_axes_manual:
+        return True
+    return not any(has_several_devices(platform) for platform in ("tpu", "cuda"))
+
+
+def runs_on_gpu() -> bool:
+    """Whether the kernel for GPUs may be compiled: for Hopper or later, as far as known.
+
+    A process without a GPU compiles for another machine, and is taken at its word.
+    """
+    try:
+        device = jax.local_devices(backend="cuda")[0]
+    except RuntimeError:
+        return True
+    return float(device.compute_capability) >= 9
+
+
+def shape_of_rows(shape: Shape, reduced: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, features) of an array that is reduced along its last axes."""
+    features = size_along(shape, reduced)
+    return size_along(shape, tuple(range(len(shape)))) // features, features

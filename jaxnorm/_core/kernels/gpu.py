@@ -1,0 +1,78 @@
+"""The backward pass of rows on a GPU: one warpgroup for each of a fixed number of runs."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array
+
+from jaxnorm._core.kernels.row import gradient_of_rows
+
+# Two for each of the 132 multiprocessors of an H100. Each adds its rows' gradients of scale
+# and bias in registers, so that not many partial sums are left.
+PROGRAMS = 264
+
+
+def pull_back(
+    x: Array,
+    scale: Array,
+    g: Array,
+    *,
+    epsilon: float,
+    about_zero: bool,
+    has_bias: bool,
+) -> tuple[Array, ...]:
+    """The gradients to x, scale and bias; x and g are read once, and dx written once.
+
+    Args:
+      x: (rows, features).
+      scale: (features,), float32.
+      g: the cotangent of y, of the shape of x.
+      epsilon: ε.
+      about_zero: whether 0 stands in place of the mean.
+      has_bias: whether there is a bias.
+    """
+    number, features = x.shape
+    programs = min(PROGRAMS, number)
+    partial = jax.ShapeDtypeStruct((programs, features), jnp.float32)
+    kernel = plgpu.kernel(
+        functools.partial(_kernel, epsilon=epsilon, about_zero=about_zero),
+        out_type=[
+            jax.ShapeDtypeStruct(x.shape, x.dtype),
+            *[partial] * (2 if has_bias else 1),
+        ],
+        grid=(programs,),
+        grid_names=("program",),
+    )
+    dx, *sums = kernel(x, scale, g)
+    return dx, *(each.sum(0) for each in sums)
+
+
+def _kernel(x: Any, scale: Any, g: Any, dx: Any, *sums: Any, **options: Any) -> None:
+    number, features = x.shape
+    layout = plgpu.Layout.WG_STRIDED((features,), vec_size=2)
+    load = functools.partial(plgpu.load, layout=layout, optimized=False)
+    program, programs = lax.axis_index("program"), sums[0].shape[0]
+    gamma = load(scale, ())
+
+    def add_row(i: Any, totals: tuple[Array, ...]) -> tuple[Array, ...]:
+        row = program + i * programs
+        wide = load(g.at[row], ()).astype(jnp.float32)
+        found, normal = gradient_of_rows(
+            load(x.at[row], ()).astype(jnp.float32),
+            wide * gamma,
+            lambda values: jnp.sum(values) / features,
+            **options,
+        )
+        dx[row] = found.astype(dx.dtype)
+        added = (wide * normal, wide)
+        return tuple(a + b for a, b in zip(totals, added, strict=False))
+
+    nothing = plgpu.layout_cast(jnp.zeros((features,), jnp.float32), layout)
+    rows = (number - program + programs - 1) // programs
+    totals = lax.fori_loop(0, rows, add_row, (nothing,) * len(sums))
+    for each, total in zip(sums, totals, strict=True):
+        each[program] = total

@@ -1,0 +1,137 @@
+"""What the layout of an array means for sums over some of its axes.
+
+Sizes may be symbolic (`jax.export.symbolic_shape`). What depends on them is left open
+until the exported function is called, unless it is the same for all that they may be.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxnorm._core.axes import Shape, take
+
+# XLA on a CPU adds arrays of fewer elements in a plain loop, one after another.
+SMALL = 2**12
+# It also does if what follows the reduced axes in memory is this long.
+WIDE = 2**14
+
+
+def size_along(shape: Shape, axes: tuple[int, ...]) -> Any:
+    """How many elements an array of this shape has along these axes: 1 along none."""
+    return math.prod(take(shape, axes))
+
+
+def is_at_least(size: Any, least: int) -> bool:
+    """Whether a size, which may be symbolic, is known to be so large."""
+    try:
+        return bool(size >= least)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
+
+
+def number_along(shape: Shape, axes: tuple[int, ...], dtype: np.dtype) -> Array:
+    """`size_along` as a scalar."""
+    sizes = take(shape, axes)
+    known = math.prod(each for each in sizes if isinstance(each, int))
+    number = jnp.asarray(float(known), dtype)  # a float, for it may exceed 32 bits
+    for each in sizes:
+        if not isinstance(each, int):  # their product may, too
+            number = number * jnp.asarray(each).astype(dtype)
+    return number
+
+
+def is_symbolic(shape: Shape) -> bool:
+    """Whether a size is known only when the exported function is called."""
+    return not all(isinstance(each, int) for each in shape)
+
+
+def runs(shape: Shape, axes: tuple[int, ...]) -> list[tuple[bool, Any]]:
+    """Neighbouring axes that are reduced, or not, as (whether, how many elements).
+
+    >>> runs((32, 28, 28, 1, 64), axes=(0, 1, 2))
+    [(True, 25088), (False, 64)]
+    """
+    found: list[tuple[bool, Any]] = []
+    for i, size in enumerate(shape):
+        if isinstance(size, int) and size == 1:
+            continue
+        reduced = i in axes
+        if found and found[-1][0] == reduced:
+            size = found.pop()[1] * size
+        found.append((reduced, size))
+    return found
+
+
+def is_tidy(shape: Shape, axes: tuple[int, ...]) -> bool | None:
+    """Whether XLA on a CPU adds over these axes in a tree, and so to within few ulps.
+
+    Elsewhere it adds one element after another, and a float32 sum of a constant is off by
+    up to hundreds of ulps. Found by summing constants over random layouts. None is where
+    symbolic sizes leave it open, though there is a sample in any case.
+
+    >>> is_tidy((4096, 64), (0,)), is_tidy((1000, 16, 3), (0, 2)), is_tidy((5, 6), (0,))
+    (True, False, False)
+    """
+    if sum(reduced for reduced, _ in runs(shape, axes)) > 1:
+        return False
+    inner = size_along(shape, _behind(shape, axes))
+    if is_at_least(math.prod(shape), SMALL) and is_at_least(-inner, 1 - WIDE):
+        return True
+    is_open = is_symbolic(shape) and is_at_least(size_along(shape, axes), 1)
+    return None if is_open else False
+
+
+def _behind(shape: Shape, axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes that follow the last that is reduced, in which one of size 1 is not."""
+    last = max((i for i in axes if shape[i] != 1), default=-1)
+    return tuple(range(last + 1, len(shape)))
+
+
+def if_tidy(
+    shape: Shape,
+    axes: tuple[int, ...],
+    tidy: Callable[..., Any],
+    other: Callable[..., Any],
+    *operands: Any,
+) -> Any:
+    """What one of two functions makes of the operands, where `is_tidy` leaves it open.
+
+    XLA compiles an exported function for the sizes that it is called with, knows the answer
+    then, and leaves the other function out: of a choice of results, not of a `lax.cond`,
+    across which it fuses less.
+    """
+    behind = _behind(shape, axes)
+    size, inner = (
+        number_along(shape, each, np.dtype(np.float32))
+        for each in (tuple(range(len(shape))), behind)
+    )
+    is_it = (size >= SMALL) & (inner < WIDE)
+    return jax.tree.map(
+        lambda one, two: jnp.where(is_it, one, two), tidy(*operands), other(*operands)
+    )
+
+
+def ends_reduced(shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Whether what is reduced is contiguous in memory: rows, not columns.
+
+    >>> ends_reduced((32, 64), (1,)), ends_reduced((32, 64), (0,))
+    (True, False)
+    """
+    found = runs(shape, axes)
+    return bool(found) and found[-1][0]
+
+
+def has_few_rows(shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Whether reduced rows are stacked by fewer than 128 along one of several other axes.
+
+    >>> has_few_rows((8192, 16, 128), (2,)), has_few_rows((8192, 128), (1,))
+    (True, False)
+    """
+    kept = [size for i, size in enumerate(shape) if i not in axes and size != 1]
+    few = len(kept) > 1 and isinstance(kept[-1], int) and kept[-1] < 128
+    return few and ends_reduced(shape, axes)

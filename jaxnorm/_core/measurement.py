@@ -1,0 +1,279 @@
+"""Measuring: the moments of an array, and their derivative."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from jaxnorm._core.axes import Axis, Shape, canonical_axes, count_groups, positions, take
+from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_floating
+from jaxnorm._core.groups import Groups, share, total_of_groups
+from jaxnorm._core.layouts import number_along, size_along
+from jaxnorm._core.moments import Moments
+from jaxnorm._core.residuals import keeping_only_x, reread, residual, total
+from jaxnorm._core.variance.choice import Purpose, mean_and_variance, settled
+from jaxnorm._core.variance.formulas import (
+    Measured,
+    count_of,
+    seen_count,
+    sum_over,
+    used_samples,
+)
+from jaxnorm._core.weights import as_weights, clear
+
+
+class Samples(NamedTuple):
+    """Which elements of an array are samples of one mean and variance.
+
+    Attributes:
+      axes: along these.
+      groups: and those of the features of a group.
+      about_zero: whether 0 stands in place of the mean.
+    """
+
+    axes: tuple[int, ...]
+    groups: Groups | None = None
+    about_zero: bool = False
+
+
+def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Moments:
+    """The moments of `x` over `axes`.
+
+    With weights w (1 when not given) over the reduced axes,
+
+        n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
+
+    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every digit
+    once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983, "Algorithms for
+    computing the sample variance"). A constant is its own mean, to the last bit, and its
+    variance is 0. For a derivative x, its weights and its moments are kept.
+
+    Args:
+      x: floating array of any rank.
+      axes: the axes to reduce, one or several; none means each element is a sample
+        of its own.
+      weights: boolean mask or non-negative weights that broadcast against x. What has
+        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
+        weight that is negative or NaN counts as 0.
+
+    Returns:
+      Moments of the shape of the axes kept, in at least float32.
+
+    Raises:
+      TypeError: x is not real floating, or weights are complex.
+      ValueError: an axis is out of range or repeated; weights do not broadcast.
+
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> measure(x, axes=0)
+    Moments(count=Array([2., 2.], dtype=float32), mean=Array([ 2., 20.], dtype=float32), var=Array([  1., 100.], dtype=float32))
+    >>> measure(x, axes=0, weights=jnp.array([[True], [False]])).mean
+    Array([ 1., 10.], dtype=float32)
+    """  # noqa: E501 (a doctest's output cannot be broken)
+    x = as_floating(x)
+    return _measured(x, weights, Samples(canonical_axes(axes, x.ndim)))
+
+
+def measure_about_zero(
+    x: ArrayLike, axes: Axis, weights: ArrayLike | None = None
+) -> Moments:
+    """The moments of `x` about 0 in place of its mean: those of a root mean square.
+
+        n = Σw,  μ = 0,  σ² = Σw·x² / n
+
+    They merge like others. The arguments, errors and derivatives are those of `measure`.
+
+    >>> measure_about_zero(jnp.array([3.0, 4.0]), axes=0).var
+    Array(12.5, dtype=float32)
+    """
+    x = as_floating(x)
+    count, _, square = _measured(
+        x, weights, Samples(canonical_axes(axes, x.ndim), about_zero=True)
+    )
+    return Moments(count, jnp.zeros_like(square), square)
+
+
+def measure_groups(
+    x: ArrayLike,
+    axes: Axis,
+    features: Axis,
+    num_groups: int,
+    weights: ArrayLike | None = None,
+) -> Moments:
+    """The moments of `x` over `axes` and groups of its features, for each feature.
+
+    The features, in their order, are split into `num_groups` of one size; those of a group
+    have the same moments. On a CPU, XLA is several times slower to reduce positions and
+    the features of a group at once than positions alone; so each feature is measured, and
+    what is merged are few moments.
+
+    The other arguments, the errors and derivatives are those of `measure`; a ValueError,
+    too, if the groups do not divide the features, or an axis is of both.
+
+    >>> measure_groups(jnp.array([[1.0, 3.0, 10.0, 30.0]]), 0, -1, num_groups=2).mean
+    Array([ 2.,  2., 20., 20.], dtype=float32)
+    """
+    x = as_floating(x)
+    features = canonical_axes(features, x.ndim)
+    axes = positions(x.shape, features, axes)
+    number = count_groups(math.prod(take(x.shape, features)), num_groups, None)
+    return _measured(x, weights, Samples(axes, Groups(features, number)))
+
+
+def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
+    if weights is not None:
+        weights = as_weights(weights, x)
+    moments = _moments(x, weights, samples)
+    return Moments(*(jnp.squeeze(each, samples.axes) for each in moments))
+
+
+@functools.partial(jax.jit, static_argnums=2, inline=True)
+@functools.partial(keeping_only_x, static_argnums=2)
+def _moments(x: Operand, weights: Operand | None, samples: Samples) -> Moments:
+    wide = jnp.asarray(x, accumulation_dtype(x.dtype))
+    count, mean, _, var = measured(wide, x, weights, samples, "norm")
+    return Moments(count, mean, var)
+
+
+def measured(
+    wide: Array, x: Operand, weights: Operand | None, samples: Samples, purpose: Purpose
+) -> Measured:
+    """The moments of `wide`, with the reduced axes kept at size 1.
+
+    `x` is the same array, in its own dtype, and what is kept of it for the derivative; the
+    derivative itself is with respect to `wide`, so that it is not rounded before it is
+    whole.
+    """
+    return _measure(wide, lax.stop_gradient(x), weights, samples, purpose)
+
+
+def _kept(found: Measured, weights: Operand | None) -> Measured:
+    """With those as residuals that a derivative reads.
+
+    The count is read only with weights, for else it is a number.
+    """
+    count = found.count if weights is None else residual(found.count)
+    mean, var = residual((found.mean, found.var))
+    return Measured(count, mean, found.rest, var)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _measure(
+    wide: Operand,
+    x: Operand,
+    weights: Operand | None,
+    samples: Samples,
+    purpose: Purpose,
+) -> Measured:
+    del x
+    if not size_along(wide.shape, samples.axes):
+        kept = tuple(1 if i in samples.axes else n for i, n in enumerate(wide.shape))
+        count, mean, var = Moments.empty(kept, wide.dtype)
+        found = Measured(count, mean, jnp.zeros_like(mean), var)
+    elif samples.about_zero:
+        found = mean_square(wide, weights, samples.axes)
+    else:
+        found = mean_and_variance(wide, weights, samples.axes, purpose)
+    if samples.groups is None:
+        return found
+    count, mean, _, var = found
+    count, mean, var = settled(share(Moments(count, mean, var), samples.groups))
+    mean = _once(mean, mean)
+    return Measured(count, mean, jnp.zeros_like(mean), var)
+
+
+def mean_square(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
+    """The moments about 0, in one pass."""
+    count = count_of(x, weights, axes)
+    _, x, w = used_samples(x, weights)
+    if weights is None:
+        square = sum_over(jnp.square(x), axes) / seen_count(count)
+    else:
+        square = sum_over(w / seen_count(count) * jnp.square(x), axes)
+    nothing = jnp.zeros_like(square)
+    return Measured(count + nothing, nothing, nothing, square)
+
+
+def _measure_jvp(
+    samples: Samples,
+    purpose: Purpose,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+) -> tuple[Measured, Measured]:
+    wide, x, weights = primals
+    if purpose == "output":
+        purpose = "norm"
+    found = _kept(_measure(wide, x, weights, samples, purpose), weights)
+    dx, _, dw = (None if isinstance(t, SymbolicZero) else t for t in tangents)
+    x, (mean, var) = reread(wide, x, (found.mean, found.var))
+    again = Moments(found.count, mean, var)
+    differential = _differential(x, weights, again, dx, dw, samples)
+    return found, differential
+
+
+_measure.defjvp(_measure_jvp, symbolic_zeros=True)
+
+
+def _differential(
+    x: Operand,
+    weights: Operand | None,
+    moments: Moments,
+    dx: Operand | None,
+    dw: Operand | None,
+    samples: Samples,
+) -> Measured:
+    """The differential of the moments, linear in dx and dw.
+
+    dn = Σdw,  dμ = Σ(w·dx + dw·(x − μ))/n,  dσ² = Σ(2w·dx·(x − μ) + dw·((x − μ)² − σ²))/n
+    """
+    count, mean, var = moments
+    used, x, w = used_samples(x, weights)
+    centred = x if samples.about_zero else clear(x - mean, used)
+
+    def sum_of(values: Array) -> Array:
+        each = total(values, samples.axes)
+        if samples.groups is None:
+            return each
+        return total_of_groups(_once(each, mean), samples.groups)
+
+    # Without weights the count is a number: as an array it would be kept.
+    n = _number(x.shape, samples, x.dtype) if weights is None else seen_count(count)
+    dcount, dmean, dvar = (jnp.zeros_like(each) for each in (count, mean, var))
+    if dx is not None:
+        # Shares of the count, which neither overflow nor underflow where the weights would.
+        dx = (w / n if weights is not None else 1) * clear(dx, used)
+        scale = 1 if weights is not None else n
+        dmean += sum_of(dx) / scale
+        dvar += 2 * sum_of(dx * centred) / scale
+    if dw is not None:
+        dw = clear(jnp.broadcast_to(dw, x.shape), used)
+        dcount += sum_of(dw)
+        dmean += sum_of(dw / n * centred)
+        dvar += sum_of(dw / n * (jnp.square(centred) - var))
+    if samples.about_zero:
+        dmean = jnp.zeros_like(dmean)
+    return Measured(dcount, dmean, jnp.zeros_like(dmean), dvar)
+
+
+def _number(shape: Shape, samples: Samples, dtype: Any) -> Array:
+    """How many samples there are of each mean, at least 1."""
+    n = number_along(shape, samples.axes, dtype)
+    if samples.groups is not None:
+        features = size_along(shape, samples.groups.axes)
+        n = n * (features // samples.groups.number)
+    return seen_count(n)
+
+
+def _once(vector: Array, mean: Array) -> Array:
+    """`vector`, where the mean is not NaN.
+
+    A division, though by 1, XLA does once for each moment. Where they are few that a group
+    shares, it would else look up whose they are again for each element of x.
+    """
+    nan = jnp.isnan(mean)
+    return jnp.where(nan, 0, vector) / jnp.where(nan, jnp.nan, 1)

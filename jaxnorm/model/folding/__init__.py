@@ -1,0 +1,1 @@
+"""Folding: norms with fixed statistics made part of the layers beside them."""

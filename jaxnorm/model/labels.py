@@ -1,0 +1,109 @@
+"""What a model's parameters are to an optimiser: a norm's, cancelled by one, or weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnorm._core.axes import canonical_axes
+from jaxnorm.model.dataflow import Dataflow, mark
+from jaxnorm.model.modules import marked_input
+
+
+def decay_mask(labels: Any) -> Any:
+    """The parameters that weight decay is for: neither those of norms nor cancelled biases.
+
+    Args:
+      labels: as `jaxnorm.linen.parameter_labels` or `jaxnorm.nnx.parameter_labels` gives
+        them.
+
+    Returns:
+      The same tree with booleans, as `optax.adamw(rate, mask=...)` takes it.
+
+    >>> decay_mask({"conv": {"kernel": "weight", "bias": "cancelled"}})
+    {'conv': {'bias': False, 'kernel': True}}
+    """
+    return jax.tree.map(lambda label: label == "weight", labels)
+
+
+class Labeller:
+    """Notes the norms of a model, and the layers before them, as it is called around it."""
+
+    def __init__(
+        self,
+        layers: tuple[type, ...],
+        batch: tuple[type, ...],
+        instance: tuple[type, ...],
+        others: tuple[type, ...],
+        modes_of: Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[bool, bool]],
+    ):
+        """For a framework: its layers, its norms, and whether a batch norm trains."""
+        self.layer_types, self.norm_types = layers, (*batch, *instance, *others)
+        self.batch, self.instance, self.modes_of = batch, instance, modes_of
+        self.layers: set[str] = set()
+        self.norms: set[str] = set()
+        self.ranks: dict[str, int] = {}  # of what is marked, where the module saw it
+
+    def __call__(
+        self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """Calls a module, and marks what a layer gives and what a norm centres."""
+        if type(module) in self.layer_types and _has_plain_bias(module):
+            self.layers.add(path)
+            y = mark(call(*args, **kwargs), f"{path}:out")
+            self.ranks[f"{path}:out"] = y.ndim
+            return y
+        if not issubclass(type(module), self.norm_types):
+            return call(*args, **kwargs)
+        self.norms.add(path)
+        if self._cancels(module, args, kwargs):
+            x, args, kwargs = marked_input(args, kwargs, f"{path}:centred")
+            self.ranks[f"{path}:centred"] = x.ndim
+        return call(*args, **kwargs)
+
+    def _cancels(self, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a norm takes away what is the same along all axes but the last: a bias.
+
+        One that normalises with running statistics does not.
+        """
+        of_batch = issubclass(type(norm), self.batch)
+        trains = of_batch and self.modes_of(norm, args, kwargs)[0]
+        if not trains and not issubclass(type(norm), self.instance):
+            return False
+        rank = jnp.ndim(args[0] if args else kwargs["x"])
+        return rank - 1 in canonical_axes(norm.axis if trains else norm.feature_axes, rank)
+
+    def labels(self, flow: Dataflow, parameters: Any) -> Any:
+        """The tree of parameters, with "norm", "cancelled" or "weight" in their place."""
+
+        def mapped(key: str) -> int:
+            return len(flow.shapes[key]) - self.ranks[key]
+
+        def is_cancelled(layer: str) -> bool:
+            uses = flow.uses[f"{layer}:out"]
+            # A bias of each index, and a norm over all of these, are something else.
+            return bool(uses) and all(
+                each.endswith(":centred") and mapped(f"{layer}:out") <= mapped(each)
+                for each in uses
+            )
+
+        cancelled = set(filter(is_cancelled, self.layers))
+
+        def label(path: Any, _: Any) -> str:
+            # What is below is the box that it is in.
+            *module, name = (key.key for key in path if hasattr(key, "key"))
+            where = "/".join(map(str, module))
+            if where in self.norms:
+                return "norm"
+            return "cancelled" if name == "bias" and where in cancelled else "weight"
+
+        return jax.tree.map_with_path(label, parameters)
+
+
+def _has_plain_bias(layer: Any) -> bool:
+    """Whether its bias varies along the last axis of its output only."""
+    features = getattr(layer, "features", getattr(layer, "out_features", 1))
+    batched = getattr(layer, "batch_dims", ()) or getattr(layer, "batch_axis", ())
+    return np.size(features) == 1 and not batched

@@ -1,0 +1,215 @@
+"""The layers and norms that a model calls, described and marked as it is called."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from jaxnorm._core.axes import canonical_axes
+from jaxnorm.model.dataflow import mark
+from jaxnorm.model.folding.affine import pads_with_zeros
+from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.estimator import Estimator
+
+
+class Layer(NamedTuple):
+    """A dense or conv layer of a model.
+
+    Attributes:
+      shapes: of its variables, by their names.
+      ends: the shapes of its input, "in", and its output, "out".
+      layout: of its kernel, as of `fold_output`.
+      groups: likewise.
+      fills: why no norm before it can be folded into it; "" if one may.
+      refusal: why nothing can be folded into it; "" if something may.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    ends: dict[str, tuple[int, ...]]
+    layout: str
+    groups: int
+    fills: str
+    refusal: str
+
+
+class Norm(NamedTuple):
+    """A norm with running statistics.
+
+    Attributes:
+      shapes: of its variables, by their names.
+      ends: the shapes of its input, "in", and its output, "out".
+      epsilon: added to the variance.
+      estimator: of the statistics.
+      dtype: of its output.
+      refusal: why it cannot be folded into anything; "" if it may.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    ends: dict[str, tuple[int, ...]]
+    epsilon: float
+    estimator: Estimator
+    dtype: Any
+    refusal: str
+
+
+def describe_layer(
+    module: Any, kind: str, exact: bool, shapes: Any, ends: Any, dtype: Any
+) -> Layer:
+    """A module of the kind "dense", "conv" or "transposed", by flax's attributes.
+
+    It is not exact if its type is another one made from flax's.
+    """
+    kernel = shapes.get("kernel", ())
+    refusal = fills = ""
+    if not exact:
+        refusal = f"is a {type(module).__name__}, which may use its kernel in its own way"
+    elif kind == "dense" and (len(kernel) != 2 or _others_than_last(module)):
+        refusal = f"has a kernel of shape {kernel}, or takes other axes than the last"
+    elif getattr(module, "mask", None) is not None:
+        refusal = "masks its kernel"
+    elif "bias" in shapes and not module.use_bias:
+        refusal = "has a bias beside it that is not its own"
+    elif not _is_plain(module):
+        refusal = "multiplies by a function of its own"
+    elif not jnp.issubdtype(dtype, jnp.floating):
+        refusal = f"gives {dtype}"
+    if kind == "transposed":
+        fills = "is transposed"
+    elif kind == "conv" and pads_with_zeros(module.padding, kernel[:-2]):
+        fills = "pads with zeros"
+    elif (np.ravel(getattr(module, "input_dilation", None) or 1) != 1).any():
+        fills = "puts zeros into its input"
+    elif jnp.finfo(dtype).bits < 32:
+        fills = f"computes in {dtype}, too coarse for what the norm has not centred"
+    swapped = getattr(module, "transpose_kernel", False)
+    return Layer(
+        shapes,
+        ends,
+        layout="." * (len(kernel) - 2) + ("OI" if swapped else "IO"),
+        groups=getattr(module, "feature_group_count", 1),
+        fills=fills,
+        refusal=refusal,
+    )
+
+
+def _others_than_last(module: Any) -> bool:
+    return tuple(np.ravel(getattr(module, "axis", -1))) != (-1,)
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a layer multiplies by what flax's do, unless they are told otherwise."""
+    own = {"dot_general": lax.dot_general, "conv_general_dilated": lax.conv_general_dilated}
+    return all(
+        getattr(module, name, None) in (None, function)
+        and getattr(module, f"{name}_cls", None) is None
+        for name, function in own.items()
+    ) and module.promote_dtype.__module__.startswith("flax.")
+
+
+def describe_norm(
+    module: Any,
+    exact: bool,
+    shapes: Any,
+    ends: Any,
+    dtype: Any,
+    *,
+    train: bool,
+    update: bool,
+    masked: bool,
+) -> Norm:
+    """A norm by the attributes that flax's have, called for an x of so many axes."""
+    estimator = getattr(module, "estimator", None) or ema(module.momentum)
+    refusal = ""
+    if "mean" not in shapes:
+        raise ValueError(
+            f"a {type(module).__name__} of {ends['in'][-1]} features has no running "
+            "statistics; give the variables with those in 'batch_stats'."
+        )
+    if train:
+        refusal = "it normalises with the batch, not with running statistics"
+    elif update:
+        refusal = "it updates its statistics"
+    elif masked:
+        refusal = "it is given a mask"
+    elif not exact:
+        refusal = f"it is a {type(module).__name__}, whose arithmetic may be its own"
+    elif canonical_axes(module.axis, len(ends["in"])) != (len(ends["in"]) - 1,):
+        refusal = f"its features are on axis {module.axis}, not on the last one"
+    return Norm(shapes, ends, module.epsilon, estimator, dtype, refusal)
+
+
+class Watcher:
+    """Describes and marks the layers and norms of a model, as it is called around them.
+
+    Attributes:
+      layers: what was found, by their paths.
+      norms: likewise.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[type, str],
+        norms: tuple[type, ...],
+        variables_of: Callable[[Any], dict[str, Array]],
+        modes_of: Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[bool, bool]],
+    ):
+        """For a framework: the kinds of its layers, its norms, and how to read them.
+
+        `variables_of(module)` are the variables of a module by their names, and
+        `modes_of(norm, args, kwargs)` whether a norm, called so, trains, and updates.
+        """
+        self.kinds, self.norm_types = layers, norms
+        self.variables_of, self.modes_of = variables_of, modes_of
+        self.layers: dict[str, Layer] = {}
+        self.norms: dict[str, Norm] = {}
+
+    def __call__(
+        self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """Calls a module, its input, output and variables marked if it is of interest."""
+        # By type(), which tells what stands in a norm's place from the norm.
+        kinds = [k for each, k in self.kinds.items() if issubclass(type(module), each)]
+        is_norm = issubclass(type(module), self.norm_types)
+        if not kinds and not is_norm:
+            return call(*args, **kwargs)
+        x, args, kwargs = marked_input(args, kwargs, f"{path}:in")
+        variables = self.variables_of(module)
+        for name, value in variables.items():
+            mark(value, f"{path}:{name}")
+        y = mark(call(*args, **kwargs), f"{path}:out")
+        shapes = {name: jnp.shape(value) for name, value in variables.items()}
+        ends = {"in": x.shape, "out": y.shape}
+        if is_norm:
+            train, update = self.modes_of(module, args, kwargs)
+            masked = any(kwargs.get(each) is not None for each in ("mask", "weights"))
+            self.norms[path] = describe_norm(
+                module,
+                type(module) in self.norm_types,
+                shapes,
+                ends,
+                y.dtype,
+                train=train,
+                update=update,
+                masked=masked,
+            )
+        else:
+            exact = type(module) in self.kinds
+            self.layers[path] = describe_layer(
+                module, kinds[0], exact, shapes, ends, y.dtype
+            )
+        return y
+
+
+def marked_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any], key: str
+) -> tuple[Array, tuple[Any, ...], dict[str, Any]]:
+    """What a module is called on, marked, and the arguments with it."""
+    if args:
+        x = mark(args[0], key)
+        return x, (x, *args[1:]), kwargs
+    name = next(each for each in ("x", "inputs") if each in kwargs)
+    x = mark(kwargs[name], key)
+    return x, args, {**kwargs, name: x}

@@ -1,0 +1,224 @@
+"""Normalise an array by its own moments: what all norms share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from jaxnorm._core.dtypes import accumulation_dtype
+from jaxnorm._core.kernels.choosing import (
+    Implementation,
+    check_implementation,
+    fits,
+    shape_of_rows,
+)
+from jaxnorm._core.kernels.rows import Kernel, normalize_rows
+from jaxnorm._core.measurement import Samples, measured
+from jaxnorm._core.moments import Moments, check_axis_groups, synchronize
+from jaxnorm._core.normalization import (
+    How,
+    Rounding,
+    check_rounding,
+    normalized,
+    wide_along,
+)
+from jaxnorm._core.residuals import keeping_only_x, residual
+from jaxnorm._core.variance.choice import Purpose, settled
+from jaxnorm._core.variance.formulas import Measured
+
+
+class Plan(NamedTuple):
+    """All of a norm that is known before tracing.
+
+    Attributes:
+      samples: which elements share their moments.
+      features: the axes over which scale and bias vary.
+      epsilon: ε.
+      dtype: the dtype of y.
+      rounding: where y is rounded to it.
+      axis_name: mapped axes along which samples are split.
+      axis_index_groups: groups of indices along them.
+      implementation: "kernel" for a kernel where one fits.
+    """
+
+    samples: Samples
+    features: tuple[int, ...]
+    epsilon: float
+    dtype: np.dtype
+    rounding: Rounding
+    axis_name: str | tuple[str, ...] | None = None
+    axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+    implementation: Implementation | None = None
+
+
+def plan(
+    samples: Samples,
+    features: tuple[int, ...],
+    *,
+    epsilon: float,
+    dtype: np.dtype,
+    rounding: Rounding,
+    axis_name: str | tuple[str, ...] | None,
+    axis_index_groups: Sequence[Sequence[int]] | None,
+    implementation: Implementation | None = None,
+) -> Plan:
+    """A Plan of arguments of which rounding, groups and implementation are checked here."""
+    check_rounding(rounding)
+    check_implementation(implementation)
+    check_axis_groups(axis_name, axis_index_groups)
+    if axis_index_groups is not None:
+        axis_index_groups = tuple(tuple(each) for each in axis_index_groups)
+    return Plan(
+        samples,
+        features,
+        float(epsilon),
+        dtype,
+        rounding,
+        axis_name,
+        axis_index_groups,
+        implementation,
+    )
+
+
+def normalize_by_own(
+    x: Array,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    weights: Array | None,
+    plan: Plan,
+) -> Array:
+    """y, of operands that have been checked."""
+    lone = weights is None and plan.samples.groups is None and plan.axis_name is None
+    # XLA for a GPU makes one kernel of it only with vectors that are not computed.
+    purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
+    is_kernel = lone and plan.implementation == "kernel"
+    if is_kernel and fits(x, plan.dtype, plan.samples.axes, plan.features):
+        return _by_kernel(x, scale, bias, plan, purpose)
+    return _output(x, *_wide(x, scale, bias, plan), weights, plan, purpose)
+
+
+def _by_kernel(
+    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, plan: Plan, purpose: Purpose
+) -> Array:
+    rows = x.reshape(shape_of_rows(x.shape, plan.samples.axes))
+    wide = accumulation_dtype(x.dtype)
+    scale, bias = (
+        None if each is None else jnp.asarray(each, wide).reshape(-1)
+        for each in (scale, bias)
+    )
+    scale = jnp.ones(rows.shape[1:], wide) if scale is None else scale
+    about_zero = plan.samples.about_zero
+    along = plan._replace(samples=Samples((1,), about_zero=about_zero), features=(1,))
+    formula = _Rows(along, purpose)
+    kernel = Kernel(formula, plan.dtype, plan.epsilon, about_zero)
+    return normalize_rows(rows, scale, bias, kernel).reshape(x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The norm of rows by a formula, equal if it is the same."""
+
+    plan: Plan
+    purpose: Purpose
+
+    def __call__(self, x: Array, scale: Array, bias: Array | None) -> Array:
+        vectors = _wide(x, scale, bias, self.plan)
+        return _output(x, *vectors, None, self.plan, self.purpose)
+
+
+def normalize_and_measure(
+    x: Array,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    weights: Array | None,
+    plan: Plan,
+    correct: Callable[..., tuple[Array, Array]] | None = None,
+    given: Any = (),
+) -> tuple[Array, Moments]:
+    """The output and the moments, of the shape of what is not reduced.
+
+    `correct`, if there is one, makes a scale and bias of (scale, bias, moments, epsilon,
+    *given).
+    """
+    if correct is None:
+        scale, bias = _wide(x, scale, bias, plan)
+    return _output_and_moments(x, scale, bias, weights, given, plan, correct)
+
+
+def _wide(
+    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, plan: Plan
+) -> tuple[Array | None, Array | None]:
+    scale, bias = (
+        None if each is None else wide_along(each, plan.features, x)
+        for each in (scale, bias)
+    )
+    return scale, bias
+
+
+def _are_wide(x: Array, *vectors: ArrayLike | None) -> bool:
+    wide = accumulation_dtype(x.dtype)
+    return all(each is None or jnp.result_type(each) == wide for each in vectors)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5), inline=True)
+@functools.partial(keeping_only_x, static_argnums=(4, 5))
+def _output(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    plan: Plan,
+    purpose: Purpose,
+) -> Array:
+    wide = jnp.asarray(x, accumulation_dtype(x.dtype))
+    found = _moments(wide, x, weights, plan, purpose)
+    moments = "within a kernel" if purpose == "output" else "given"
+    how = How(plan.epsilon, plan.dtype, plan.rounding, moments)
+    return normalized(wide, x, found, scale, bias, weights, how)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6), inline=True)
+@functools.partial(keeping_only_x, static_argnums=(5, 6))
+def _output_and_moments(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    given: Any,
+    plan: Plan,
+    correct: Callable[..., tuple[Array, Array]] | None,
+) -> tuple[Array, Moments]:
+    wide = jnp.asarray(x, accumulation_dtype(x.dtype))
+    found = _moments(wide, x, weights, plan, "norm")
+    kept = (
+        jnp.squeeze(each, plan.samples.axes)
+        for each in (found.count, found.mean, found.var)
+    )
+    moments = Moments(*kept)
+    if correct is not None:
+        scale, bias = (
+            wide_along(each, plan.features, x)
+            for each in correct(scale, bias, moments, plan.epsilon, *given)
+        )
+    how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
+    return normalized(wide, x, found, scale, bias, weights, how), moments
+
+
+def _moments(
+    wide: Array, x: Array, weights: Array | None, plan: Plan, purpose: Purpose
+) -> Measured:
+    found = measured(wide, x, weights, plan.samples, purpose)
+    if plan.axis_name is None:
+        return found
+    local = Moments(found.count, found.mean, found.var)
+    merged = synchronize(local, plan.axis_name, plan.axis_index_groups)
+    if not plan.samples.about_zero:
+        merged = settled(merged)
+    count, mean, var = merged
+    return residual(Measured(count, mean, jnp.zeros_like(mean), var))

@@ -1,0 +1,1 @@
+"""The statistics of a data set, and inputs scaled by them."""

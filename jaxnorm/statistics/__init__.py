@@ -1,0 +1,1 @@
+"""Running statistics: estimators, their states, and calibration."""

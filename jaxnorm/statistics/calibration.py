@@ -1,0 +1,272 @@
+"""Calibration: the statistics of every norm of a network, measured again as it is now."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array
+from tqdm import tqdm
+
+from jaxnorm._core.moments import Finer, Moments, merge_finer, unbiased_variance
+from jaxnorm._core.pairwise import Cascade
+from jaxnorm.statistics.batch_stats import (
+    at_norms,
+    check_collected_in,
+    collected_in,
+    nothing_collected,
+    with_collectors,
+)
+
+
+def calibrate(
+    apply: Callable[[Any, Any], tuple[Any, Any]],
+    variables: Mapping[str, Any],
+    batches: Iterable[Any],
+    *,
+    unbiased: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measures the statistics of every batch norm of a network anew, at fixed weights.
+
+    For when the running ones are not those of the network: after an average of its
+    weights, after an average that is too slow, on another domain. Each gets the moments
+    of all its inputs over all batches, merged in pairs as `fit` does it, and with what the
+    mean's rounding leaves out, so that their number costs no accuracy. Of the old nothing
+    is left, nor is what an `accumulate` had pending; no weight is changed. Under
+    `skip_nonfinite` batches are left out that are not finite; otherwise they are an error
+    at the end.
+
+    With train=True in `apply` a norm is measured behind norms that normalise with each
+    batch, as in training; that needs one pass over data, and batches of the usual size.
+    With train=False and update=True it is measured behind the statistics as they were
+    before; then the first norm of a network is right after one pass, the second after
+    another one, and so on.
+
+    Args:
+      apply: `apply(variables, batch) -> (anything, updates)`, as a Linen module's with
+        mutable=["batch_stats"]; compiled once a shape of batch.
+      variables: of the network, with the collection `batch_stats`.
+      batches: what apply takes, one after another.
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
+        `population` does it itself, in the way that it was made.
+      progress: whether to show a bar on stderr.
+
+    Returns:
+      The variables, with other arrays in `batch_stats`.
+
+    Raises:
+      TypeError: apply gives no updates.
+      ValueError: there are no batches, or a norm had none of them, or one that is not
+        finite; it is not jaxnorm's.
+
+    It may itself be called under jax.jit, with batches that are not too many.
+
+    To stop and resume, or to measure on several machines, `collect_moments` of some of
+    the batches, go on with `start=`, and put what was collected in by `with_moments`.
+
+    Source: Wu & Johnson 2021, "Rethinking Batch in BatchNorm" (arXiv:2105.07576), section
+    3.2, where it is called PreciseBN.
+
+    >>> import jaxnorm.linen as jn
+    >>> model = jn.BatchNorm(train=True)
+    >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])]
+    >>> variables = model.init(jax.random.key(0), batches[0])
+    >>> apply = lambda variables, x: model.apply(variables, x, mutable=["batch_stats"])
+    >>> calibrate(apply, variables, batches, progress=False)["batch_stats"]["mean"]
+    Array([4.], dtype=float32)
+    """
+    collected = collect_moments(apply, variables, batches, progress=progress)
+    return with_moments(variables, collected, unbiased=unbiased)
+
+
+def collect_moments(
+    apply: Callable[[Any, Any], tuple[Any, Any]],
+    variables: Mapping[str, Any],
+    batches: Iterable[Any],
+    *,
+    start: Any = None,
+    progress: bool = True,
+) -> Any:
+    """The moments of the inputs of every batch norm of a network, over all batches.
+
+    Args:
+      apply: as of `calibrate`.
+      variables: likewise.
+      batches: likewise; none is well where there is a start.
+      start: what was collected before, to go on from. Equal to one pass over all
+        batches up to rounding, as other pairs are merged.
+      progress: whether to show a bar on stderr.
+
+    Returns:
+      The Moments of each norm, nested as its statistics are in `batch_stats`. Those of
+      several calls can be merged: `jax.tree.map(jaxnorm.merge, one, another,
+      is_leaf=lambda each: isinstance(each, jaxnorm.Moments))`.
+
+    Raises:
+      TypeError: apply gives no updates.
+      ValueError: there are no batch norms, or start is of another network.
+
+    >>> import jaxnorm.linen as jn
+    >>> model = jn.BatchNorm(train=True)
+    >>> first, second = jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])
+    >>> variables = model.init(jax.random.key(0), first)
+    >>> apply = lambda variables, x: model.apply(variables, x, mutable=["batch_stats"])
+    >>> some = collect_moments(apply, variables, [first], progress=False)
+    >>> collect_moments(apply, variables, [second], start=some, progress=False).mean
+    Array([4.], dtype=float32)
+    """
+    nothing = nothing_collected(variables.get("batch_stats", {}))
+    if not jax.tree.leaves(nothing):
+        raise ValueError(
+            f"there is no batch norm in the variables, which hold {sorted(variables)}; "
+            "give them all, with the statistics in 'batch_stats'."
+        )
+
+    if start is not None:
+        check_collected_in(start, variables["batch_stats"])
+        # In the mappings of what is collected here, whatever it was restored into.
+        start = at_norms(
+            lambda _, moments: moments, variables["batch_stats"], start, others=False
+        )
+
+    @jax.jit
+    def step(variables: Any, batch: Any) -> Any:
+        collecting = with_collectors(variables["batch_stats"], nothing)
+        result = apply({**variables, "batch_stats": collecting}, batch)
+        return collected_in(_updates_of(result))
+
+    cascade = Cascade(merge_collected)
+    for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
+        cascade.add(finer(step(variables, batch)))
+    total = cascade.total(None if start is None else finer(start))
+    return nothing if total is None else rounded(total)
+
+
+@jax.jit
+def merge_collected(one: Any, another: Any) -> Any:
+    """The merge of the Finer moments of each norm, in whatever they are nested."""
+    return jax.tree.map(merge_finer, one, another, is_leaf=_is_finer)
+
+
+def finer(collected: Any) -> Any:
+    """The Moments of each norm, as they are merged."""
+    return jax.tree.map(Finer.of, collected, is_leaf=_is_moments)
+
+
+def rounded(collected: Any) -> Any:
+    """The Moments of each norm, after all merges."""
+    return jax.tree.map(lambda each: each.moments, collected, is_leaf=_is_finer)
+
+
+def with_moments(
+    variables: Mapping[str, Any], collected: Any, *, unbiased: bool = True
+) -> dict[str, Any]:
+    """The variables of a network, with statistics from what was collected.
+
+    Args:
+      variables: of the network, with the collection `batch_stats`.
+      collected: as `collect_moments` returns it.
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
+
+    Raises:
+      ValueError: a norm has moments of nothing, or none, or such as are not finite.
+
+    >>> variables = {"batch_stats": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}
+    >>> collected = {"norm": Moments(jnp.full(1, 4.0), jnp.ones(1), jnp.full(1, 3.0))}
+    >>> with_moments(variables, collected)["batch_stats"]["norm"]["var"]
+    Array([4.], dtype=float32)
+    """
+    check_collected_in(collected, variables["batch_stats"])
+    check_collected(
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): moments
+            for path, moments in jax.tree.leaves_with_path(collected, is_leaf=_is_moments)
+        }
+    )
+
+    def replaced(statistics: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
+        return {**statistics, **settled(statistics, moments, unbiased=unbiased)}
+
+    statistics = at_norms(replaced, variables["batch_stats"], collected)
+    return {**variables, "batch_stats": statistics}
+
+
+def settled(
+    statistics: Mapping[str, Any], moments: Moments, *, unbiased: bool
+) -> dict[str, Array]:
+    """Those of a norm's statistics that the moments change, for features that had samples.
+
+    Count, mean and var are theirs; what waits for an update is dropped, and what came
+    first is so no more.
+    """
+    # What has a count keeps the biased variance, and corrects it where it is read.
+    corrected = unbiased and "count" not in statistics
+    var = unbiased_variance(moments) if corrected else moments.var
+    changed = {
+        name: value.astype(statistics[name].dtype)
+        for name, value in moments._replace(var=var)._asdict().items()
+        if name in statistics
+    }
+    if "updates" in statistics:
+        changed["updates"] = jnp.maximum(statistics["updates"], 1)
+    seen = {
+        name: jnp.where(moments.count > 0, value, statistics[name])
+        for name, value in changed.items()
+    }
+    waiting = ("batches", "pending_count", "pending_mean", "pending_var")
+    return seen | {
+        name: jnp.zeros_like(statistics[name]) for name in waiting if name in statistics
+    }
+
+
+def check_collected(collected: Mapping[str, Moments]) -> None:
+    """Raises a ValueError if one of the norms, by their names, is not to be used.
+
+    What is traced is not known yet; then the statistics of a norm that had no samples stay
+    as they are.
+    """
+    known = {
+        name or "the norm": each
+        for name, each in collected.items()
+        if not isinstance(each.count, Tracer)
+    }
+    empty = [name for name, each in known.items() if not each.count.any()]
+    if empty:
+        raise ValueError(
+            f"nothing was measured at {', '.join(empty)}: no batch came, or none got "
+            "there with the statistics to be updated, or the norm is not of jaxnorm; "
+            "give batches (an iterator that was used up gives none), and an apply that "
+            "trains, or evaluates with update=True. Nothing was changed."
+        )
+    spoilt = [name for name, each in known.items() if not _is_finite(each)]
+    if spoilt:
+        raise ValueError(
+            f"what was measured at {', '.join(spoilt)} is not finite; leave out the "
+            "batch that has NaN or infinity, or put skip_nonfinite around the estimators. "
+            "Nothing was changed."
+        )
+
+
+def _is_finite(moments: Moments) -> bool:
+    return all(bool(jnp.isfinite(each).all()) for each in moments)
+
+
+def _updates_of(result: Any) -> Any:
+    match result:
+        case (_, {"batch_stats": statistics}):
+            return statistics
+    raise TypeError(
+        f"apply gave {type(result).__name__}, but a tuple (outputs, updates) with "
+        "'batch_stats' in the updates is expected, as from model.apply(variables, batch, "
+        'mutable=["batch_stats"]).'
+    )
+
+
+def _is_moments(each: Any) -> bool:
+    return isinstance(each, Moments)
+
+
+def _is_finer(each: Any) -> bool:
+    return isinstance(each, Finer)

@@ -1,0 +1,60 @@
+"""The arrays of an estimator's state, by the names that a module keeps them under."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.typing import DTypeLike
+
+from jaxnorm.statistics.estimator import Estimator, check_estimator
+
+TAKEN = ("scale", "bias", "steps")
+
+
+def named(state: Any) -> dict[str, Any]:
+    """The arrays of a state by their names.
+
+    What is in a field called `statistics` keeps its own names, so that those of an
+    estimator within another stay `mean` and `var`.
+
+    >>> from jaxnorm import accumulate, ema
+    >>> list(named(accumulate(ema(0.9), every=4).init((2,))))
+    ['mean', 'var', 'pending_count', 'pending_mean', 'pending_var', 'batches']
+    """
+    leaves = jax.tree.leaves_with_path(state)
+    parts = [
+        [jax.tree_util.keystr((key,), simple=True) for key in path] for path, _ in leaves
+    ]
+    names = ["_".join(part for part in each if part != "statistics") for each in parts]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"the state has arrays of the names {names}, of which some are the same; put "
+            "no estimator into another of its kind."
+        )
+    return dict(zip(names, (leaf for _, leaf in leaves), strict=True))
+
+
+def unnamed(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The state, of the structure of `like`, whose named arrays are these."""
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [arrays[name] for name in named(like)]
+    )
+
+
+def state_like(estimator: Estimator, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+    """The shapes and dtypes of the state that a module is to keep.
+
+    Raises:
+      TypeError: the estimator is none.
+      ValueError: its state has no mean and var, or names that a module needs itself.
+    """
+    check_estimator(estimator)
+    like = jax.eval_shape(lambda: estimator.init(shape, dtype))
+    names = list(named(like))
+    if not {"mean", "var"} <= set(names) or set(TAKEN) & set(names):
+        raise ValueError(
+            f"the state of estimator={estimator!r} has arrays of the names {names}; a "
+            f"module keeps them by these, and needs mean and var among them, and none of "
+            f"{TAKEN}, which are its own."
+        )
+    return like

@@ -1,0 +1,159 @@
+"""Sharded arrays: on meshes with explicit axes, and what shards share in shard_map."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxnorm import (
+    batch_norm,
+    batch_renorm,
+    ema,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
+from tests.support.cases import rows
+
+SHAPE = (4, 2, 4, 8)
+START = ema(0.9).init(SHAPE[-1:])
+
+
+def batch(x, scale, bias, *, train=True, **options):
+    return batch_norm(x, START, scale, bias, train=train, **options)[0]
+
+
+def renorm(x, scale, bias, **options):
+    limits = {"r_max": 1.5, "d_max": 0.5}
+    return batch_renorm(x, START, scale, bias, train=True, **limits, **options)[0]
+
+
+NORMS = {
+    "batch": batch,
+    "batch, of ghosts": functools.partial(batch, ghost_size=2),
+    "batch, of uneven ghosts": functools.partial(batch, ghost_size=3),
+    "renorm": renorm,
+    "batch, evaluating": functools.partial(batch, train=False),
+    "layer": layer_norm,
+    "layer of images": functools.partial(layer_norm, reduced=(1, 2, 3)),
+    "rms": rms_norm,
+    "group": functools.partial(group_norm, num_groups=4),
+    "groups over devices": functools.partial(group_norm, num_groups=1),
+    "instance": instance_norm,
+}
+each_norm = pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def arrays(rng):
+    """x, scale, bias and a cotangent of y."""
+    sizes = (SHAPE, SHAPE[-1:], SHAPE[-1:], SHAPE)
+    return [np.float32(rng.normal(1, 0.5, size)) for size in sizes]
+
+
+def mesh(kind):
+    return jax.make_mesh((2,), ("shards",), axis_types=(kind,))
+
+
+def shard(local):
+    """A function of x and of what is the same for all shards."""
+    specs = {"in_specs": (P("shards"), P()), "out_specs": P("shards")}
+    return jax.jit(jax.shard_map(local, mesh=mesh(AxisType.Auto), **specs))
+
+
+@each_norm
+@pytest.mark.parametrize(
+    "axis", rows([0, 2, 3], [0]), ids=["batch", "positions", "features"]
+)
+def test_an_explicit_mesh_changes_nothing(norm, axis, arrays):
+    """Not the output, nor the gradients. Where features are sharded, so are parameters.
+
+    Meshes have such axes unless it is said otherwise.
+    """
+    mask = np.arange(SHAPE[1])[:, None, None] < 1 if axis == 0 else None
+
+    def both(x, scale, bias, g):
+        weights = None if mask is None else jnp.asarray(mask)
+        y, vjp = jax.vjp(functools.partial(norm, weights=weights), x, scale, bias)
+        return y, vjp(g)
+
+    expected = jax.jit(both)(*arrays)
+    whole, parameters = P(*(None,) * axis, "shards"), P("shards") if axis == 3 else P()
+    specs = (whole, parameters, parameters, whole)
+    explicit = mesh(AxisType.Explicit)
+    with jax.set_mesh(explicit):
+        sharded = [
+            jax.device_put(each, NamedSharding(explicit, spec))
+            for each, spec in zip(arrays, specs, strict=True)
+        ]
+        jax.tree.map(close, jax.jit(both)(*sharded), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize("kind", ["mask", "weights"])
+def test_shards_of_x_may_have_the_same_weights(norm, kind, arrays):
+    """The count is then the same on all of them, and what is made of x is not."""
+    x, scale, bias, g = arrays
+    weights = np.arange(4.0, dtype=np.float32)[:, None]
+    weights = weights > 0 if kind == "mask" else weights
+
+    def local(x, weights):
+        return norm(x, jnp.asarray(scale), jnp.asarray(bias), weights=weights)
+
+    sharded = shard(local)
+    halves = [local(half, weights) for half in np.split(x, 2)]
+
+    @jax.jit
+    def gradient(x):
+        return jax.grad(lambda x: jnp.vdot(g, sharded(x, jnp.asarray(weights))))(x)
+
+    close(sharded(x, weights), np.concatenate(halves))
+    parts = [
+        jax.grad(lambda x, g=part: jnp.vdot(g, local(x, weights)))(half)
+        for half, part in zip(np.split(x, 2), np.split(g, 2), strict=True)
+    ]
+    close(gradient(x), np.concatenate(parts))
+
+
+@each_norm
+def test_the_bias_alone_may_be_differentiated_in_a_shard(norm, arrays):
+    """Whose moments may be those of all shards, and so be known to be the same."""
+    x, _, bias, g = arrays
+    sharded = shard(lambda x, bias: norm(x, None, bias, axis_name="shards"))
+    gradient = jax.jit(jax.grad(lambda bias: jnp.vdot(g, sharded(x, bias))))(bias)
+    close(gradient, g.sum((0, 1, 2)))
+
+
+@pytest.mark.slow
+@each_norm
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+def test_a_sharded_program_is_exported(norm, kind, arrays):
+    """For every platform; it is saved, loaded and called on as many devices."""
+    pytest.importorskip("flatbuffers")
+
+    def both(x, scale, bias, g):
+        y, vjp = jax.vjp(norm, x, scale, bias)
+        return y, vjp(g)
+
+    devices = mesh(kind)
+    with jax.set_mesh(devices):
+        sharded = [
+            jax.device_put(
+                each, NamedSharding(devices, P("shards") if each.ndim > 1 else P())
+            )
+            for each in arrays
+        ]
+        program = export.export(jax.jit(both), platforms=("cpu", "cuda", "tpu"))(*sharded)
+        loaded = export.deserialize(program.serialize())
+        assert loaded.nr_devices == 2
+        jax.tree.map(close, jax.jit(loaded.call)(*sharded), jax.jit(both)(*arrays))

@@ -1,0 +1,375 @@
+"""The one table of cases: norm × layout × dtype × weights.
+
+A new norm is one row of NORMS; the contract, gradient and transformation tests then go
+through it without another line.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxnorm
+from tests.support import oracle
+
+EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A shape of x and which of its axes are what.
+
+    Attributes:
+      shape: of x.
+      axis: the feature axes.
+      reduced: those the moments are taken over, where the norm is told; None is its own
+        choice.
+      cut: an axis along which x may be sharded, the moments being taken over it, and the
+        parameters the same on all shards; None is none. The last layout has one.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | tuple[int, ...]
+    reduced: tuple[int, ...] | None = None
+    cut: int | None = None
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        return tuple(sorted(each % len(self.shape) for each in axes))
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[each] for each in self.features)
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(each for each in range(len(self.shape)) if each not in self.features)
+
+    def __str__(self) -> str:
+        over = "" if self.reduced is None else f"-over{self.reduced}"
+        return f"{'x'.join(map(str, self.shape))}-axis{self.axis}{over}"
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One norm.
+
+    Attributes:
+      name: for the test's id.
+      apply: `apply(x, scale, bias, *, axis, weights, axis_name, ...) -> y`, with `reduced`
+        where the layout says so, and with `features`, the shape of the feature axes, for
+        what has a state of that shape.
+      oracle: `oracle(x, scale, bias, g, *, layout, reduced, weights) -> Oracle`.
+      over: `over(layout)`, the axes along which all that has weight has one mean, besides
+        the features of a group.
+      layouts: those it is tested in; tests that compile much take the last ones.
+      own_moments: whether it normalises x by moments of x.
+      weighted_features: whether weights may differ between features.
+      exact_derivative: whether its derivative is that of its output, and not one that
+        takes something for constant.
+    """
+
+    name: str
+    apply: Callable[..., Any]
+    oracle: Callable[..., oracle.Oracle]
+    over: Callable[[Layout], tuple[int, ...]]
+    layouts: tuple[Layout, ...]
+    own_moments: bool = True
+    weighted_features: bool = True
+    exact_derivative: bool = True
+
+
+def _running(features: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Running statistics unlike those of any batch, the same on each call."""
+    place = np.arange(np.prod(features, dtype=int)).reshape(features)
+    return 0.5 * np.cos(place), 1.5 + np.sin(place)
+
+
+def _stateful(norm, **fixed):
+    """The output of a norm with statistics; these have tests of their own."""
+
+    def apply(x, scale, bias, *, features, **options):
+        wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+        statistics = jaxnorm.Statistics(
+            *(jnp.asarray(each, wide) for each in _running(features))
+        )
+        return norm(x, statistics, scale, bias, epsilon=EPSILON, **fixed, **options)[0]
+
+    return apply
+
+
+def _own_moments(x, scale, bias, g, *, layout, reduced, weights, **options):
+    return oracle.norm_by_own_moments(
+        x,
+        scale,
+        bias,
+        g,
+        reduced=reduced,
+        features=layout.features,
+        epsilon=EPSILON,
+        weights=weights,
+        **options,
+    )
+
+
+def _running_moments(x, scale, bias, g, *, layout, reduced, weights):
+    mean, var = (
+        oracle.along(each, layout.features, x.ndim)
+        for each in _running(layout.parameter_shape)
+    )
+    return oracle.norm_by_given_moments(
+        x, scale, bias, g, mean=mean, var=var, features=layout.features, epsilon=EPSILON
+    )
+
+
+def _renormalized(x, scale, bias, g, *, layout, reduced, weights, **limits):
+    mean, var = _running(layout.parameter_shape)
+    return oracle.batch_renorm(
+        x,
+        scale,
+        bias,
+        g,
+        mean=mean,
+        var=var,
+        reduced=reduced,
+        features=layout.features,
+        epsilon=EPSILON,
+        weights=weights,
+        **limits,
+    )
+
+
+def _stateless(norm, **options):
+    def apply(x, scale, bias, *, features, **others):
+        return norm(x, scale, bias, epsilon=EPSILON, **options, **others)
+
+    return apply
+
+
+def _grouped(x, scale, bias, g, *, layout, reduced, weights, groups):
+    return oracle.group_norm(
+        x,
+        scale,
+        bias,
+        g,
+        reduced=reduced,
+        features=layout.features,
+        groups=groups,
+        epsilon=EPSILON,
+        weights=weights,
+    )
+
+
+def _batch(layout: Layout) -> tuple[int, ...]:
+    return layout.others
+
+
+def _sample(layout: Layout) -> tuple[int, ...]:
+    return layout.features if layout.reduced is None else layout.reduced
+
+
+def _positions(layout: Layout) -> tuple[int, ...]:
+    inner = tuple(each for each in layout.others if each)
+    return inner if layout.reduced is None else layout.reduced
+
+
+BATCHES = (
+    Layout((8, 3), -1, cut=0),
+    Layout((4, 5, 3), -1, cut=0),
+    Layout((6, 2, 4), (0, -1), cut=1),
+    Layout((4, 3, 2, 5), 1, cut=0),
+)
+SAMPLES = (
+    Layout((8, 3), -1),
+    Layout((6, 2, 4), (0, -1)),
+    Layout((3, 5, 2, 4), 1, reduced=(1, 2, 3), cut=2),
+)
+IMAGES = (
+    Layout((3, 5, 4), -1, cut=1),
+    Layout((4, 5, 2, 2), (1, 3), reduced=(0,), cut=0),
+    Layout((2, 4, 3, 5), 1, cut=2),
+)
+
+# Of batch renormalisation; for some features they bind, for others they do not.
+LIMITS = {"r_max": 1.2, "d_max": 0.4}
+
+NORMS = (
+    Norm(
+        "batch_norm-train",
+        _stateful(jaxnorm.batch_norm, train=True),
+        _own_moments,
+        _batch,
+        BATCHES,
+        weighted_features=False,
+    ),
+    Norm(
+        "batch_norm-eval",
+        _stateful(jaxnorm.batch_norm, train=False),
+        _running_moments,
+        _batch,
+        BATCHES,
+        own_moments=False,
+        weighted_features=False,
+    ),
+    Norm(
+        "batch_renorm",
+        _stateful(jaxnorm.batch_renorm, train=True, **LIMITS),
+        partial(_renormalized, **LIMITS),
+        _batch,
+        BATCHES,
+        weighted_features=False,
+        exact_derivative=False,
+    ),
+    Norm(
+        "layer_norm",
+        _stateless(jaxnorm.layer_norm),
+        _own_moments,
+        _sample,
+        SAMPLES,
+    ),
+    Norm(
+        "rms_norm",
+        _stateless(jaxnorm.rms_norm),
+        partial(_own_moments, about_zero=True),
+        _sample,
+        SAMPLES,
+    ),
+    Norm(
+        "group_norm",
+        _stateless(jaxnorm.group_norm, num_groups=2),
+        partial(_grouped, groups=2),
+        _positions,
+        IMAGES,
+    ),
+    Norm(
+        "instance_norm",
+        _stateless(jaxnorm.instance_norm),
+        _own_moments,
+        _positions,
+        IMAGES,
+    ),
+)
+
+WEIGHTINGS = ("none", "mask", "float")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table, and the arrays it stands for."""
+
+    norm: Norm
+    layout: Layout
+    dtype: str
+    weighting: str
+
+    def __str__(self) -> str:
+        return f"{self.norm.name}-{self.layout}-{self.dtype}-{self.weighting}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.layout.shape
+
+    @property
+    def axis(self) -> int | tuple[int, ...]:
+        return self.layout.axis
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        return self.layout.features
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        return self.layout.parameter_shape
+
+    def arrays(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """x, scale and bias of the case, and a cotangent of the output."""
+        rng = np.random.default_rng(0)
+        wide = jnp.float64 if self.dtype == "float64" else jnp.float32
+        x = jnp.asarray(rng.normal(1.0, 2.0, self.shape), self.dtype)
+        scale, bias = (
+            jnp.asarray(rng.normal(1.0, 0.5, self.parameter_shape), wide) for _ in range(2)
+        )
+        return x, scale, bias, jnp.asarray(rng.normal(size=self.shape), self.dtype)
+
+    def weights(self) -> jax.Array | None:
+        """Weights, some of them 0, but not all of those that one mean is taken of.
+
+        They are the same for all features of batch norm, as those of padding are.
+        """
+        if self.weighting == "none":
+            return None
+        rng = np.random.default_rng(1)
+        alike = () if self.norm.weighted_features else self.features
+        shape = [1 if i in alike else n for i, n in enumerate(self.shape)]
+        drawn = rng.uniform(0.5, 2.0, shape) * (rng.uniform(size=shape) < 0.7)
+        over = self.norm.over(self.layout)
+        drawn[tuple(slice(1 if i in over else None) for i in range(len(shape)))] = 1
+        return jnp.asarray(
+            drawn > 0 if self.weighting == "mask" else drawn.astype(np.float32)
+        )
+
+    def apply(self, x, scale, bias, *, weights="own", axis_name=None):
+        reduced = self.layout.reduced
+        return self.norm.apply(
+            x,
+            scale,
+            bias,
+            axis=self.axis,
+            features=self.parameter_shape,
+            weights=self.weights() if isinstance(weights, str) else weights,
+            axis_name=axis_name,
+            **({} if reduced is None else {"reduced": reduced}),
+        )
+
+    def expect(self, *arrays) -> oracle.Oracle:
+        """What the norm must make of these arrays and the weights of the case."""
+        weights = self.weights()
+        return self.norm.oracle(
+            *(np.asarray(each).astype(np.float64) for each in arrays),
+            layout=self.layout,
+            reduced=self.norm.over(self.layout),
+            weights=None if weights is None else np.asarray(weights),
+        )
+
+    def expected(self) -> oracle.Oracle:
+        return self.expect(*self.arrays())
+
+
+def cases(
+    dtypes=("float32", "bfloat16", "float16", "float64"),
+    weightings=WEIGHTINGS,
+    few=False,
+):
+    """The rows of the table with these dtypes and weights.
+
+    Args:
+      dtypes: of x.
+      weightings: how x is weighted.
+      few: for tests that compile much: of each norm the last layout only, which has
+        features between other axes.
+    """
+    return [
+        Case(norm, layout, dtype, weighting)
+        for norm in NORMS
+        for layout in (norm.layouts[-1:] if few else norm.layouts)
+        for dtype in dtypes
+        for weighting in weightings
+    ]
+
+
+def rows(every, fast):
+    """Parameters of a test: every one, in the slow run alone if it is not `fast`."""
+    import pytest  # here: the check of a device goes through the table without it
+
+    return [
+        pytest.param(case, marks=() if case in fast else pytest.mark.slow) for case in every
+    ]
+
+
+# The rounding of an output of size about 1, times a few operations.
+TOLERANCE = {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}

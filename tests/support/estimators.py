@@ -1,0 +1,32 @@
+"""The one table of estimators: a new one is a row, and all laws are then tested of it."""
+
+import pytest
+
+from jaxnorm import accumulate, collect, cumulative, ema, population, skip_nonfinite
+from tests.support.cases import rows
+
+ESTIMATORS = {
+    "ema": ema(0.9),
+    "debiased": ema(0.9, debias=True),
+    "warmed up": ema(0.9, warmup=True),
+    "debiased and warmed up": ema(0.9, debias=True, warmup=True),
+    "unbiased": ema(0.9, unbiased=True),
+    "cumulative": cumulative(),
+    "population": population(),
+    "paper's population": population(pooled=False),
+    "guarded": skip_nonfinite(ema(0.9)),
+    "accumulating": accumulate(ema(0.9), 2),
+    "collecting": collect(ema(0.9)),
+    # Keeps all that training with any of the others keeps.
+    "richest": accumulate(skip_nonfinite(ema(0.9, debias=True)), 2),
+}
+each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+# For tests that compile much: one of a count, one of moments, and one of all wrappers.
+most_different_estimators = pytest.mark.parametrize(
+    "estimator",
+    rows(
+        ESTIMATORS.values(),
+        [ESTIMATORS[name] for name in ("warmed up", "population", "richest")],
+    ),
+    ids=ESTIMATORS,
+)
