@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from experiments.listing import COMMANDS, STUDIES, published_seconds, summary
+from experiments.harness.listing import NAMES, STUDIES, module, published_seconds, summary
 
 
 def main(arguments: list[str]) -> int:
@@ -11,19 +11,19 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m experiments NAME [--help] [options]\n")
         seconds = published_seconds()
-        for name in (*STUDIES, *COMMANDS):
+        for name in NAMES:
             took = f"{seconds[name] / 60:.1f} min" if name in seconds else ""
             print(f"  {name:<20} {took:>8}  {summary(name)}")
         return 0
     name, *options = arguments
-    if name not in (*STUDIES, *COMMANDS):
-        known = ", ".join((*STUDIES, *COMMANDS))
+    if name not in NAMES:
+        known = ", ".join(NAMES)
         print(
             f"error: no experiment is called {name!r}; there is {known}.", file=sys.stderr
         )
         return 2
-    module = importlib.import_module(f"experiments.{name}")
-    return module.STUDY(options) if name in STUDIES else module.main(options)
+    found = importlib.import_module(module(name))
+    return found.STUDY(options) if name in STUDIES else found.main(options)
 
 
 if __name__ == "__main__":

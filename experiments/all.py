@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.console import console, exit_status, progress_bar
-from experiments.listing import STUDIES
-from experiments.study import Study
+from experiments.harness.console import console, exit_status, progress_bar
+from experiments.harness.listing import STUDIES, module
+from experiments.harness.study import Study
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def run_all(chosen: argparse.Namespace) -> Sequence[int]:
         task = progress.add_task("all studies", total=len(STUDIES))
         for name in STUDIES:
             console.rule(name)
-            study: Study = importlib.import_module(f"experiments.{name}").STUDY
+            study: Study = importlib.import_module(module(name)).STUDY
             status = study([*flags, "--out", str(folder / name)], progress)
             statuses.append(status)
             if status == 130:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.deploy import findings
+from experiments.examples.deploy import findings
+from experiments.harness.runs import read_measurements
 from experiments.report.reading import read_published
-from experiments.runs import read_measurements
 from jaxnorm.diagnostics import FAULTS
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -29,7 +29,7 @@ def test_there_are_two_commands_of_one_line_that_set_themselves_up():
     for command in commands:
         assert "\n" not in command
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
-    assert commands[0].endswith("-m experiments.seed_network")
+    assert commands[0].endswith("-m experiments seed_network")
     assert commands[1].endswith("-m pytest")
 
 

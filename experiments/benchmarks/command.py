@@ -16,9 +16,9 @@ from experiments.benchmarks.cases import Case
 from experiments.benchmarks.comparison import FIGURES, IMPLEMENTATIONS
 from experiments.benchmarks.layers import Shape
 from experiments.benchmarks.ops import MODES, OPS
-from experiments.console import Refused, console, exit_status
-from experiments.options import add_folder
-from experiments.runs import Run
+from experiments.harness.console import Refused, console, exit_status
+from experiments.harness.options import add_folder
+from experiments.harness.runs import Run
 
 NAME = "benchmarks"
 DTYPES = ("float32", "bfloat16")

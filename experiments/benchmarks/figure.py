@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import plotting
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.comparison import Figures
 from experiments.benchmarks.report import of
+from experiments.harness import plotting
 
 MARKERS = {
     "jaxnorm": "o",

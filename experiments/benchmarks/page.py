@@ -29,7 +29,7 @@ from experiments.benchmarks.comparison import (
 from experiments.benchmarks.compiled import tables as compiled_tables
 from experiments.benchmarks.overview import overview
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits
-from experiments.console import Refused, exit_status
+from experiments.harness.console import Refused, exit_status
 
 NAMES = (OURS, *PEERS)
 HEADINGS = (*NAMES, *(f"÷ {name}" for name in RATIOS))

@@ -5,7 +5,7 @@ import importlib.util
 
 from experiments.benchmarks import torch_programs
 from experiments.benchmarks.comparison import JAX_PEERS
-from experiments.console import Refused
+from experiments.harness.console import Refused
 
 DISTRIBUTIONS = {
     "haiku": "dm-haiku",

@@ -25,7 +25,7 @@ from experiments.benchmarks.comparison import (
 from experiments.benchmarks.ops import OPS
 from experiments.benchmarks.overview import overview
 from experiments.benchmarks.tables import terminal, three_digits
-from experiments.console import console
+from experiments.harness.console import console
 
 DESCRIPTION = benchmarks.__doc__ or ""
 

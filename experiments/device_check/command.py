@@ -23,7 +23,7 @@ from experiments.device_check import (
 )
 from experiments.device_check.budget import Budget
 from experiments.device_check.result import NAME, Result
-from experiments.status import Interrupted, Refused, exit_status
+from experiments.harness.status import Interrupted, Refused, exit_status
 
 BUDGET = 330.0  # seconds, of the six minutes that starting and ending are part of
 FAILED = "Failed:"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits, two_digits
-from experiments.status import Refused, exit_status
+from experiments.harness.status import Refused, exit_status
 
 NAME = "device_check"  # of the experiment, as a result has it
 PARTS = {

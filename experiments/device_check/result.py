@@ -10,7 +10,7 @@ import jaxlib
 import numpy as np
 
 import jaxnorm
-from experiments.status import Refused
+from experiments.harness.status import Refused
 
 NAME = "device_check"
 

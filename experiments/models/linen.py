@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 import jaxnorm.linen as jn
-from experiments.data import Dataset
+from experiments.harness.data import Dataset
 from experiments.models.architectures import (
     KERAS_KERNEL,
     KERAS_NORM,

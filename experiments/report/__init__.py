@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.claims import CLAIMS
-from experiments.console import console, exit_status
+from experiments.harness.console import console, exit_status
 from experiments.report import publishing, reading
 from experiments.report.judging import count, said
 from experiments.report.page import page

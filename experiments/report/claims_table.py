@@ -7,10 +7,10 @@ which takes from them what a table is to a screen reader.
 from collections.abc import Iterable, Sequence
 
 from experiments.claims import Claim
+from experiments.harness.results import Verdict
 from experiments.report.judging import concerning, judge
 from experiments.report.reading import Finished
 from experiments.report.text import escape, pill, prose, slug
-from experiments.results import Verdict
 
 HEADINGS = ("row", "source", "claim", "verdict", "evidence")
 

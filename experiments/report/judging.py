@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from experiments.claims import Claim
+from experiments.harness.results import Verdict
 from experiments.report.reading import Finished
-from experiments.results import Verdict
 
 WORDS = ("holds", "holds in part", "fails", "corrected", "open")
 RULE = (

@@ -4,14 +4,14 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments import options
 from experiments.claims import CLAIMS
-from experiments.console import Refused
-from experiments.listing import STUDIES
+from experiments.harness import options
+from experiments.harness.console import Refused
+from experiments.harness.listing import STUDIES
+from experiments.harness.runs import write_json
 from experiments.report import reading
 from experiments.report.judging import count, said
 from experiments.report.reading import Finished
-from experiments.runs import write_json
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.console import Refused
-from experiments.listing import PUBLISHED, STUDIES, SUMMARY
-from experiments.results import Verdict
+from experiments.harness.console import Refused
+from experiments.harness.listing import PUBLISHED, STUDIES, SUMMARY
+from experiments.harness.results import Verdict
 
 KEPT = ("settings", "versions", "device", "seconds", "notes", "table", "verdicts")
 

@@ -4,10 +4,10 @@ import base64
 import textwrap
 from typing import Any
 
-from experiments.listing import STUDIES, docstring, summary
+from experiments.harness.listing import STUDIES, docstring, summary
+from experiments.harness.results import Verdict
 from experiments.report.reading import Finished, Studies
 from experiments.report.text import escape, pill, prose
-from experiments.results import Verdict
 
 
 def section(study: Finished) -> str:

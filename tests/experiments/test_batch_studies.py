@@ -7,9 +7,9 @@ import pytest
 
 import jaxnorm
 import jaxnorm.linen as jn
-from experiments import batch_size, ghost, non_iid, regularisation
 from experiments.models import Deep, batch_renorm
-from experiments.regularisation import mc_dropout
+from experiments.studies import batch_size, ghost, non_iid, regularisation
+from experiments.studies.regularisation import mc_dropout
 
 SEEDS = 5
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from experiments.batches import shuffled
-from experiments.data import Dataset
+from experiments.harness.batches import shuffled
+from experiments.harness.data import Dataset
 
 ROUNDS, STEPS, SIZE = 4, 5, 3
 

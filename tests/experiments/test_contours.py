@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import contours
-from experiments.contours.quadratic import quadratic, whiten
+from experiments.studies import contours
+from experiments.studies.contours.quadratic import quadratic, whiten
 
 
 def loss(x, y, w):

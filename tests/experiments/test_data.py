@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.console import Refused
-from experiments.data import load, read_idx
+from experiments.harness.console import Refused
+from experiments.harness.data import load, read_idx
 
 SHARED_MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 

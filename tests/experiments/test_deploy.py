@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import jaxnorm.linen as jn
-from experiments import deploy
-from experiments.deploy import findings, operations
-from experiments.deploy.measuring import ALL, FORMS, ONE, quantities
+from experiments.examples import deploy
+from experiments.examples.deploy import findings, operations
+from experiments.examples.deploy.measuring import ALL, FORMS, ONE, quantities
+from experiments.harness.runs import read_measurements
 from experiments.models import Residual
-from experiments.runs import read_measurements
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SMALL = ["--data", "digits", "--seeds", "1", "--epochs", "2"]

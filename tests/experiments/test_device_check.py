@@ -21,7 +21,7 @@ from experiments.device_check import (
     timing,
 )
 from experiments.device_check.budget import Budget
-from experiments.status import Refused
+from experiments.harness.status import Refused
 from tests.support.cases import NORMS, Case, Layout
 
 pytestmark = pytest.mark.usefixtures("lenient")

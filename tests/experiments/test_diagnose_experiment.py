@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import diagnose
+from experiments.examples import diagnose
 
 RESULT = Path(__file__).parents[2] / "docs" / "diagnose" / "result.json"
 

@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 
-from experiments import distributed
-from experiments.runs import read_measurements
+from experiments.examples import distributed
+from experiments.harness.runs import read_measurements
 
-COMMAND = [sys.executable, "-m", "experiments.distributed", "--data", "digits"]
-SUPERVISE = "experiments.distributed.command.supervise"  # starts the workers
+COMMAND = [sys.executable, "-m", "experiments", "distributed", "--data", "digits"]
+SUPERVISE = "experiments.examples.distributed.command.supervise"  # starts the workers
 LIMIT = 120  # seconds, after which a test fails
 LONG = ["--epochs", "1000", "--devices", "1"]
 

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import initialisation
-from experiments.initialisation import SCALES, at_scale, trial_name
-from experiments.training import TrainState
+from experiments.harness.training import TrainState
+from experiments.studies import initialisation
+from experiments.studies.initialisation import SCALES, at_scale, trial_name
 
 
 def test_weights_are_scaled_and_nothing_else_is():

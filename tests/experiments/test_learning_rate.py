@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import learning_rate
-from experiments.learning_rate import NORMS, RATES, trial_name
+from experiments.studies import learning_rate
+from experiments.studies.learning_rate import NORMS, RATES, trial_name
 
 
 def measured(plain, norm, best=0.0):

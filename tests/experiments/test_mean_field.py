@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import mean_field
-from experiments.mean_field import explosion
+from experiments.studies import mean_field
+from experiments.studies.mean_field import explosion
 
 
 @pytest.mark.parametrize("batch", [4, 8, 64, 1000])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.data import Dataset
-from experiments.percentiles import INPUT, binarised, claims, inputs, standardised
-from experiments.percentiles.claims import ARMS, SCALES, trial_name
+from experiments.harness.data import Dataset
+from experiments.studies.percentiles import INPUT, binarised, claims, inputs, standardised
+from experiments.studies.percentiles.claims import ARMS, SCALES, trial_name
 
 
 def test_drift_is_the_way_of_the_median_in_widths_of_the_band():

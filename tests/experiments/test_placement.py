@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 import jaxnorm.linen as jn
-from experiments import placement
-from experiments.placement.axes_diagram import CHANNELS, GROUPS, POSITIONS, SAMPLES, alike
+from experiments.studies import placement
+from experiments.studies.placement.axes_diagram import (
+    CHANNELS,
+    GROUPS,
+    POSITIONS,
+    SAMPLES,
+    alike,
+)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import plotting
+from experiments.harness import plotting
 
 VALUES = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan]])
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxnorm
-from experiments import population
 from experiments.models import SeedNetwork
 from experiments.models.several import Several, by
+from experiments.studies import population
 
 pytestmark = pytest.mark.usefixtures("lenient")
 WIDTHS = (4, 3)

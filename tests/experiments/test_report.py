@@ -6,11 +6,11 @@ import pytest
 
 from experiments import report
 from experiments.claims import CLAIMS, Claim
-from experiments.console import Refused
-from experiments.listing import STUDIES
+from experiments.harness.console import Refused
+from experiments.harness.listing import STUDIES
+from experiments.harness.results import Verdict
 from experiments.report import publishing, reading
 from experiments.report.judging import WORDS, count, judge
-from experiments.results import Verdict
 from tests.experiments.reports import PIXEL, put, verdict
 
 TESTED = ("tests/test_it.py::test_it",)

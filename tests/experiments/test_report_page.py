@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from experiments.claims import CLAIMS
-from experiments.listing import STUDIES
+from experiments.harness.listing import STUDIES
 from experiments.report import reading
 from experiments.report.judging import WORDS
 from experiments.report.page import page

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.results import above_zero, mean_sd, on_every_seed
+from experiments.harness.results import above_zero, mean_sd, on_every_seed
 
 
 def test_on_every_seed_is_a_sign_test():

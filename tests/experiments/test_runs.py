@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.console import Interrupted, Refused
-from experiments.runs import Run
+from experiments.harness.console import Interrupted, Refused
+from experiments.harness.runs import Run
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SETTINGS = {"seeds": 2}

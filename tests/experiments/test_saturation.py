@@ -5,8 +5,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from experiments.saturation import claims, slope
-from experiments.saturation.claims import DEPTHS, LABELS, at_rest, trial_name
+from experiments.studies.saturation import claims, slope
+from experiments.studies.saturation.claims import DEPTHS, LABELS, at_rest, trial_name
 
 DEEP_ARMS = ("batch_norm", "sigmoid, dropout", "skip", "relu")
 

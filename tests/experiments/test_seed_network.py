@@ -14,9 +14,10 @@ import optax
 import pytest
 
 import jaxnorm.linen as jn
-from experiments import data, options, seed_network, study, training
+from experiments.harness import data, options, study, training
+from experiments.harness.runs import read_measurements
 from experiments.models import ScaledDense, SeedNetwork, parameter_count
-from experiments.runs import read_measurements
+from experiments.studies import seed_network
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SMALL = ["--data", "digits", "--seeds", "2", "--epochs", "2", "--batch-size", "400"]
@@ -190,7 +191,7 @@ def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, capsys):
 def test_an_interrupt_of_the_process_resumes_to_the_same_bits(tmp_path):
     """Ctrl-C as a user presses it, on the packaged digits of MNIST."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    command = [sys.executable, "-u", "-m", "experiments.seed_network", "--seeds", "1"]
+    command = [sys.executable, "-u", "-m", "experiments", "seed_network", "--seeds", "1"]
     command += ["--epochs", "12", "--out"]
     subprocess.run([*command, whole], check=True)
 

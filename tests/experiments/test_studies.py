@@ -10,22 +10,22 @@ import pytest
 
 from experiments import __main__ as listing
 from experiments import all as all_studies
-from experiments import options
-from experiments.listing import COMMANDS, STUDIES, summary
-from experiments.study import Study
+from experiments.harness import options
+from experiments.harness.listing import NAMES, STUDIES, module, summary
+from experiments.harness.study import Study
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
 
 def study(name) -> Study:
-    return importlib.import_module(f"experiments.{name}").STUDY
+    return importlib.import_module(module(name)).STUDY
 
 
 def test_the_experiments_are_listed_with_a_line_each(capsys):
     assert listing.main([]) == 0
     listed = capsys.readouterr().out
     assert "with and without batch normalisation" in listed
-    for name in (*STUDIES, *COMMANDS):
+    for name in NAMES:
         assert re.search(rf"^  {name} .*{re.escape(summary(name)[-20:])}$", listed, re.M)
 
 
@@ -33,14 +33,14 @@ def test_an_unknown_name_lists_the_known_ones(capsys):
     assert listing.main(["unknown"]) == 2
     error = capsys.readouterr().err
     assert "'unknown'" in error
-    assert all(name in error for name in (*STUDIES, *COMMANDS))
+    assert all(name in error for name in NAMES)
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_has_the_name_and_claim_of_its_module(name):
     each = study(name)
     assert each.name == name
-    assert each.parser.prog == f"python -m experiments.{name}"
+    assert each.parser.prog == f"python -m experiments {name}"
     assert summary(name).endswith(".")
     assert each.parser.description.startswith(summary(name))
     full = options.parse(each.parser, [])

@@ -10,11 +10,17 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.batches import shuffled
-from experiments.comparing import Trial, at_rate, compare, sweep, without_what_diverged
-from experiments.data import Dataset
-from experiments.runs import Run
-from experiments.training import Arm, make_epoch, make_stepwise_epoch, start
+from experiments.harness.batches import shuffled
+from experiments.harness.comparing import (
+    Trial,
+    at_rate,
+    compare,
+    sweep,
+    without_what_diverged,
+)
+from experiments.harness.data import Dataset
+from experiments.harness.runs import Run
+from experiments.harness.training import Arm, make_epoch, make_stepwise_epoch, start
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SAMPLES, BATCH, SEEDS, EPOCHS = 10, 3, 2, 2

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import why_it_works
-from experiments.why_it_works.landscape import STEPS, landscape
-from experiments.why_it_works.noisy import NoisyBatchNorm
+from experiments.studies import why_it_works
+from experiments.studies.why_it_works.landscape import STEPS, landscape
+from experiments.studies.why_it_works.noisy import NoisyBatchNorm
 
 
 def test_smoothness_of_a_quadratic_is_that_of_its_formula():

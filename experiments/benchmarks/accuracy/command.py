@@ -14,10 +14,10 @@ from experiments.benchmarks.accuracy.tables import DTYPES, FIGURES, NAMES, table
 from experiments.benchmarks.comparison import OURS, PEERS
 from experiments.benchmarks.layers import Shape
 from experiments.benchmarks.tables import terminal, two_digits
-from experiments.console import console, exit_status
-from experiments.options import add_folder
-from experiments.results import Verdict, show
-from experiments.runs import Run
+from experiments.harness.console import console, exit_status
+from experiments.harness.options import add_folder
+from experiments.harness.results import Verdict, show
+from experiments.harness.runs import Run
 
 NAME = "accuracy"
 

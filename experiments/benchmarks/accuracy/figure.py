@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import plotting
 from experiments.benchmarks.accuracy.tables import NAMES, TWO_PASSES
+from experiments.harness import plotting
 
 MARKERS = {
     "jaxnorm": "o",

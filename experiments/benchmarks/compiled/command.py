@@ -16,9 +16,9 @@ from experiments.benchmarks.compiled.planning import DEVICES, Part
 from experiments.benchmarks.compiled.programs import LIBRARIES, OPS, PROGRAMS
 from experiments.benchmarks.compiled.tables import passes, tables
 from experiments.benchmarks.tables import terminal
-from experiments.console import console, exit_status
-from experiments.options import add_folder
-from experiments.runs import Run
+from experiments.harness.console import console, exit_status
+from experiments.harness.options import add_folder
+from experiments.harness.runs import Run
 
 NAME = "compiled"
 DTYPES = ("bfloat16", "float32")

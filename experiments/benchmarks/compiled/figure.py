@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import plotting
 from experiments.benchmarks.compiled.tables import LIBRARIES, MACHINES, passes
+from experiments.harness import plotting
 
 TITLES = {"fwd": "forward", "both": "forward + backward", "bwd": "backward"}
 COLOURS = {"fwd": "#56b4e9", "both": "#0072b2", "bwd": "#e69f00"}

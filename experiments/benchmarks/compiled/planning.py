@@ -12,7 +12,7 @@ from experiments.benchmarks.compiled import measuring, targets
 from experiments.benchmarks.compiled.measuring import Case
 from experiments.benchmarks.compiled.programs import NORMS, OPS, PROGRAMS
 from experiments.benchmarks.layers import Shape
-from experiments.console import Refused
+from experiments.harness.console import Refused
 
 DEVICES = ALONE, TOGETHER = "1", str(targets.SEVERAL)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks import page
-from experiments.console import Refused, console
-from experiments.runs import Run
+from experiments.harness.console import Refused, console
+from experiments.harness.runs import Run
 
 DOCS = Path(__file__).parents[3] / "docs"
 KIND = "compiled"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from experiments.console import Refused
+from experiments.harness.console import Refused
 
 PLATFORMS = ("gpu", "tpu")
 SEVERAL = 8  # devices

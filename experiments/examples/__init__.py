@@ -1,0 +1,1 @@
+"""Examples of use at length; `python -m experiments NAME` runs one."""

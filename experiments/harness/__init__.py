@@ -1,0 +1,1 @@
+"""What studies share: data, training, runs that resume, results, figures and claims."""

@@ -1,0 +1,116 @@
+"""The options that all experiments share, and what they open."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from experiments.harness import data
+from experiments.harness.console import Refused
+from experiments.harness.runs import Run
+
+Parser = argparse.ArgumentParser
+FULL = {"seeds": 5, "data": "mnist5k"}
+QUICK = {"seeds": 2, "data": "digits"}
+
+
+def parser(name: str, description: str, **sizes: tuple[int, int]) -> Parser:
+    """A parser with the shared options.
+
+    Args:
+      name: of the experiment.
+      description: what `--help` begins with.
+      **sizes: what else can be chosen, such as `epochs` or `batch_size`: how many in a
+        full run, and in a quick one.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m experiments {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    full = FULL | {size: default for size, (default, _) in sizes.items()}
+    quick = QUICK | {size: default for size, (_, default) in sizes.items()}
+    for size in ("seeds", *sizes):
+        made.add_argument(
+            f"--{size.replace('_', '-')}",
+            type=_positive,
+            metavar="N",
+            help=f"how many ({full[size]})",
+        )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="a small run on digits, to see that it works; its verdicts say little",
+    )
+    source = made.add_mutually_exclusive_group()
+    source.add_argument("--data", choices=data.PACKAGED, help="packaged data (mnist5k)")
+    source.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="the four files of a data set in MNIST's IDX format, raw or .gz",
+    )
+    add_folder(made, name, "the result, the figure and, until then, what it resumes from")
+    made.set_defaults(defaults={False: full, True: quick})
+    return made
+
+
+def add_folder(made: Parser, name: str, holds: str) -> None:
+    """The options for the folder of a run, which holds that."""
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("results") / name,
+        help=f"for {holds} (results/{name}); a run stopped half way goes on from there",
+    )
+    made.add_argument(
+        "--restart", action="store_true", help="throw away what a run left in --out"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def parse(made: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; what was not chosen is as in a full run, or a quick one."""
+    chosen = made.parse_args(arguments)
+    for name, value in chosen.defaults[chosen.quick].items():
+        if getattr(chosen, name) is None:
+            setattr(chosen, name, value)
+    return chosen
+
+
+def open_data(options: argparse.Namespace) -> data.Dataset:
+    """The data chosen, refused if it is smaller than a batch that was chosen."""
+    dataset = data.load(options.data, options.data_dir)
+    available = len(dataset.train_labels)
+    size = getattr(options, "batch_size", 2)
+    if not 2 <= size <= available:
+        raise Refused(
+            f"--batch-size {size}: a batch has from 2 samples (one has no variance) to the "
+            f"{available} of the training data."
+        )
+    return dataset
+
+
+def open_run(
+    name: str,
+    options: argparse.Namespace,
+    dataset: data.Dataset,
+    progress: Progress | None = None,
+) -> Run:
+    """The folder chosen, for a run with these options on this data."""
+    sizes = [each for each in options.defaults[options.quick] if each != "data"]
+    settings: dict[str, Any] = {
+        "experiment": name,
+        "quick": options.quick,
+        **{size: getattr(options, size) for size in sizes},
+        "data": dataset.describe(),
+    }
+    return Run(options.out, settings, restart=options.restart, progress=progress)

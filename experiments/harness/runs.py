@@ -1,0 +1,351 @@
+"""A run: a folder, work in it that can be interrupted, and its result."""
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from rich.progress import Progress, TaskID
+
+from experiments.harness.console import Interrupted, Refused, console, progress_bar
+
+PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes results comparable: settings, versions and the kind of device."""
+    return {
+        "settings": settings,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+class Run:
+    """A folder that holds one run: what it needs to go on in `.run`, then its result.
+
+    Opening it finds what stands in the way before anything is computed: a folder that
+    cannot be written to, or that holds a run with other settings or versions, or files
+    that are of no run; these are never touched.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        restart: bool,
+        progress: Progress | None = None,
+    ):
+        """Opens or makes the folder.
+
+        Args:
+          folder: of the run.
+          settings: what makes its results comparable, besides versions and device.
+          restart: throws away the run that is in it.
+          progress: where its bar stands beside others; None gives it one of its own.
+        """
+        self.folder = folder
+        self._progress = progress
+        self.identity = identity(settings)
+        self.figure = folder / "figure.png"
+        self.result = folder / "result.json"
+        self._record = folder / ".run" / "record.json"
+        self._notes = folder / ".run" / "notes.json"
+        self._parts = folder / ".run" / "parts"
+        self._checkpoints = folder.absolute() / ".run" / "checkpoint"
+        self._make_writable()
+        self._claim(restart)
+
+    def _make_writable(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise Refused(
+                f"{self.folder}: cannot be written to ({error.strerror}); choose another "
+                "folder with --out."
+            ) from error
+
+    def _claim(self, restart: bool) -> None:
+        """Makes the folder this run's, or finds that it is."""
+        known = next((each for each in (self.result, self._record) if each.exists()), None)
+        if known is None:
+            self._refuse_what_is_of_no_run()
+        else:
+            self._refuse_another_run(known, restart)
+        if restart:
+            self.result.unlink(missing_ok=True)
+            shutil.rmtree(self._record.parent, ignore_errors=True)
+        if restart or known is None:
+            self._checkpoints.mkdir(parents=True)
+            write_json(self._record, self.identity)
+
+    def _refuse_what_is_of_no_run(self) -> None:
+        for each in (self.figure, self._record.parent):
+            if each.exists():
+                raise Refused(
+                    f"{each}: is there already, and of no run; move it away, or choose "
+                    "another folder with --out."
+                )
+
+    def _refuse_another_run(self, known: Path, restart: bool) -> None:
+        differences = _differences(_read_record(known), self.identity)
+        if differences and not restart:
+            raise Refused(
+                f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
+                "choose another folder with --out, or throw it away with --restart."
+            )
+
+    @property
+    def measurements(self) -> dict[str, Any] | None:
+        """What a finished run measured, as arrays; None while it is not finished."""
+        return read_measurements(self.result) if self.result.exists() else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know, in the order it was noted."""
+        return self._noted("notes", [])
+
+    @property
+    def seconds(self) -> float:
+        """How long the work took, over all interruptions."""
+        return self._noted("seconds", 0.0)
+
+    def note(self, text: str) -> None:
+        """Says and keeps a note, once; a run that is stopped and resumed still has it."""
+        if text not in self.notes:
+            console.print(text)
+            self._keep(notes=[*self.notes, text])
+
+    def _noted(self, name: str, default: Any) -> Any:
+        path = self.result if self.result.exists() else self._notes
+        return _read_json(path).get(name, default) if path.exists() else default
+
+    def _keep(self, **noted: Any) -> None:
+        known = {"notes": self.notes, "seconds": self.seconds}
+        write_json(self._notes, known | noted)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Adds the seconds that pass within to those of the run."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._keep(seconds=round(self.seconds + time.monotonic() - before, 1))
+
+    def finish(
+        self,
+        measurements: dict[str, Any],
+        verdicts: list[dict[str, Any]],
+        table: dict[str, Any] | None = None,
+    ) -> None:
+        """Writes the result, and drops what was there to resume."""
+        result = self.identity | {
+            "notes": self.notes,
+            "seconds": self.seconds,
+            "measurements": measurements,
+            "table": table,
+            "verdicts": verdicts,
+        }
+        write_json(self.result, result)
+        shutil.rmtree(self._record.parent, ignore_errors=True)
+
+    def fold(
+        self,
+        advance: Callable[[Any, int], Any],
+        state: Any,
+        total: int,
+        heading: str,
+        line: Callable[[Any, int], str],
+        *,
+        word: str = "training",
+    ) -> Any:
+        """Advances the state `total` times, from the last checkpoint if there is one.
+
+        Args:
+          advance: `advance(state, step) -> state`, a pure function, so that resuming
+            gives what one uninterrupted run gives, bit for bit.
+          state: a pytree of arrays, whose shapes and dtypes stay.
+          total: the number of steps.
+          heading: shown above the lines.
+          line: `line(state, step) -> str`, shown after each step.
+          word: what is being done, beside the progress bar.
+        """
+        # Saved before the next step begins: what fails or is stopped then is known where.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False
+        )
+        with (
+            ocp.CheckpointManager(self._checkpoints, options=options) as manager,
+            self._bar() as progress,
+            self._timed(),
+        ):
+            latest = manager.latest_step()
+            first = 0 if latest is None else latest + 1
+            if latest is not None:
+                state = self._restore(manager, latest, state)
+                progress.console.print(f"resuming after {first} of {total} steps")
+            progress.console.print(heading)
+            task = progress.add_task(word, total=total, completed=first)
+            done = first
+            try:
+                for step in range(first, total):
+                    state = jax.block_until_ready(advance(state, step))
+                    self._save(manager, step, state)
+                    done = step + 1
+                    progress.console.print(line(state, step))
+                    progress.advance(task)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"interrupted after {done} of {total} steps; the same command resumes."
+                ) from None
+            self._done(progress, task)
+        return state
+
+    def collect(
+        self,
+        parts: Mapping[str, Callable[[], dict[str, Any]]],
+        heading: str,
+        line: Callable[[str, dict[str, Any]], str],
+    ) -> dict[str, dict[str, Any]]:
+        """Computes one part after another, but for those that were computed before.
+
+        Args:
+          parts: by name, unlike any other of the run; each gives arrays by name, and the
+            same whenever it is called.
+          heading: shown above the lines.
+          line: `line(name, part) -> str`, shown after each part.
+
+        Returns:
+          What they gave, as float64 arrays, NaN where that was not finite.
+        """
+        self._parts.mkdir(exist_ok=True)
+        found: dict[str, dict[str, Any]] = {}
+        with self._bar() as progress, self._timed():
+            progress.console.print(heading)
+            task = progress.add_task("measuring", total=len(parts))
+            for place, (name, compute) in enumerate(parts.items()):
+                path = self._parts / f"{quote(name, safe=' ')}.json"
+                if not path.exists():
+                    try:
+                        write_json(path, {"measurements": compute()})
+                    except KeyboardInterrupt:
+                        raise Interrupted(
+                            f"interrupted after {place} of {len(parts)} parts; the same "
+                            "command resumes."
+                        ) from None
+                found[name] = read_measurements(path)
+                progress.console.print(line(name, found[name]))
+                progress.advance(task)
+            self._done(progress, task)
+        return found
+
+    def _done(self, progress: Progress, task: TaskID) -> None:
+        """Leaves the finished bar where it is, but not among those of others."""
+        if self._progress is not None:
+            progress.remove_task(task)
+
+    def _bar(self) -> Any:
+        return progress_bar() if self._progress is None else nullcontext(self._progress)
+
+    def _save(self, manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+        try:
+            manager.save(step, args=ocp.args.StandardSave(state))
+        except Exception as error:  # orbax and what it stands on raise many kinds
+            raise Refused(
+                f"{self._checkpoints}: cannot be written ({_first_line(error)}); make "
+                "room, and the same command resumes."
+            ) from error
+
+    def _restore(self, manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:
+            raise Refused(
+                f"{self._checkpoints}: cannot be read ({_first_line(error)}); start again "
+                "with --restart."
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes all of it or nothing: an interrupt leaves no half a file.
+
+    A file that has this content already is left alone.
+    """
+    text = json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n"
+    if path.exists() and _read_json(path) == json.loads(text):
+        return
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def read_measurements(path: Path) -> dict[str, Any]:
+    """What `Run.finish` was given, from the file it wrote."""
+    content = _read_json(path)
+    if "measurements" not in content:
+        raise Refused(
+            f"{path}: has no measurements; move it away, or start again with --restart."
+        )
+    return jax.tree.map(
+        lambda values: np.asarray(values, float),
+        content["measurements"],
+        is_leaf=lambda each: each is None or isinstance(each, list),
+    )
+
+
+def _as_list(array: Any) -> Any:
+    """Nested lists, with None for what is not finite: JSON has only numbers."""
+    values = np.asarray(array).astype(object)
+    values[~np.isfinite(array)] = None
+    return values.tolist()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path}: is not JSON ({error}); move it away.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The identity in a record or a result."""
+    content = _read_json(path)
+    names = ("settings", "versions", "device")
+    if not all(name in content for name in names):
+        raise Refused(
+            f"{path}: is no record of a run; move it away, or choose another folder with "
+            "--out."
+        )
+    return {name: content[name] for name in names}
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*old, *new])
+        return [
+            each
+            for name in names
+            for each in _differences(
+                old.get(name), new.get(name), f"{where} {name}".strip()
+            )
+        ]
+    return [] if old == new else [f"{where}: {old} there, {new} now"]
