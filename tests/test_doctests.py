@@ -26,19 +26,13 @@ def test_examples_run(name):
 @pytest.mark.parametrize("name", ["torch", "keras"])
 def test_every_name_of_interop_has_an_example(name):
     module = importlib.import_module(f"jaxnorm.interop.{name}")
-    functions = {each: vars(module)[each] for each in dir(module)}
-    functions = {each: value for each, value in functions.items() if callable(value)}
-    assert len(functions) > 7
-    for each, value in functions.items():
-        assert ">>> " in value.__doc__, each
+    assert len(module.__all__) > 7
+    for each in module.__all__:
+        assert ">>> " in getattr(module, each).__doc__, each
 
 
 def test_every_public_name_has_an_example():
-    documented = (
-        vars(jaxnorm)[name]
-        for name in dir(jaxnorm)
-        if not name.startswith("_") and callable(vars(jaxnorm)[name])
-    )
+    documented = (getattr(jaxnorm, name) for name in jaxnorm.__all__)
     types = {
         jaxnorm.Moments,
         jaxnorm.Statistics,

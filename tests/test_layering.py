@@ -2,12 +2,16 @@
 
 import ast
 import graphlib
+import importlib
+import pydoc
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+import jaxnorm
 
 PACKAGE = Path(__file__).parent.parent / "jaxnorm"
 
@@ -120,3 +124,44 @@ def test_experiments_use_the_public_api_only():
         formulas = "_core.variance." if "device_check" in path.parts else "none"
         used = {each for each in imports(path) if not each.startswith(formulas)}
         assert used <= {"", "linen", "nnx"}, path
+
+
+PUBLIC = ("", "linen", "nnx", "diagnostics", "interop", "interop.torch", "interop.keras")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_module_says_what_is_public_in_it(name):
+    module = importlib.import_module(f"jaxnorm.{name}".rstrip("."))
+    assert module.__all__ == sorted(set(module.__all__), key=isort_order)
+    for each in module.__all__:
+        value = getattr(module, each)
+        assert value.__doc__, each
+        name = getattr(value, "__name__", each)
+        assert name.split(".")[-1] == each  # and not an alias of something else
+
+
+def isort_order(name):
+    """Constants, then classes, then functions, as ruff sorts them."""
+    return (not name.isupper(), not name[0].isupper(), name.lower())
+
+
+def test_the_root_shows_names_for_users_only():
+    shown = set(dir(jaxnorm))
+    assert shown == {*jaxnorm.__all__, "interop", "linen", "nnx", "__version__"}
+    assert "layer_norm" in pydoc.render_doc(jaxnorm)
+    for name in shown:
+        assert getattr(jaxnorm, name)
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'"):
+        jaxnorm.batchnorm  # noqa: B018
+
+
+def test_modules_of_the_root_are_found_when_asked_for():
+    program = (
+        "import sys, jaxnorm; assert 'flax' not in sys.modules; "
+        "print(jaxnorm.linen.LayerNorm.__name__, jaxnorm.nnx.BatchNorm.__name__, "
+        "jaxnorm.interop.torch.from_torch.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["LayerNorm", "BatchNorm", "from_torch"]

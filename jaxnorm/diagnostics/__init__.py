@@ -3,7 +3,13 @@
 `diagnose` of `jaxnorm.linen` and of `jaxnorm.nnx` makes the `NormReport`.
 """
 
-from jaxnorm.diagnostics.faults import FAULTS as FAULTS
-from jaxnorm.diagnostics.faults import Diagnosis as Diagnosis
-from jaxnorm.diagnostics.figures import Figures as Figures
-from jaxnorm.diagnostics.report import NormReport as NormReport
+from jaxnorm.diagnostics.faults import FAULTS, Diagnosis
+from jaxnorm.diagnostics.figures import Figures
+from jaxnorm.diagnostics.report import NormReport
+
+__all__ = [
+    "FAULTS",
+    "Diagnosis",
+    "Figures",
+    "NormReport",
+]

@@ -4,13 +4,26 @@
 arguments, the names, types and shapes of the variables are the same.
 """
 
-from jaxnorm.nnx.batch import BatchNorm as BatchNorm
-from jaxnorm.nnx.batch_renorm import BatchRenorm as BatchRenorm
-from jaxnorm.nnx.calibration import calibrate as calibrate
-from jaxnorm.nnx.diagnosis import diagnose as diagnose
-from jaxnorm.nnx.folding import fold as fold
-from jaxnorm.nnx.group import GroupNorm as GroupNorm
-from jaxnorm.nnx.instance import InstanceNorm as InstanceNorm
-from jaxnorm.nnx.labels import parameter_labels as parameter_labels
-from jaxnorm.nnx.layer import LayerNorm as LayerNorm
-from jaxnorm.nnx.rms import RMSNorm as RMSNorm
+from jaxnorm.nnx.batch import BatchNorm
+from jaxnorm.nnx.batch_renorm import BatchRenorm
+from jaxnorm.nnx.calibration import calibrate
+from jaxnorm.nnx.diagnosis import diagnose
+from jaxnorm.nnx.folding import fold
+from jaxnorm.nnx.group import GroupNorm
+from jaxnorm.nnx.instance import InstanceNorm
+from jaxnorm.nnx.labels import parameter_labels
+from jaxnorm.nnx.layer import LayerNorm
+from jaxnorm.nnx.rms import RMSNorm
+
+__all__ = [
+    "BatchNorm",
+    "BatchRenorm",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "RMSNorm",
+    "calibrate",
+    "diagnose",
+    "fold",
+    "parameter_labels",
+]

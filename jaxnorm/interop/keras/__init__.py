@@ -5,11 +5,22 @@ Such a mapping is what h5py finds in a .h5 or .weights.h5 file of Keras 2 or 3, 
 imported.
 """
 
-from jaxnorm.interop.keras.models import from_keras as from_keras
-from jaxnorm.interop.keras.models import to_keras as to_keras
-from jaxnorm.interop.keras.models import transposed as transposed
-from jaxnorm.interop.keras.norms import batch_normalization as batch_normalization
-from jaxnorm.interop.keras.norms import group_normalization as group_normalization
-from jaxnorm.interop.keras.norms import layer_normalization as layer_normalization
-from jaxnorm.interop.keras.norms import rms_normalization as rms_normalization
-from jaxnorm.interop.keras.norms import to_weights as to_weights
+from jaxnorm.interop.keras.models import from_keras, to_keras, transposed
+from jaxnorm.interop.keras.norms import (
+    batch_normalization,
+    group_normalization,
+    layer_normalization,
+    rms_normalization,
+    to_weights,
+)
+
+__all__ = [
+    "batch_normalization",
+    "from_keras",
+    "group_normalization",
+    "layer_normalization",
+    "rms_normalization",
+    "to_keras",
+    "to_weights",
+    "transposed",
+]
