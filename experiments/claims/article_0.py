@@ -35,7 +35,7 @@ CLAIMS = (
         "Four steps: the batch's mean, its variance (divided by m), x̂ = (x − μ)/√(σ² + "
         "ε), y = γx̂ + β.",
         tests(BATCH, "row_3_the_four_steps")
-        + tests("test_gradients", "equal_the_oracle", "equal_finite_differences"),
+        + tests("norms/test_gradients", "equal_the_oracle", "equal_finite_differences"),
         "Equal to the formula, and its derivatives to finite differences.",
     ),
     Claim(
@@ -110,7 +110,7 @@ CLAIMS = (
             TRAINING,
             "row_11_in_evaluation_the_norm_is_one_affine_map_which_a_layer_can_take",
         )
-        + tests("test_folding", "a_norm_behind_a_layer", "a_norm_before_a_layer"),
+        + tests("model/test_folding", "a_norm_behind_a_layer", "a_norm_before_a_layer"),
         "Equal to the norm in evaluation; dense and convolutional layers take it in.",
     ),
     Claim(12, ("S0", "S1", "S3"), "Batch norm converges faster."),

@@ -6,6 +6,7 @@ constructor arguments, the names and the shapes of the variables are the same.
 
 from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.batch_renorm import BatchRenorm
+from jaxnorm.linen.calibration import calibrate
 from jaxnorm.linen.diagnosis import diagnose
 from jaxnorm.linen.folding import fold
 from jaxnorm.linen.group import GroupNorm
@@ -21,6 +22,7 @@ __all__ = [
     "InstanceNorm",
     "LayerNorm",
     "RMSNorm",
+    "calibrate",
     "diagnose",
     "fold",
     "parameter_labels",

@@ -1,7 +1,6 @@
 """Diagnosing a Linen model: what its norms do on a batch, in training and in evaluation."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,18 +14,11 @@ from jaxnorm.diagnostics.gap import differences
 from jaxnorm.diagnostics.observing import Call, Observer
 from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.linen.callees import variables_of
+from jaxnorm.linen.calling import call_in_mode, in_mode
 from jaxnorm.linen.kinds import NORMS
 from jaxnorm.linen.watching import watching
 
 COLLECTION = "diagnosis"
-# What models call the flag, and what it is in training.
-FLAGS = {
-    "train": True,
-    "training": True,
-    "is_training": True,
-    "deterministic": False,
-    "use_running_average": False,
-}
 
 
 def diagnose(
@@ -94,30 +86,6 @@ def _step(
     return train[1], evaluated[1], differences(train[0], evaluated[0])
 
 
-def _call(model: nn.Module, batch: Any, train: bool) -> Any:
-    taken = inspect.signature(model.__call__).parameters
-    # What an attribute says is not said twice.
-    flag = next(
-        (
-            {name: train is on}
-            for name, on in FLAGS.items()
-            if name in taken and not isinstance(getattr(model, name, None), bool)
-        ),
-        {},
-    )
-    return model(batch, **flag)  # pyright: ignore[reportCallIssue]
-
-
-def _in_mode(model: nn.Module, train: bool) -> nn.Module:
-    """The model, with what attributes say of the mode."""
-    said: dict[str, Any] = {
-        name: train is on
-        for name, on in FLAGS.items()
-        if isinstance(getattr(model, name, None), bool)
-    }
-    return model.clone(**said) if said else model
-
-
 def _run(
     model: nn.Module,
     variables: Any,
@@ -142,9 +110,9 @@ def _run(
         return y
 
     def bound(model: Any) -> Any:
-        return (call or _call)(model, batch, train)
+        return (call or call_in_mode)(model, batch, train)
 
-    model = model if call else _in_mode(model, train)
+    model = model if call else in_mode(model, train)
     with watching(around):
         # Evaluating, statistics that are missing are not to be made up.
         there = [*(name for name in variables if name != "params"), COLLECTION]

@@ -88,6 +88,30 @@ def test_linen_measures_every_norm_over_all_batches(behind):
 
 
 @pytest.mark.parametrize("behind", ["batch", "running"])
+def test_a_linen_model_is_called_as_it_names_its_flag(behind):
+    before = jax.tree.map(np.array, VARIABLES)
+    calibrated = jn.calibrate(MODEL, VARIABLES, BATCHES, behind=behind, progress=False)
+    close(calibrated["batch_stats"], measured(VARIABLES, behind_batches=behind == "batch"))
+    chex.assert_trees_all_equal(calibrated["params"], VARIABLES["params"])
+    chex.assert_trees_all_equal(before, VARIABLES)
+
+
+def test_a_linen_model_is_called_as_it_is_told():
+    def call(model, batch, train):
+        return model(2 * batch["image"], train=train)
+
+    batches = [{"image": x / 2} for x in BATCHES]
+    calibrated = jn.calibrate(MODEL, VARIABLES, batches, call=call, progress=False)
+    close(calibrated["batch_stats"], measured(VARIABLES, behind_batches=True))
+
+
+@pytest.mark.parametrize("calibrate", [jn.calibrate, jx.calibrate])
+def test_behind_anything_else_is_refused(calibrate, unchecked):
+    with pytest.raises(ValueError, match="'batch' or 'running'"):
+        calibrate(nn.Module(), *[{}] * (calibrate is jn.calibrate), [], behind="both")
+
+
+@pytest.mark.parametrize("behind", ["batch", "running"])
 def test_nnx_measures_what_linen_does(behind):
     model = NnxModel()
     params = VARIABLES["params"]["Dense_0"]

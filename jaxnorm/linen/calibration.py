@@ -1,0 +1,80 @@
+"""Calibration of a Linen model: its batch norms' statistics, measured again as it is now."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+
+from jaxnorm.linen.batch import BatchNorm
+from jaxnorm.linen.calling import call_in_mode, in_mode
+from jaxnorm.linen.watching import watching
+from jaxnorm.statistics import calibration
+
+
+def calibrate(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batches: Iterable[Any],
+    *,
+    call: Callable[[Any, Any, bool], Any] | None = None,
+    behind: Literal["batch", "running"] = "batch",
+    unbiased: bool = True,
+    rngs: Any = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measures the statistics of every batch norm of a model anew, at fixed weights.
+
+    See `jaxnorm.calibrate` for what for, for what it takes from the old statistics, and for
+    the source; it takes any function of variables and batch.
+
+    Args:
+      model: a Linen module with `jaxnorm.linen.BatchNorm`s in it, or `BatchRenorm`s.
+      variables: its variables, with the collection `batch_stats`. They are not changed.
+      batches: what call takes, one after another.
+      call: `call(model, batch, train)`, with the model bound to its variables; by default
+        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
+        use_running_average=, whichever it takes in the call or as an attribute. Compiled
+        once a shape of batch.
+      behind: whether a norm is measured behind norms that normalise with each "batch", as
+        in training (`train` is True in the call), or with the "running" statistics as they
+        were before (`train` is False).
+      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
+        `population` does it itself, in the way that it was made.
+      rngs: as of `apply`, the same for every batch; what draws, such as dropout, needs it.
+      progress: whether to show a bar on stderr.
+
+    Returns:
+      The variables, with other arrays in `batch_stats`.
+
+    Raises:
+      ValueError: there are no batches, or no norms, or a norm had none of the batches, or
+        one that is not finite; behind is none of the two.
+
+    >>> import jaxnorm.linen as jn
+    >>> model = jn.BatchNorm()
+    >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])]
+    >>> variables = model.init(jax.random.key(0), batches[0], train=False)
+    >>> calibrate(model, variables, batches, progress=False)["batch_stats"]["mean"]
+    Array([4.], dtype=float32)
+    """
+    if behind not in ("batch", "running"):
+        raise ValueError(f"behind={behind!r}, but 'batch' or 'running' is expected.")
+    train = behind == "batch"
+    called = model if call else in_mode(model, train)
+
+    def around(
+        path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        updating = {"update": True} if isinstance(module, BatchNorm) else {}
+        return norm(*args, **{**kwargs, **updating})
+
+    def apply(variables: Any, batch: Any) -> tuple[Any, Any]:
+        def bound(model: Any) -> Any:
+            return (call or call_in_mode)(model, batch, train)
+
+        with watching(around):
+            return nn.apply(bound, called, mutable=["batch_stats"])(variables, rngs=rngs)
+
+    return calibration.calibrate(
+        apply, variables, batches, unbiased=unbiased, progress=progress
+    )

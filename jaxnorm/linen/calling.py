@@ -1,0 +1,40 @@
+"""Calling any Linen model to train or to evaluate, by the name it has for the flag."""
+
+import inspect
+from typing import Any
+
+import flax.linen as nn
+
+# What models call the flag, and what it is in training.
+FLAGS = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
+
+
+def call_in_mode(model: nn.Module, batch: Any, train: bool) -> Any:
+    """Calls a bound model on a batch, with the flag that its signature has, if any."""
+    taken = inspect.signature(model.__call__).parameters
+    # What an attribute says is not said twice.
+    flag = next(
+        (
+            {name: train is on}
+            for name, on in FLAGS.items()
+            if name in taken and not isinstance(getattr(model, name, None), bool)
+        ),
+        {},
+    )
+    return model(batch, **flag)  # pyright: ignore[reportCallIssue]
+
+
+def in_mode(model: nn.Module, train: bool) -> nn.Module:
+    """The model with those of its attributes that are such a flag set."""
+    said: dict[str, Any] = {
+        name: train is on
+        for name, on in FLAGS.items()
+        if isinstance(getattr(model, name, None), bool)
+    }
+    return model.clone(**said) if said else model
