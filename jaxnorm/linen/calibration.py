@@ -1,4 +1,4 @@
-"""Calibration of a Linen model: its batch norms' statistics, measured again as it is now."""
+"""Calibration of a Linen model: its batch norms' statistics, measured again as it is."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
