@@ -1,6 +1,7 @@
 """Population statistics as estimators: averages of the batches', or all samples merged."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -164,6 +165,10 @@ def population(pooled: bool = True, unbiased: bool = True) -> Estimator:
     return Pooled(unbiased) if pooled else cumulative(unbiased)
 
 
+# A method that jax traces once for each estimator and shape, wherever it is called from.
+once_traced = functools.partial(jax.jit, static_argnums=0, inline=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Average(Estimator):
     """kept·old + added·new of the mean and of the variance, which it leaves to `shares`."""
@@ -174,6 +179,7 @@ class Average(Estimator):
         """What is kept of the old, and added of the new; they add up to 1."""
         raise NotImplementedError
 
+    @once_traced
     def update(self, state: Any, moments: Moments) -> Any:
         """The state with one more batch seen."""
 
@@ -275,6 +281,7 @@ class Pooled(Estimator):
         empty = Moments.empty(shape, accumulation_dtype(dtype))
         return empty._replace(var=jnp.ones_like(empty.var))
 
+    @once_traced
     def update(self, state: Moments, moments: Moments) -> Moments:
         """Merged."""
         return _where_seen(moments, merge_into(state, moments), state)

@@ -1,5 +1,6 @@
 """Estimators: what each makes of one batch after another, and the laws all keep."""
 
+import dataclasses
 import functools
 import pickle
 
@@ -24,6 +25,7 @@ from jaxnorm import (
     population,
     skip_nonfinite,
 )
+from jaxnorm.statistics.averages import PlainAverage
 from jaxnorm.statistics.state_names import named
 from tests.support.estimators import ESTIMATORS, each_estimator
 
@@ -391,3 +393,25 @@ def test_an_average_that_is_at_a_constant_stays_there(options, updates):
 
     state = run(start)
     assert (float(state.mean), float(state.var)) == (float(same.mean), float(same.var))
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(PlainAverage):
+    """An `ema` that notes when it is traced."""
+
+    traced: list = dataclasses.field(default_factory=list, hash=False, compare=False)
+
+    def shares(self, state, dtype):
+        self.traced.append(dtype)
+        return super().shares(state, dtype)
+
+
+def test_an_update_is_traced_once_for_a_shape():
+    """However many norms a network has; it was half of the time to trace batch norm."""
+    estimator = Counting(unbiased=False, decay=0.9)
+    state = estimator.init((3,))
+    for _ in range(3):
+        jax.jit(lambda state, batch: estimator.update(state, batch)).trace(
+            state, Moments.empty((3,))
+        )
+    assert len(estimator.traced) == 2  # for the mean and for the variance
