@@ -89,7 +89,7 @@ class BatchNorm(nn.Module):
     rounding: Rounding = "once"
     train: bool | None = None
     update: bool | None = None
-    estimator: Estimator | None = None
+    estimator: Estimator[Any] | None = None
     ghost_size: int | None = None
 
     @nn.compact

@@ -33,7 +33,7 @@ def check_state(module: Any, train: bool, update: bool) -> None:
 
 def keep_state(
     module: Any,
-    estimator: Estimator,
+    estimator: Estimator[Any],
     features: tuple[int, ...],
     dtype: DTypeLike,
     update: bool,

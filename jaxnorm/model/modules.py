@@ -50,7 +50,7 @@ class Norm(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
     ends: dict[str, tuple[int, ...]]
     epsilon: float
-    estimator: Estimator
+    estimator: Estimator[Any]
     dtype: Any
     refusal: str
 

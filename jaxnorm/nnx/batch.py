@@ -95,7 +95,7 @@ class BatchNorm(nnx.Module):
         train: bool | None = None,
         rounding: Rounding = "once",
         update: bool | None = None,
-        estimator: Estimator | None = None,
+        estimator: Estimator[Any] | None = None,
         ghost_size: int | None = None,
         rngs: nnx.Rngs,
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
@@ -196,7 +196,7 @@ class BatchNorm(nnx.Module):
                 kept[name][...] = jax.lax.stop_gradient(value.reshape(kept[name].shape))
         return y
 
-    def _follower(self) -> Estimator:
+    def _follower(self) -> Estimator[Any]:
         """What follows the batches."""
         return ema(self.momentum) if self.estimator is None else self.estimator
 

@@ -1,7 +1,6 @@
 """Batch normalisation (Ioffe & Szegedy 2015)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
@@ -14,20 +13,20 @@ from jaxnorm._core.normalization import Rounding, check_operands, normalize
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._ghosts import by_ghosts
 from jaxnorm.norms._own_moments import normalize_and_measure, plan
-from jaxnorm.statistics.averages import ema
-from jaxnorm.statistics.estimator import Estimator, as_statistics
+from jaxnorm.statistics.averages import or_usual
+from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
 def batch_norm(
     x: ArrayLike,
-    statistics: Any,
+    statistics: State,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
     train: bool,
     axis: Axis = -1,
     epsilon: float = 1e-5,
-    estimator: Estimator = ema(0.99),
+    estimator: Estimator[State] | None = None,
     weights: ArrayLike | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
@@ -35,7 +34,7 @@ def batch_norm(
     rounding: Rounding = "once",
     update: bool | None = None,
     ghost_size: int | None = None,
-) -> tuple[Float[Array, "..."], Any]:
+) -> tuple[Float[Array, "..."], State]:
     """Normalises each feature by its moments over the batch and all positions.
 
         y = γ·(x − μ)/√(σ² + ε) + β
@@ -54,7 +53,8 @@ def batch_norm(
       axis: the feature axis or axes, -1 for channels last, 1 for channels first. All
         others are reduced.
       epsilon: ε ≥ 0, added to the variance.
-      estimator: how the running statistics follow those of the batches.
+      estimator: how the running statistics follow those of the batches; defaults to
+        `ema(0.99)`.
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 counts in no statistic; see `normalize` for its output.
       axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
@@ -85,6 +85,7 @@ def batch_norm(
     and 2. Its running variance is unbiased, m/(m−1)·σ², as that of `ema` with
     unbiased=True; by default that is σ² itself.
 
+    >>> from jaxnorm import ema
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
     >>> average = ema(0.5)
     >>> statistics = average.init((2,))
@@ -104,7 +105,8 @@ def batch_norm(
     if ghost_size is not None:
         check_count(ghost_size=ghost_size)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    statistics = as_statistics(statistics, estimator, take(x.shape, features))
+    follower = or_usual(estimator)
+    statistics = as_statistics(statistics, follower, take(x.shape, features))
 
     how = plan(
         Samples(reduced),
@@ -116,10 +118,10 @@ def batch_norm(
         axis_index_groups=axis_index_groups,
     )
 
-    def by_given(statistics: Any) -> Array:
+    def by_given(statistics: State) -> Array:
         return normalize(
             x,
-            estimator.read(statistics),
+            follower.read(statistics),
             scale,
             bias,
             reduced=reduced,
@@ -146,4 +148,4 @@ def batch_norm(
 
         y, moments = by_ghosts(by_itself, x, weights, reduced[0], ghost_size)
         moments = synchronize(moments, axis_name, axis_index_groups)
-    return y, estimator.update(statistics, moments) if update else statistics
+    return y, follower.update(statistics, moments) if update else statistics

@@ -1,7 +1,6 @@
 """Batch renormalisation (Ioffe 2017)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +23,13 @@ from jaxnorm._core.normalization import Rounding, check_operands, normalize
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._own_moments import normalize_and_measure, plan
 from jaxnorm.norms.renorm_limits import check_limits
-from jaxnorm.statistics.averages import ema
-from jaxnorm.statistics.estimator import Estimator, as_statistics
+from jaxnorm.statistics.averages import or_usual
+from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
 def batch_renorm(
     x: ArrayLike,
-    statistics: Any,
+    statistics: State,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
@@ -39,14 +38,14 @@ def batch_renorm(
     d_max: ArrayLike = 5.0,
     axis: Axis = -1,
     epsilon: float = 1e-5,
-    estimator: Estimator = ema(0.99),
+    estimator: Estimator[State] | None = None,
     weights: ArrayLike | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     dtype: DTypeLike | None = None,
     rounding: Rounding = "once",
     update: bool | None = None,
-) -> tuple[Float[Array, "..."], Any]:
+) -> tuple[Float[Array, "..."], State]:
     """Normalises each feature as evaluation would, with the derivative of batch norm.
 
         y = γ·((x − μ_B)/σ_B·r + d) + β
@@ -69,7 +68,8 @@ def batch_renorm(
       d_max: the limit of d, ≥ 0, likewise.
       axis: the feature axis or axes. All others are reduced.
       epsilon: ε ≥ 0, added to the variances.
-      estimator: how the running statistics follow those of the batches.
+      estimator: how the running statistics follow those of the batches; defaults to
+        `ema(0.99)`.
       weights: boolean mask or non-negative weights that broadcast against x.
       axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
       axis_index_groups: groups of indices along axis_name that are one batch each.
@@ -86,6 +86,7 @@ def batch_renorm(
     Source: Ioffe 2017, "Batch Renormalization" (arXiv:1702.03275), algorithm 1, which
     averages σ itself; here that is σ², as the estimator keeps it.
 
+    >>> from jaxnorm import ema
     >>> x = jnp.array([[1.0], [3.0]])
     >>> statistics = ema(0.9).init((1,))
     >>> y, _ = batch_renorm(x, statistics, train=True, epsilon=0.0)
@@ -99,9 +100,10 @@ def batch_renorm(
     update = resolve_update(train, update=update)
     check_limits(r_max, d_max)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    statistics = as_statistics(statistics, estimator, take(x.shape, features))
+    follower = or_usual(estimator)
+    statistics = as_statistics(statistics, follower, take(x.shape, features))
 
-    running = estimator.read(statistics)
+    running = follower.read(statistics)
     if train or update:
         check_samples(x.shape, reduced, mapped=axis_name is not None)
     if train:
@@ -132,7 +134,7 @@ def batch_renorm(
         if not update:
             return y, statistics
         batch = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
-    return y, estimator.update(statistics, batch) if update else statistics
+    return y, follower.update(statistics, batch) if update else statistics
 
 
 def _corrected(

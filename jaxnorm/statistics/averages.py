@@ -1,9 +1,9 @@
 """Population statistics as estimators: averages of the batches', or all samples merged."""
 
 import dataclasses
-import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from jaxtyping import Array, Float, Int
 from jaxnorm._core.dtypes import accumulation_dtype, check_number
 from jaxnorm._core.moments import Moments, merge_into, unbiased_variance
 from jaxnorm._core.train_flags import check_flags
-from jaxnorm.statistics.estimator import Estimator
+from jaxnorm.statistics.estimator import Estimator, State
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Statistics(NamedTuple):
@@ -45,9 +47,35 @@ class Averages(NamedTuple):
     updates: Int[Array, "*features"]
 
 
+@overload
+def ema(
+    decay: float,
+    debias: Literal[False] = False,
+    warmup: Literal[False] = False,
+    unbiased: bool = False,
+) -> Estimator[Statistics]: ...
+@overload
+def ema(
+    decay: float,
+    debias: Literal[True],
+    warmup: bool = False,
+    unbiased: bool = False,
+) -> Estimator[Averages]: ...
+@overload
+def ema(
+    decay: float,
+    debias: bool = False,
+    *,
+    warmup: Literal[True],
+    unbiased: bool = False,
+) -> Estimator[Averages]: ...
+@overload
 def ema(
     decay: float, debias: bool = False, warmup: bool = False, unbiased: bool = False
-) -> Estimator:
+) -> Estimator[Any]: ...
+def ema(
+    decay: float, debias: bool = False, warmup: bool = False, unbiased: bool = False
+) -> Estimator[Any]:
     """The exponential moving average that batch normalisation commonly keeps.
 
         s ← decay·s + (1 − decay)·batch,  started at mean 0 and variance 1.
@@ -100,7 +128,7 @@ def ema(
     return PlainAverage(unbiased, float(decay))
 
 
-def cumulative(unbiased: bool = False) -> Estimator:
+def cumulative(unbiased: bool = False) -> Estimator[Averages]:
     """The arithmetic mean of the batches' moments; torch's momentum=None, if unbiased.
 
         s ← n/(n + 1)·s + 1/(n + 1)·batch  after n batches
@@ -127,7 +155,21 @@ def cumulative(unbiased: bool = False) -> Estimator:
     return EqualAverage(unbiased)
 
 
-def population(pooled: bool = True, unbiased: bool = True) -> Estimator:
+def or_usual(estimator: Estimator[State] | None) -> Estimator[State]:
+    """The estimator given, or `ema(0.99)`, flax's default, where there is none."""
+    usual: Any = ema(0.99)
+    return usual if estimator is None else estimator
+
+
+@overload
+def population(
+    pooled: Literal[True] = True, unbiased: bool = True
+) -> Estimator[Moments]: ...
+@overload
+def population(pooled: Literal[False], unbiased: bool = True) -> Estimator[Averages]: ...
+@overload
+def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]: ...
+def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]:
     """The mean and variance of all that was seen, of every batch by its number of samples.
 
     Pooled it is exact: the batches' moments are merged, and the variance has within it how
@@ -165,12 +207,14 @@ def population(pooled: bool = True, unbiased: bool = True) -> Estimator:
     return Pooled(unbiased) if pooled else cumulative(unbiased)
 
 
-# A method that jax traces once for each estimator and shape, wherever it is called from.
-once_traced = functools.partial(jax.jit, static_argnums=0, inline=True)
+def once_traced(method: Method) -> Method:
+    """A method that jax traces once for each estimator and shape, wherever it is called."""
+    jitted: Any = jax.jit(method, static_argnums=0, inline=True)
+    return jitted
 
 
 @dataclasses.dataclass(frozen=True)
-class Average(Estimator):
+class Average(Estimator[State]):
     """kept·old + added·new of the mean and of the variance, which it leaves to `shares`."""
 
     unbiased: bool
@@ -207,7 +251,7 @@ class Average(Estimator):
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainAverage(Average):
+class PlainAverage(Average[Statistics]):
     """An `ema` without options."""
 
     decay: float
@@ -222,7 +266,7 @@ class PlainAverage(Average):
 
 
 @dataclasses.dataclass(frozen=True)
-class EqualAverage(Average):
+class EqualAverage(Average[Averages]):
     """`cumulative`."""
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Averages:
@@ -271,7 +315,7 @@ class AgedAverage(EqualAverage):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pooled(Estimator):
+class Pooled(Estimator[Moments]):
     """The exact `population`."""
 
     unbiased: bool

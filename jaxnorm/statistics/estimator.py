@@ -1,6 +1,6 @@
 """Running statistics: what an estimator is, and whether a state is one of it."""
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,11 @@ from jax.typing import DTypeLike
 
 from jaxnorm._core.moments import Moments
 
+# A NamedTuple of arrays: what an estimator knows after some batches.
+State = TypeVar("State")
 
-class Estimator:
+
+class Estimator(Generic[State]):
     """An estimator of population moments from those of one batch after another.
 
     Like an optax transformation, it is three pure functions and no state: the state goes
@@ -19,15 +22,15 @@ class Estimator:
     field; there must be `mean` and `var` among them.
     """
 
-    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Any:
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> State:
         """The state before any batch, for features of this shape."""
         raise NotImplementedError
 
-    def update(self, state: Any, moments: Moments) -> Any:
+    def update(self, state: State, moments: Moments) -> State:
         """The state with one more batch seen; a count of 0 leaves the statistics."""
         raise NotImplementedError
 
-    def read(self, state: Any) -> Moments:
+    def read(self, state: State) -> Moments:
         """The moments to normalise with in evaluation.
 
         Their count is infinite: they stand for the population, not for a sample that could
@@ -45,7 +48,9 @@ def check_estimator(estimator: Any) -> None:
         )
 
 
-def as_statistics(statistics: Any, estimator: Estimator, shape: tuple[int, ...]) -> Any:
+def as_statistics(
+    statistics: State, estimator: Estimator[State], shape: tuple[int, ...]
+) -> State:
     """`statistics` as arrays, if they are a state of `estimator` for these features.
 
     Raises a TypeError if they have another structure or kind of dtype, or the estimator

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.typing import DTypeLike
 
-from jaxnorm.statistics.estimator import Estimator, check_estimator
+from jaxnorm.statistics.estimator import Estimator, State, check_estimator
 
 TAKEN = ("scale", "bias", "steps")
 
@@ -41,7 +41,9 @@ def unnamed(arrays: Mapping[str, Any], like: Any) -> Any:
     )
 
 
-def state_like(estimator: Estimator, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+def state_like(
+    estimator: Estimator[State], shape: tuple[int, ...], dtype: DTypeLike
+) -> State:
     """The shapes and dtypes of the state that a module is to keep.
 
     Raises:

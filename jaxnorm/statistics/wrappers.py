@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from jaxnorm._core.dtypes import accumulation_dtype, check_count
 from jaxnorm._core.moments import Moments, merge_into
-from jaxnorm.statistics.estimator import Estimator, check_estimator
+from jaxnorm.statistics.estimator import Estimator, State, check_estimator
 
 # The names that modules keep what is collected by; see `jaxnorm.statistics.state_names`.
 COLLECTORS = tuple(f"collected_{name}" for name in Moments._fields)
@@ -29,7 +29,7 @@ class Guarded(NamedTuple):
     skipped: Int[Array, ""]
 
 
-def skip_nonfinite(estimator: Estimator) -> Estimator:
+def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[Guarded]:
     """The same, but a batch whose moments are not all finite changes nothing, and is counted.
 
     One NaN or overflow in one feature, and the batch is left out for all of them; the
@@ -53,10 +53,10 @@ def skip_nonfinite(estimator: Estimator) -> Estimator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wrapper(Estimator):
+class Wrapper(Estimator[State]):
     """An estimator around another, whose statistics it reads."""
 
-    estimator: Estimator
+    estimator: Estimator[Any]
 
     def read(self, state: Any) -> Moments:
         """As the estimator within."""
@@ -64,7 +64,7 @@ class Wrapper(Estimator):
 
 
 @dataclasses.dataclass(frozen=True)
-class SkipNonfinite(Wrapper):
+class SkipNonfinite(Wrapper[Guarded]):
     """`skip_nonfinite`."""
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Guarded:
@@ -95,7 +95,7 @@ class Accumulated(NamedTuple):
     batches: Int[Array, ""]
 
 
-def accumulate(estimator: Estimator, every: int) -> Estimator:
+def accumulate(estimator: Estimator[Any], every: int) -> Estimator[Accumulated]:
     """The same, but updated once for so many batches, by all their samples together.
 
     For gradients that are accumulated over microbatches, as by `optax.MultiSteps` with
@@ -128,7 +128,7 @@ def accumulate(estimator: Estimator, every: int) -> Estimator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Accumulate(Wrapper):
+class Accumulate(Wrapper[Accumulated]):
     """`accumulate`."""
 
     every: int
@@ -164,7 +164,7 @@ class Collected(NamedTuple):
     collected: Moments
 
 
-def collect(estimator: Estimator) -> Estimator:
+def collect(estimator: Estimator[Any]) -> Estimator[Collected]:
     """The same, but its statistics stay, while the batches' moments are merged beside them.
 
     So a network is measured as it is; what was collected is then put to use by whoever
@@ -188,7 +188,7 @@ def collect(estimator: Estimator) -> Estimator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Collect(Wrapper):
+class Collect(Wrapper[Collected]):
     """`collect`."""
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Collected:
@@ -202,7 +202,7 @@ class Collect(Wrapper):
         return state._replace(collected=merge_into(state.collected, moments))
 
 
-def while_calibrating(estimator: Estimator, kept: Container[str]) -> Estimator:
+def while_calibrating(estimator: Estimator[Any], kept: Container[str]) -> Estimator[Any]:
     """`collect` around an estimator, if a module is given what only that keeps.
 
     So a calibration passes its collectors in with the statistics, by any way these go.

@@ -22,7 +22,7 @@ def tracked_instance_norm(
     train: bool,
     axis: int = -1,
     epsilon: float = 1e-5,
-    estimator: Estimator = ema(0.9, unbiased=True),
+    estimator: Estimator[Statistics] = ema(0.9, unbiased=True),
 ) -> tuple[Float[Array, "..."], Statistics]:
     """Torch's InstanceNorm with track_running_stats=True.
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import accumulation_dtype, as_floating
 from jaxnorm._core.normalization import inverse_deviation
-from jaxnorm.statistics.averages import ema
-from jaxnorm.statistics.estimator import Estimator, as_statistics
+from jaxnorm.statistics.averages import or_usual
+from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 from jaxnorm.statistics.state_names import named
 
 Padding = str | int | Sequence[Any]
@@ -35,12 +35,12 @@ class Affine(NamedTuple):
 
 
 def as_affine(
-    statistics: Any,
+    statistics: State,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
     epsilon: float = 1e-5,
-    estimator: Estimator = ema(0.99),
+    estimator: Estimator[State] | None = None,
 ) -> Affine:
     """What `batch_norm(x, statistics, scale, bias, train=False)` does to each feature.
 
@@ -53,7 +53,7 @@ def as_affine(
       scale: γ of shape (C,); None is 1.
       bias: β of shape (C,); None is 0.
       epsilon: added to the variance, ≥ 0.
-      estimator: what reads the statistics.
+      estimator: what reads the statistics; defaults to `ema(0.99)`.
 
     Raises:
       TypeError: statistics are not those of the estimator.
@@ -69,7 +69,8 @@ def as_affine(
     if epsilon < 0:
         raise ValueError(f"epsilon={epsilon}, but it is added to a variance: give one ≥ 0.")
     shape = jnp.shape(named(statistics).get("mean", 0.0))
-    _, mean, var = estimator.read(as_statistics(statistics, estimator, shape))
+    follower = or_usual(estimator)
+    _, mean, var = follower.read(as_statistics(statistics, follower, shape))
     gain = jnp.ones_like(mean) if scale is None else _expected(scale, "scale", shape)
     shift = jnp.zeros_like(mean) if bias is None else _expected(bias, "bias", shape)
     mean, var, gain, shift = _accumulating(mean, var, gain, shift)
