@@ -1,8 +1,9 @@
 """Normalisation for JAX: pure functions, with the running statistics as explicit state.
 
-What `__all__` names here, in `jaxnorm.linen`, `jaxnorm.nnx`, `jaxnorm.interop.torch` and
-`jaxnorm.interop.keras` is public; where it is defined may change. The three modules are
-imported when they are first asked for, so that `import jaxnorm` imports no framework.
+The public API is what `__all__` names here and in `jaxnorm.linen`, `jaxnorm.nnx`,
+`jaxnorm.diagnostics`, `jaxnorm.interop.torch` and `jaxnorm.interop.keras`; the modules that
+define it may change. `jaxnorm.linen`, `jaxnorm.nnx` and `jaxnorm.interop` are imported on
+first use, so that `import jaxnorm` imports no framework.
 """
 
 import importlib

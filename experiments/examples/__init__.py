@@ -1,1 +1,1 @@
-"""Examples of use at length; `python -m experiments NAME` runs one."""
+"""Longer examples of how to use jaxnorm; `python -m experiments NAME` runs one."""

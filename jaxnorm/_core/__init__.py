@@ -1,1 +1,1 @@
-"""Arithmetic: arrays in, arrays out; nothing here knows of a framework or a state."""
+"""Arithmetic on arrays, independent of any framework and without running statistics."""

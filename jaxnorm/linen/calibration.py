@@ -1,4 +1,4 @@
-"""Calibration of a Linen model: its batch norms' statistics, measured again as it is."""
+"""Calibration of a Linen model: the statistics of its batch norms, measured again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -24,8 +24,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Measures the statistics of every batch norm of a model anew, at fixed weights.
 
-    See `jaxnorm.calibrate` for what for, for what it takes from the old statistics, and for
-    the source; it takes any function of variables and batch.
+    See `jaxnorm.calibrate`, which does this for any function of variables and a batch, for
+    when to use it, what becomes of the old statistics, and the source.
 
     Args:
       model: a Linen module with `jaxnorm.linen.BatchNorm`s in it, or `BatchRenorm`s.
@@ -40,7 +40,8 @@ def calibrate(
         were before (`train` is False).
       unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
         `population` does it itself, in the way that it was made.
-      rngs: as of `apply`, the same for every batch; what draws, such as dropout, needs it.
+      rngs: the random keys, as `apply` takes them, the same for every batch; needed by
+        layers that draw, such as dropout.
       progress: whether to show a bar on stderr.
 
     Returns:
@@ -48,7 +49,8 @@ def calibrate(
 
     Raises:
       ValueError: there are no batches, or no norms, or a norm had none of the batches, or
-        one that is not finite; behind is none of the two.
+        one that is not finite, or is flax's; a norm was made with update=False; behind is
+        neither "batch" nor "running".
 
     >>> import jaxnorm.linen as jn
     >>> model = jn.BatchNorm()
@@ -57,8 +59,7 @@ def calibrate(
     >>> calibrate(model, variables, batches, progress=False)["batch_stats"]["mean"]
     Array([4.], dtype=float32)
     """
-    if behind not in ("batch", "running"):
-        raise ValueError(f"behind={behind!r}, but 'batch' or 'running' is expected.")
+    calibration.check_behind(behind)
     train = behind == "batch"
     called = model if call else in_mode(model, train)
 

@@ -1,4 +1,4 @@
-"""Calling any Linen model to train or to evaluate, by the name it has for the flag."""
+"""Calls a Linen model in training or evaluation, whatever it calls the flag."""
 
 import inspect
 from typing import Any
@@ -16,7 +16,7 @@ FLAGS = {
 
 
 def call_in_mode(model: nn.Module, batch: Any, train: bool) -> Any:
-    """Calls a bound model on a batch, with the flag that its signature has, if any."""
+    """Calls a bound model on a batch, with the mode in the flag that it takes, if any."""
     taken = inspect.signature(model.__call__).parameters
     # What an attribute says is not said twice.
     flag = next(
@@ -31,7 +31,7 @@ def call_in_mode(model: nn.Module, batch: Any, train: bool) -> Any:
 
 
 def in_mode(model: nn.Module, train: bool) -> nn.Module:
-    """The model with those of its attributes that are such a flag set."""
+    """Returns the model with its attributes that are such a flag set to the mode."""
     said: dict[str, Any] = {
         name: train is on
         for name, on in FLAGS.items()

@@ -1,1 +1,1 @@
-"""What is learnt by tracing a model: which norms and layers it calls, and on what."""
+"""Analyses a model by tracing it: which norms and layers it calls, and on what."""

@@ -1,4 +1,4 @@
-"""Calibration of an NNX model: its batch norms' statistics, measured again as it is now."""
+"""Calibration of an NNX model: the statistics of its batch norms, measured again."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from jaxnorm._core.moments import Moments
 from jaxnorm._core.pairwise import Cascade
 from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.statistics.calibration import (
+    check_behind,
     check_collected,
     finer,
     merge_collected,
@@ -40,7 +41,7 @@ def calibrate(
 ) -> None:
     """Measures the statistics of every batch norm of a model anew, at fixed weights.
 
-    See `jaxnorm.calibrate` for what for, and for the source. The model is changed, as NNX
+    See `jaxnorm.calibrate` for when to use it, and the source. The model is changed, as NNX
     has it: the statistics of its norms at the end and at once, and nothing else; if it
     is stopped before, nothing. Other layers are as they were set, with the same random
     keys for every batch: `model.eval()` before turns dropout off.
@@ -65,8 +66,7 @@ def calibrate(
     >>> model.mean[...], model.var[...]
     (Array([2.], dtype=float32), Array([2.], dtype=float32))
     """
-    if behind not in ("batch", "running"):
-        raise ValueError(f"behind={behind!r}, but 'batch' or 'running' is expected.")
+    check_behind(behind)
     if not _norms(model):
         raise ValueError(
             f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give the "

@@ -13,7 +13,7 @@ from jaxnorm._core.normalization import Rounding, check_operands, normalize
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._ghosts import by_ghosts
 from jaxnorm.norms._own_moments import normalize_and_measure, plan
-from jaxnorm.statistics.averages import or_usual
+from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
@@ -105,7 +105,7 @@ def batch_norm(
     if ghost_size is not None:
         check_count(ghost_size=ghost_size)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    follower = or_usual(estimator)
+    follower = or_default(estimator)
     statistics = as_statistics(statistics, follower, take(x.shape, features))
 
     how = plan(

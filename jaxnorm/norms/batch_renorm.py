@@ -23,7 +23,7 @@ from jaxnorm._core.normalization import Rounding, check_operands, normalize
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._own_moments import normalize_and_measure, plan
 from jaxnorm.norms.renorm_limits import check_limits
-from jaxnorm.statistics.averages import or_usual
+from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
@@ -100,7 +100,7 @@ def batch_renorm(
     update = resolve_update(train, update=update)
     check_limits(r_max, d_max)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    follower = or_usual(estimator)
+    follower = or_default(estimator)
     statistics = as_statistics(statistics, follower, take(x.shape, features))
 
     running = follower.read(statistics)

@@ -155,10 +155,10 @@ def cumulative(unbiased: bool = False) -> Estimator[Averages]:
     return EqualAverage(unbiased)
 
 
-def or_usual(estimator: Estimator[State] | None) -> Estimator[State]:
-    """The estimator given, or `ema(0.99)`, flax's default, where there is none."""
-    usual: Any = ema(0.99)
-    return usual if estimator is None else estimator
+def or_default(estimator: Estimator[State] | None) -> Estimator[State]:
+    """The estimator, or if it is None flax's default, `ema(0.99)`."""
+    default: Any = ema(0.99)
+    return default if estimator is None else estimator
 
 
 @overload
@@ -208,7 +208,7 @@ def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]:
 
 
 def once_traced(method: Method) -> Method:
-    """A method that jax traces once for each estimator and shape, wherever it is called."""
+    """Makes jax trace a method once per estimator and shape, not at every call."""
     jitted: Any = jax.jit(method, static_argnums=0, inline=True)
     return jitted
 

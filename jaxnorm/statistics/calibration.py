@@ -81,6 +81,12 @@ def calibrate(
     return with_moments(variables, collected, unbiased=unbiased)
 
 
+def check_behind(behind: Any) -> None:
+    """Raises a ValueError unless it is "batch" or "running"."""
+    if behind not in ("batch", "running"):
+        raise ValueError(f"behind={behind!r}, but 'batch' or 'running' is expected.")
+
+
 def collect_moments(
     apply: Callable[[Any, Any], tuple[Any, Any]],
     variables: Mapping[str, Any],

@@ -173,6 +173,7 @@ def ratios(drawn, x, found):
         _, mu, var_exact = (e.squeeze(axes) for e in oracle.moments(x, axes, weights))
         sigma = np.sqrt(var_exact)
         bound = 4 * ULP * (1 + np.abs(mu) / sigma)
+        limit = bound * sigma
     # The square of a smaller one is subnormal, and counts as 0.
     varies, constant = sigma > 1.1e-19, sigma == 0
     used = np.ones(x.shape, bool) if weights is None else weights > 0
@@ -188,7 +189,7 @@ def ratios(drawn, x, found):
     everywhere = np.ones_like(varies)
     return {
         "mean": worst(mean - mu, 4 * ULP * (np.abs(mu) + sigma) + 1e-38, everywhere),
-        "deviation": worst(np.sqrt(np.float64(var)) - sigma, bound * sigma, varies),
+        "deviation": worst(np.sqrt(np.float64(var)) - sigma, limit, varies),
         "variance of a constant": worst(var, 0, constant),
         "y": worst(y - exact.y, along(bound) * size, used & along(varies)),
         "y of a constant": worst(y - beta, 0, used & along(constant)),

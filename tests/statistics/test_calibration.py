@@ -105,6 +105,18 @@ def test_a_linen_model_is_called_as_it_is_told():
     close(calibrated["batch_stats"], measured(VARIABLES, behind_batches=True))
 
 
+@pytest.mark.parametrize("norm", [jn.BatchNorm(update=False), nn.BatchNorm()])
+def test_a_linen_norm_that_cannot_be_measured_is_refused(norm):
+    def call(model, batch, train):
+        return model(batch, use_running_average=not train)
+
+    variables = norm.init(jax.random.key(0), BATCHES[0], use_running_average=True)
+    before = jax.tree.map(np.array, variables)
+    with pytest.raises(ValueError, match=r"update|jaxnorm"):
+        jn.calibrate(norm, variables, BATCHES, call=call, progress=False)
+    chex.assert_trees_all_equal(before, variables)
+
+
 @pytest.mark.parametrize("calibrate", [jn.calibrate, jx.calibrate])
 def test_behind_anything_else_is_refused(calibrate, unchecked):
     with pytest.raises(ValueError, match="'batch' or 'running'"):

@@ -1,1 +1,1 @@
-"""Folding: norms with fixed statistics made part of the layers beside them."""
+"""Folding: merges norms with fixed statistics into the layers beside them."""
