@@ -32,7 +32,7 @@ def _of_kind(kind: str) -> list[Check]:
         "layer_norm": (jaxnorm.layer_norm, np.tile(values, (4096, 1)).T),
         "instance_norm, features last": (jaxnorm.instance_norm, last),
         "instance_norm, features first": (
-            lambda x, **options: jaxnorm.instance_norm(x, axis=1, **options),
+            lambda x, **options: jaxnorm.instance_norm(x, feature_axes=1, **options),
             np.moveaxis(last, -1, 1),
         ),
     }

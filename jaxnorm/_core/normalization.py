@@ -21,6 +21,7 @@ from jaxnorm._core.axes import (
     is_sharded,
     take,
 )
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_operand, check_number
 from jaxnorm._core.moments import Moments
 from jaxnorm._core.residuals import keeping_only_x, reread, spread
@@ -65,14 +66,15 @@ def check_rounding(rounding: Any) -> None:
         )
 
 
+@renamed_arguments(reduced="reduction_axes", features="feature_axes")
 def normalize(
     x: ArrayLike,
     moments: Moments,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
-    reduced: Axis,
-    features: Axis,
+    reduction_axes: Axis,
+    feature_axes: Axis,
     epsilon: float,
     weights: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
@@ -84,11 +86,11 @@ def normalize(
 
     Args:
       x: floating array of any rank.
-      moments: its moments over the axes `reduced`, or running ones in their place.
-      scale: γ, of the shape of the axes `features` of x; None is 1.
+      moments: its moments over the axes `reduction_axes`, or running ones in their place.
+      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
       bias: β, likewise; None is 0.
-      reduced: the axes over which the moments were taken.
-      features: the axes over which scale and bias vary.
+      reduction_axes: the axes over which the moments were taken.
+      feature_axes: the axes over which scale and bias vary.
       epsilon: ε ≥ 0. A variance of 0 gives β exactly, also with ε = 0.
       weights: those the moments were taken with. What has weight 0 is normalised like
         the rest; but where it is not finite, or nothing has any weight, the output is
@@ -107,13 +109,13 @@ def normalize(
 
     >>> x = jnp.array([1.0, 3.0])
     >>> moments = Moments(jnp.array(2.0), jnp.array(2.0), jnp.array(1.0))
-    >>> normalize(x, moments, reduced=0, features=(), epsilon=0.0)
+    >>> normalize(x, moments, reduction_axes=0, feature_axes=(), epsilon=0.0)
     Array([-1.,  1.], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
     check_rounding(rounding)
-    kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
-    features = canonical_axes(features, x.ndim)
+    kept = complement(canonical_axes(reduction_axes, x.ndim), x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
     _check_moments(moments, take(x.shape, kept))
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
@@ -379,5 +381,5 @@ def _check_moments(moments: Any, shape: Shape) -> None:
         raise ValueError(
             f"count, mean and var of the moments have the shapes {shapes}, but what is not "
             f"reduced of x has shape {shape}; measure x over the same axes as are given "
-            "in reduced=."
+            "in reduction_axes=."
         )

@@ -6,6 +6,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand, check_count
 from jaxnorm._core.measurement import Samples, measure
 from jaxnorm._core.moments import Moments, synchronize
@@ -17,6 +18,7 @@ from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
+@renamed_arguments(axis="feature_axes")
 def batch_norm(
     x: ArrayLike,
     statistics: State,
@@ -24,7 +26,7 @@ def batch_norm(
     bias: ArrayLike | None = None,
     *,
     train: bool,
-    axis: Axis = -1,
+    feature_axes: Axis = -1,
     epsilon: float = 1e-5,
     estimator: Estimator[State] | None = None,
     weights: ArrayLike | None = None,
@@ -45,13 +47,13 @@ def batch_norm(
     Args:
       x: floating array of any rank.
       statistics: the state of the estimator, at first `estimator.init(features)`, where
-        `features` is the shape of the axes `axis` of x.
+        `features` is the shape of the axes `feature_axes` of x.
       scale: γ, of the shape `features`; None is 1.
       bias: β, likewise; None is 0.
       train: whether to normalise with this batch rather than with the running statistics,
         and to update these.
-      axis: the feature axis or axes, -1 for channels last, 1 for channels first. All
-        others are reduced.
+      feature_axes: the feature axis or axes, -1 for channels last, 1 for channels first.
+        All others are reduced.
       epsilon: ε ≥ 0, added to the variance.
       estimator: how the running statistics follow those of the batches; defaults to
         `ema(0.99)`.
@@ -99,7 +101,7 @@ def batch_norm(
     Array([ 1., 10.], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
     reduced = complement(features, x.ndim)
     update = resolve_update(train, update=update)
     if ghost_size is not None:
@@ -124,8 +126,8 @@ def batch_norm(
             follower.read(statistics),
             scale,
             bias,
-            reduced=reduced,
-            features=features,
+            reduction_axes=reduced,
+            feature_axes=features,
             epsilon=epsilon,
             weights=weights,
             dtype=dtype,

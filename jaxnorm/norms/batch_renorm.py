@@ -16,6 +16,7 @@ from jaxnorm._core.axes import (
     placed_as,
     take,
 )
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_operand
 from jaxnorm._core.measurement import Samples, measure
 from jaxnorm._core.moments import Moments, synchronize
@@ -27,6 +28,7 @@ from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
+@renamed_arguments(axis="feature_axes")
 def batch_renorm(
     x: ArrayLike,
     statistics: State,
@@ -36,7 +38,7 @@ def batch_renorm(
     train: bool,
     r_max: ArrayLike = 3.0,
     d_max: ArrayLike = 5.0,
-    axis: Axis = -1,
+    feature_axes: Axis = -1,
     epsilon: float = 1e-5,
     estimator: Estimator[State] | None = None,
     weights: ArrayLike | None = None,
@@ -60,13 +62,13 @@ def batch_renorm(
     Args:
       x: floating array of any rank.
       statistics: the state of the estimator, at first `estimator.init(features)`, where
-        `features` is the shape of the axes `axis` of x.
+        `features` is the shape of the axes `feature_axes` of x.
       scale: γ, of the shape `features`; None is 1.
       bias: β, likewise; None is 0.
       train: whether to normalise with this batch, and update the statistics.
       r_max: the limit of r, ≥ 1; it may be traced, as from a schedule.
       d_max: the limit of d, ≥ 0, likewise.
-      axis: the feature axis or axes. All others are reduced.
+      feature_axes: the feature axis or axes. All others are reduced.
       epsilon: ε ≥ 0, added to the variances.
       estimator: how the running statistics follow those of the batches; defaults to
         `ema(0.99)`.
@@ -95,7 +97,7 @@ def batch_renorm(
            [3.]], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
     reduced = complement(features, x.ndim)
     update = resolve_update(train, update=update)
     check_limits(r_max, d_max)
@@ -124,8 +126,8 @@ def batch_renorm(
             running,
             scale,
             bias,
-            reduced=reduced,
-            features=features,
+            reduction_axes=reduced,
+            feature_axes=features,
             epsilon=epsilon,
             weights=weights,
             dtype=dtype,

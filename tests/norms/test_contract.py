@@ -96,8 +96,8 @@ def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda c: {"axis": 7}, ValueError, "axis 7 is out of range"),
-        (lambda c: {"axis": (0, -len(c.shape))}, ValueError, "more than once"),
+        (lambda c: {"feature_axes": 7}, ValueError, "axis 7 is out of range"),
+        (lambda c: {"feature_axes": (0, -len(c.shape))}, ValueError, "more than once"),
         (lambda c: {"x": jnp.ones(c.shape, int)}, TypeError, r"x\.astype\(jnp\.float32\)"),
         (lambda c: {"x": jnp.ones(c.shape, complex)}, TypeError, r"jnp\.abs\(x\)"),
         (lambda c: {"x": jnp.ones(())}, ValueError, "rank 0"),
@@ -113,6 +113,12 @@ def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
 )
 def test_bad_input_is_refused_with_the_mend(case, change, error, message):
     x, scale, bias, _ = case.arrays()
-    given = {"x": x, "scale": scale, "bias": bias, "axis": case.axis, **change(case)}
+    given = {
+        "x": x,
+        "scale": scale,
+        "bias": bias,
+        "feature_axes": case.axis,
+        **change(case),
+    }
     with pytest.raises(error, match=message):
         case.norm.apply(**given, features=case.parameter_shape)

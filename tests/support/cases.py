@@ -61,9 +61,9 @@ class Norm:
 
     Attributes:
       name: for the test's id.
-      apply: `apply(x, scale, bias, *, axis, weights, axis_name, ...) -> y`, with `reduced`
-        where the layout says so, and with `features`, the shape of the feature axes, for
-        what has a state of that shape.
+      apply: `apply(x, scale, bias, *, feature_axes, weights, axis_name, ...) -> y`, with
+        `reduction_axes` where the layout says so, and with `features`, the shape of
+        the feature axes, for norms with a state of that shape.
       oracle: `oracle(x, scale, bias, g, *, layout, reduced, weights) -> Oracle`.
       over: `over(layout)`, the axes along which all that has weight has one mean, besides
         the features of a group.
@@ -319,11 +319,11 @@ class Case:
             x,
             scale,
             bias,
-            axis=self.axis,
+            feature_axes=self.axis,
             features=self.parameter_shape,
             weights=self.weights() if isinstance(weights, str) else weights,
             axis_name=axis_name,
-            **({} if reduced is None else {"reduced": reduced}),
+            **({} if reduced is None else {"reduction_axes": reduced}),
         )
 
     def expect(self, *arrays) -> oracle.Oracle:
