@@ -135,18 +135,46 @@ def expand(
     return jnp.expand_dims(array, complement(axes, ndim))
 
 
-def check_features(shape: Shape, **arrays: Any) -> None:
-    """Raises a ValueError unless each named array (or None) has exactly this shape.
+def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None:
+    """Raises a ValueError unless each named array (or None) is a scale or bias of x.
 
-    Exactly: a scale of shape (1,) would broadcast, and hide a mistake in the axis.
+    It has exactly the shape of the features, or it varies along other axes as well and has
+    the rank of x, each size being 1 or that of x. Exactly: a scale of shape (1,) would
+    broadcast, and hide a mistake in the axis.
+
+    Args:
+      shape: of x.
+      features: the feature axes of x.
+      arrays: by their names.
+
+    >>> check_affine((8, 28, 28, 3), (3,), scale=jnp.ones(3), bias=jnp.ones((8, 1, 1, 3)))
     """
+    of_features = take(shape, features)
     for name, array in arrays.items():
-        if array is not None and jnp.shape(array) != shape:
-            raise ValueError(
-                f"{name} has shape {jnp.shape(array)}, but the features of x have "
-                f"shape {shape}; give {name} the shape {shape}, or name the axes of x "
-                "that it belongs to with feature_axes=."
-            )
+        if array is None or jnp.shape(array) == of_features:
+            continue
+        given = jnp.shape(array)
+        if len(given) == len(shape) > len(features) and all(
+            one in (1, each) for one, each in zip(given, shape, strict=True)
+        ):
+            continue
+        per_sample = tuple(n if i in (0, *features) else 1 for i, n in enumerate(shape))
+        raise ValueError(
+            f"{name} has shape {given}, but x has shape {shape} and features of shape "
+            f"{of_features}, along feature_axes={features}; give {name} the shape "
+            f"{of_features}, or, for a {name} that varies along other axes as well, the "
+            f"rank of x with size 1 where it does not vary, such as {per_sample} for one "
+            "per sample."
+        )
+
+
+def varies(array: Any, ndim: int, features: tuple[int, ...]) -> bool:
+    """Whether a scale or bias (or None) of an x of this rank has other axes than features.
+
+    >>> varies(jnp.ones(3), 4, (3,)), varies(jnp.ones((8, 1, 1, 3)), 4, (3,))
+    (False, True)
+    """
+    return array is not None and jnp.ndim(array) == ndim > len(features)
 
 
 def is_multiple(size: Any, of: int) -> bool:

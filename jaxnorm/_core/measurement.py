@@ -139,8 +139,11 @@ def measure_groups(
 
 
 def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
-    if weights is not None:
-        weights = as_weights(weights, x)
+    return measure_samples(x, None if weights is None else as_weights(weights, x), samples)
+
+
+def measure_samples(x: Array, weights: Array | None, samples: Samples) -> Moments:
+    """The moments of operands that have been checked, of the shape of the axes kept."""
     moments = _moments(x, weights, samples)
     return Moments(*(jnp.squeeze(each, samples.axes) for each in moments))
 

@@ -15,11 +15,12 @@ from jaxnorm._core.axes import (
     Axis,
     Shape,
     canonical_axes,
-    check_features,
+    check_affine,
     complement,
     expand,
     is_sharded,
     take,
+    varies,
 )
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_operand, check_number
@@ -43,7 +44,7 @@ def check_operands(
 
     Raises for what no norm can take, looking at shapes, dtypes and epsilon alone.
     """
-    check_features(take(x.shape, features), scale=scale, bias=bias)
+    check_affine(x.shape, features, scale=scale, bias=bias)
     for name, parameter in (("scale", scale), ("bias", bias)):
         if parameter is not None and jnp.iscomplexobj(parameter):
             raise TypeError(
@@ -116,43 +117,60 @@ def normalize(
     check_rounding(rounding)
     kept = complement(canonical_axes(reduction_axes, x.ndim), x.ndim)
     features = canonical_axes(feature_axes, x.ndim)
-    _check_moments(moments, take(x.shape, kept))
+    check_moments(moments, take(x.shape, kept))
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-
-    moments = Moments(*(wide_along(each, kept, x) for each in moments))
-    return _normalize_given(
-        x,
-        moments,
-        None if scale is None else wide_along(scale, features, x),
-        None if bias is None else wide_along(bias, features, x),
-        weights,
-        float(epsilon),
-        dtype,
-        rounding,
-    )
+    how = How(float(epsilon), dtype, rounding, "given")
+    return normalize_given(x, moments, scale, bias, weights, kept, features, how)
 
 
 def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
-    """`array`, whose axes are these of x, in the rank of x and its accumulation dtype."""
+    """An array with these axes of x, or with all of them, in the rank of x.
+
+    In the accumulation dtype of x.
+    """
     wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
-    return expand(wide, axes, x.ndim)
+    return wide if varies(wide, x.ndim, axes) else expand(wide, axes, x.ndim)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7), inline=True)
-@functools.partial(keeping_only_x, static_argnums=(5, 6, 7))
+def wide_affine(
+    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, features: tuple[int, ...]
+) -> tuple[Array | None, Array | None]:
+    """Scale and bias (or None) as `wide_along` the features."""
+    scale, bias = (
+        None if each is None else wide_along(each, features, x) for each in (scale, bias)
+    )
+    return scale, bias
+
+
+def normalize_given(
+    x: Array,
+    moments: Moments,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    weights: Array | None,
+    kept: tuple[int, ...],
+    features: tuple[int, ...],
+    how: "How",
+) -> Array:
+    """`normalize` of operands that have been checked; the moments have the axes `kept`."""
+    moments = Moments(*(wide_along(each, kept, x) for each in moments))
+    return _normalize_given(
+        x, moments, *wide_affine(x, scale, bias, features), weights, how
+    )
+
+
+@functools.partial(jax.jit, static_argnums=5, inline=True)
+@functools.partial(keeping_only_x, static_argnums=5)
 def _normalize_given(
     x: Array,
     moments: Moments,
     scale: Array | None,
     bias: Array | None,
     weights: Array | None,
-    epsilon: float,
-    dtype: np.dtype,
-    rounding: Rounding,
+    how: "How",
 ) -> Array:
     count, mean, var = moments
     found = Measured(count, mean, jnp.zeros_like(mean), var)
-    how = How(epsilon, dtype, rounding, "given")
     wide = jnp.asarray(x, accumulation_dtype(x.dtype))
     return normalized(wide, x, found, scale, bias, weights, how)
 
@@ -370,7 +388,8 @@ def inverse_deviation(var: Array, epsilon: float) -> Array:
     return lax.rsqrt(jnp.where(shifted == 0, jnp.inf, shifted))
 
 
-def _check_moments(moments: Any, shape: Shape) -> None:
+def check_moments(moments: Any, shape: Shape) -> None:
+    """Raises an error unless these are Moments of this shape."""
     if not isinstance(moments, Moments):
         raise TypeError(
             f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "

@@ -18,11 +18,15 @@ from jaxnorm._core.axes import (
 )
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_operand
-from jaxnorm._core.measurement import Samples, measure
+from jaxnorm._core.measurement import Samples, measure_samples
 from jaxnorm._core.moments import Moments, synchronize
-from jaxnorm._core.normalization import Rounding, check_operands, normalize
+from jaxnorm._core.normalization import Rounding, check_operands
 from jaxnorm._core.train_flags import resolve_update
-from jaxnorm.norms._own_moments import normalize_and_measure, plan
+from jaxnorm.norms._own_moments import (
+    normalize_and_measure,
+    normalize_by_running,
+    plan,
+)
 from jaxnorm.norms.renorm_limits import check_limits
 from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
@@ -108,47 +112,36 @@ def batch_renorm(
     running = follower.read(statistics)
     if train or update:
         check_samples(x.shape, reduced, mapped=axis_name is not None)
+    how = plan(
+        Samples(reduced),
+        features,
+        epsilon=epsilon,
+        dtype=dtype,
+        rounding=rounding,
+        axis_name=axis_name,
+        axis_index_groups=axis_index_groups,
+    )
     if train:
-        how = plan(
-            Samples(reduced),
-            features,
-            epsilon=epsilon,
-            dtype=dtype,
-            rounding=rounding,
-            axis_name=axis_name,
-            axis_index_groups=axis_index_groups,
-        )
         given = (running, r_max, d_max)
-        y, batch = normalize_and_measure(x, scale, bias, weights, how, _corrected, given)
+        y, batch = normalize_and_measure(x, scale, bias, weights, how, _correction, given)
     else:
-        y = normalize(
-            x,
-            running,
-            scale,
-            bias,
-            reduction_axes=reduced,
-            feature_axes=features,
-            epsilon=epsilon,
-            weights=weights,
-            dtype=dtype,
-            rounding=rounding,
-        )
+        y = normalize_by_running(x, scale, bias, weights, how, running)
         if not update:
             return y, statistics
-        batch = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
+        batch = synchronize(
+            measure_samples(x, weights, how.samples), axis_name, axis_index_groups
+        )
     return y, follower.update(statistics, batch) if update else statistics
 
 
-def _corrected(
-    scale: ArrayLike | None,
-    bias: ArrayLike | None,
+def _correction(
     batch: Moments,
     epsilon: float,
     running: Moments,
     r_max: ArrayLike,
     d_max: ArrayLike,
 ) -> tuple[Array, Array]:
-    """γ·r and β + γ·d, so that y = γr·(x − μ_B)/σ_B + (β + γd)."""
+    """Returns r and d of each feature."""
     wide = accumulation_dtype(batch.mean.dtype, running.mean.dtype)
     batch, running = jax.tree.map(
         lambda each: lax.stop_gradient(each.astype(wide)), (batch, running)
@@ -164,6 +157,4 @@ def _corrected(
     )
     r = jnp.where(known, jnp.clip(ratio, 1 / r_max, r_max), 1)
     d = jnp.clip(shift, -d_max, d_max)
-    gamma = jnp.ones_like(r) if scale is None else jnp.asarray(scale).astype(wide)
-    beta = jnp.zeros_like(d) if bias is None else jnp.asarray(bias).astype(wide)
-    return gamma * r, beta + gamma * d
+    return r, d
