@@ -102,7 +102,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, capsys):
 def test_what_is_no_result_is_refused(tmp_path):
     put(tmp_path, "seed_network")
     (tmp_path / "seed_network/result.json").write_text("{}")
-    with pytest.raises(Refused, match="is no result of a run"):
+    with pytest.raises(Refused, match="is not the result of a run"):
         reading.read_runs(tmp_path)
     (tmp_path / "seed_network/figure.png").unlink()
     with pytest.raises(Refused, match=r"figure\.png: is missing"):
@@ -118,7 +118,7 @@ def test_a_result_in_which_something_is_missing_is_refused(tmp_path, damage):
     put(tmp_path, "seed_network", verdict([12], True))
     path = tmp_path / "seed_network/result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(Refused, match="is no result of a run"):
+    with pytest.raises(Refused, match="is not the result of a run"):
         reading.read_runs(tmp_path)
 
 

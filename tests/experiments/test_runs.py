@@ -200,7 +200,7 @@ def test_files_that_are_of_no_run_are_refused_and_kept(tmp_path, name, restart):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("precious")
-    with pytest.raises(Refused, match="of no run"):
+    with pytest.raises(Refused, match="belongs to no run"):
         Run(tmp_path, SETTINGS, restart=restart)
     assert path.read_text() == "precious"
 

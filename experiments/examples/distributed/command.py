@@ -56,7 +56,7 @@ def _at_least(least: int) -> Callable[[str], int]:
     def whole(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no whole number of at least {least}"
+                f"{text!r} is not a whole number of at least {least}"
             )
         return int(text)
 
