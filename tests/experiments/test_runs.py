@@ -242,7 +242,7 @@ def test_a_spoiled_checkpoint_is_refused_if_it_cannot_be_read(tmp_path):
             np.testing.assert_array_equal(resumed["value"], whole["value"])
     assert len(refusals) >= 3
     for message in refusals:
-        assert "start again with --restart" in message
+        assert "start over with --restart" in message
         assert "\n" not in message
 
 
