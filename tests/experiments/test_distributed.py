@@ -220,7 +220,10 @@ def test_no_process_outlives_the_command(number, status, tmp_path):
         (["--process", "1", "--coordinator", "here"], "here: is not HOST:PORT"),
         (["--process", "1", "--coordinator", "127.0.0.1:0"], "a port from 1 to 65535"),
         (["--process", "1", "--coordinator", "127.0.0.1:65536"], "a port from 1 to 65535"),
-        (["--process", "1", "--coordinator", "no.invalid:9"], "the host no.invalid cannot be found"),
+        (
+            ["--process", "1", "--coordinator", "no.invalid:9"],
+            "the host no.invalid cannot be found",
+        ),
     ],
 )
 def test_bad_places_are_refused_before_anything_starts(

@@ -30,9 +30,7 @@ def parser() -> options.Parser:
     add("--process", type=zero, metavar="ID", help="start only this one, from 0 (all)")
     add("--coordinator", metavar="HOST:PORT", help="address of process 0 (loopback)")
     add("--platform", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
-    add(
-        "--devices", type=one, metavar="K", help="per process (2; GPUs: 1, or all it sees)"
-    )
+    add("--devices", type=one, metavar="K", help="per process (2; GPUs: 1, or all it sees)")
     add("--timeout", type=one, default=60, metavar="SECONDS", help="wait for others (60)")
     add("--epochs", type=one, default=5, help="(5)")
     add("--steps", type=one, help="at most so many per epoch (all its whole batches)")

@@ -94,8 +94,7 @@ def check_address(address: str, *, serves: bool) -> None:
                 probe.bind(name)
     except socket.gaierror as error:
         raise Refused(
-            f"--coordinator {address}: the host {host} cannot be found "
-            f"({error.strerror})."
+            f"--coordinator {address}: the host {host} cannot be found ({error.strerror})."
         ) from error
     except OSError as error:
         raise Refused(
