@@ -95,7 +95,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, capsys):
     put(tmp_path / "b", "learning_rate", jax="0.11")
     assert report.main(["--results", str(tmp_path / "b")]) == 2
     error = capsys.readouterr().err
-    assert "of different versions (jax 0.10.2 and 0.11); run one again" in error
+    assert "are from different versions (jax 0.10.2 and 0.11); run one again" in error
     assert error.count("\n") == 1
 
 
