@@ -1,4 +1,4 @@
-"""The report: it judges by its rule, mixes nothing, and publishes what it shows."""
+"""The report judges by its rule, mixes nothing, and publishes what it shows."""
 
 import json
 

@@ -223,7 +223,7 @@ def stop_at_2(state, step):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's
 def test_a_spoiled_checkpoint_is_refused_if_it_cannot_be_read(tmp_path):
-    """Each of its files emptied alone: read all the same, or refused in one line."""
+    """Empties each of its files in turn: reading still works, or refuses in one line."""
     with pytest.raises(Interrupted):
         fold(Run(tmp_path / "good", SETTINGS, restart=False), stop_at_2)
     whole = fold(Run(tmp_path / "whole", SETTINGS, restart=False))
