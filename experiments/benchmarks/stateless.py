@@ -67,7 +67,7 @@ def _haiku(inputs: Inputs, dtype: str, *, make: Make) -> Layer:
 
 
 def _equinox(inputs: Inputs, dtype: str, *, make: Make, channels_first: bool) -> Layer:
-    """For one example, mapped over all leading axes."""
+    """Maps the layer, which takes one example, over all leading axes."""
     import equinox as eqx
 
     made = make(eqx.nn, inputs.x.shape[-1])

@@ -1,4 +1,4 @@
-"""What S0 says: the steps of batch norm, its effects, and prediction."""
+"""The claims of S0: the steps of batch norm, its effects, and prediction."""
 
 from experiments.claims.claim import Claim, tests
 

@@ -1,4 +1,4 @@
-"""What S1 says beyond S0: depth, internal covariate shift, saturation."""
+"""The claims of S1 beyond S0: depth, internal covariate shift, saturation."""
 
 from experiments.claims.claim import Claim, tests
 

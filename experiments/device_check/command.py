@@ -158,7 +158,7 @@ def line(part: str, row: dict[str, Any]) -> str:
         verdict = "right" if row["passed"] else row.get("error", "WRONG")
         most = max(row["shares"].values(), default=float("nan"))
         note = "" if row["required"] else " (not used here)"
-        return f"{part}: {row['name']}: {verdict}{note}, {most:.2g} of what is allowed"
+        return f"{part}: {row['name']}: {verdict}{note}, {most:.2g} of the allowed error"
     times = ", ".join(f"{name} {each[0]:.5g}" for name, each in row["microseconds"].items())
     what = row.get("network") or f"{row['op']} {row['mode']}"
     return f"{part}: {what} {row['shape']} {row['dtype']}: µs {times}"

@@ -18,7 +18,7 @@ PARTS = {
     "table": "the table of cases",
     "stable": "long sums, means to 10⁶ σ",
     "constants": "constants, ε = 0",
-    "formulas": "each formula by itself",
+    "formulas": "each formula on its own",
     "kernels": "kernels of the backward pass",
 }
 CACHE = 64e6  # bytes; less traffic than this per call may stay in a cache
@@ -46,7 +46,7 @@ def correctness(checked: Mapping[str, Rows]) -> Table:
         passed = sum(row["passed"] for row in relied_on)
         name, value = _worst(relied_on)
         rows.append((PARTS[part], f"{passed} of {len(relied_on)}", two_digits(value), name))
-    title = "correctness; worst: the largest error as a share of what is allowed, and where"
+    title = "correctness; worst: the largest error as a share of the allowed one, and where"
     return Table(title, ("checks", "passed", "worst", "where"), rows)
 
 
@@ -74,7 +74,7 @@ def formulas(found: Rows) -> Table:
             for each in quantities
         )
         rows.append((name, f"{used} of {len(of_it)}", *worst))
-    title = "formulas; the largest error as a share of what is allowed; used: here, of all"
+    title = "formulas; the largest error as a share of the allowed one; used: here, of all"
     return Table(title, ("formula", "used", *quantities), rows)
 
 

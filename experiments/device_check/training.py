@@ -97,7 +97,7 @@ class Training:
         self.loss: Any = None
 
     def __call__(self) -> None:
-        """Trains."""
+        """Takes the steps and waits for the last."""
         for _ in range(self._calls):
             self._trained, self.loss = self._compiled(self._trained, *self._batch)
         jax.block_until_ready((self._trained, self.loss))

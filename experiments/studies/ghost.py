@@ -79,7 +79,7 @@ def gaps(history: History, arm: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
     If an arm diverges, its gap is unknown and the claims about it stay open.
     """

@@ -81,7 +81,7 @@ def accuracies(history: History, norm: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; diverged training counts as 0 %."""
+    """Returns the verdicts; diverged training counts as 0 %."""
     plain, norm = (np.nan_to_num(accuracies(history, each)) for each in NORMS)
     small = np.array(SCALES) <= SMALL
     lowest, highest = norm[:, small].min(1), plain[:, small].max(1)

@@ -61,7 +61,7 @@ def largest_stable(history: History, norm: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     plain, norm = (largest_stable(history, each) for each in NORMS)
     ratio = np.round(norm / np.maximum(plain, min(RATES)), 6)  # .3/.1 is below 3
     best_plain, best_norm = (accuracies(history, each) for each in NORMS)

@@ -130,7 +130,7 @@ def accuracies(history: History, norm: str, seen: str = "accuracy") -> np.ndarra
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
     Diverged training counts as 0 %.
     """

@@ -160,7 +160,7 @@ def at(history: History, step: int, what: str = "accuracy") -> dict[str, np.ndar
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     last = int(steps_of(history)[-1])
     early = min(EARLY, last)
     then, now = at(history, early), at(history, last)

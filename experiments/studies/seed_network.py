@@ -143,7 +143,7 @@ def line(history: History, seed: int, epoch: int) -> str:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     curves = accuracies(history)
     plain, running, batch = (curves[n] for n in ("plain", "BN, running", "BN, batch"))
     epochs = plain.shape[1]

@@ -212,9 +212,9 @@ def test_an_interrupt_of_the_process_resumes_to_the_same_bits(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data-dir", "nowhere"], "there is no such file"),
-        (["--batch-size", "1"], "one has no variance"),
-        (["--batch-size", "5000"], "1437 of the training data"),
+        (["--data-dir", "nowhere"], "ubyte: no such file"),
+        (["--batch-size", "1"], "one sample has no variance"),
+        (["--batch-size", "5000"], "at most 1437, the number of training samples"),
     ],
 )
 def test_bad_options_give_one_line_and_status_2(arguments, message, tmp_path, capsys):

@@ -45,7 +45,7 @@ def ratios(history: History, time: str, dtype: str = ORIGINAL) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     before, after = history[ORIGINAL], history[FOLDED]
     left = after["rsqrt"] + after["statistics"] + after["norms"]
     fewer = before["total"] - after["total"]

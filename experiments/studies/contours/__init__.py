@@ -137,7 +137,7 @@ def part_name(problem: str, inputs: str) -> str:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
 
     def of(problem: str, inputs: str, name: str) -> np.ndarray:
         return history[part_name(problem, inputs)][name]

@@ -85,7 +85,7 @@ def accuracies(history: History, norm: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     found = []
     for network, kernel in KERNELS.items():
         batch = CLAIMED[network]

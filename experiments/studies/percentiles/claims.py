@@ -42,7 +42,7 @@ def first_ends(history: History, arm: str, scale: float = SCALES[-1]) -> np.ndar
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     return [*_of_accuracy(history), *_of_drift(history), *_of_ends(history)]
 
 

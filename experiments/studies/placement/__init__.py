@@ -62,7 +62,7 @@ MEANS = {
 
 
 def layer_norm(train: bool) -> nn.Module:
-    """Over H, W and C, with γ and β for each channel as in the paper of group norm."""
+    """Normalises over H, W and C, with γ and β per channel as in group norm's paper."""
     return jn.LayerNorm(reduction_axes=(1, 2, 3))
 
 
@@ -118,7 +118,7 @@ def final(history: History, name: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
 
     def least(names: tuple[str, ...]) -> np.ndarray:
         """Returns the lowest accuracy of these networks; diverged ones count as 0."""

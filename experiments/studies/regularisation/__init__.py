@@ -143,7 +143,7 @@ def spreads(history: History, seen: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
     All claims are about means over the sizes of the training data. If an arm diverges, its
     gap is unknown and the claims about it stay open.

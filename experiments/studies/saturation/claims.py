@@ -52,7 +52,7 @@ def gradients(history: History, arm: str) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     return [_of_the_sigmoid(), *_of_accuracy(history), *_of_gradients(history)]
 
 

@@ -125,7 +125,7 @@ def times(history: History, name: str, rounds: int = ROUNDS) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     return [*_of_smoothness(history), *_of_noise(history), *_of_shift(history)]
 
 
