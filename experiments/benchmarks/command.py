@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help="shapes of x, features last, such as 32x56x56x64 (the op's own)",
     )
     made.add_argument(
-        "--quick", action="store_true", help="small shapes and few rounds, for seconds"
+        "--quick", action="store_true", help="small shapes, few rounds; takes seconds"
     )
     add_folder(made, NAME, "the result and the figure")
     return made
