@@ -13,7 +13,14 @@ from jaxnorm.diagnostics import FAULTS
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("from-flax", "from-torch", "statistics", "deploy", "diagnose")
+    for name in (
+        "from-flax",
+        "from-torch",
+        "statistics",
+        "conditional",
+        "deploy",
+        "diagnose",
+    )
 }
 each_page = pytest.mark.parametrize("page", PAGES)
 

@@ -142,6 +142,29 @@ def wide_affine(
     return scale, bias
 
 
+Affine = tuple[ArrayLike | None, ArrayLike | None]  # scale and bias
+
+
+def conditioned(x: Array, feature_axes: Axis, own: Affine, given: Affine) -> Affine:
+    """The scale and bias of given_scale·(γ·x̂ + β) + given_bias, of a module's own γ and β.
+
+    Raises a ValueError if the given ones do not fit x.
+    """
+    scale, bias = given
+    if scale is None and bias is None:
+        return own
+    features = canonical_axes(feature_axes, x.ndim)
+    check_affine(x.shape, features, scale=scale, bias=bias)
+    gamma, beta = wide_affine(x, *own, features)
+    scale, bias = wide_affine(x, scale, bias, features)
+    if scale is not None:
+        gamma = scale if gamma is None else scale * gamma
+        beta = None if beta is None else scale * beta
+    if bias is not None:
+        beta = bias if beta is None else beta + bias
+    return gamma, beta
+
+
 def normalize_given(
     x: Array,
     moments: Moments,

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
@@ -14,8 +13,7 @@ from jaxnorm._core.axes import canonical_axes, take
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
 from jaxnorm._core.train_flags import resolve_train, resolve_update
-from jaxnorm._core.weights import one_weighting
-from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.linen.parameters import affine, options
 from jaxnorm.linen.state import check_state, keep_state
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.statistics.averages import ema
@@ -25,44 +23,45 @@ from jaxnorm.statistics.wrappers import while_calibrating
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with running statistics, in place of `flax.linen.BatchNorm`.
+    """Batch normalisation with running statistics.
 
-    Takes the arguments of its namesake with their defaults, and keeps the same
-    variables: `params/{scale,bias}` and `batch_stats/{mean,var}`, all of the shape of
-    the feature axes. Checkpoints go both ways. See `jaxnorm.batch_norm` for the
+    A drop-in replacement for `flax.linen.BatchNorm` with the same arguments, defaults and
+    variables, `params/{scale,bias}` and `batch_stats/{mean,var}` of the shape of the
+    feature axes, so that checkpoints are interchangeable. See `jaxnorm.batch_norm` for the
     equation, the errors about shapes and dtypes, and the source.
 
-    Initialising makes the variables and updates nothing. Training updates `batch_stats`,
-    which must be mutable; evaluating only reads them, and they must be there.
+    Initialising creates the variables and does not update them. In training the norm
+    updates `batch_stats`, which must be mutable; in evaluation it reads them, and they must
+    exist.
 
     Attributes:
       use_running_average: the opposite of `train`, as in flax.
       axis: the feature axis or axes; all others are reduced.
-      momentum: the weight of the old value in the running statistics, as in flax; in
-        torch it is 1 − momentum.
+      momentum: weight of the old value in the running statistics, as in flax (torch's
+        momentum is 1 minus this).
       epsilon: added to the variance, ≥ 0.
-      dtype: the dtype of the output; None is that of the input and parameters together.
+      dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
-      use_bias: whether there is a bias β.
-      use_scale: whether there is a scale γ.
+      use_bias: whether to add a bias β.
+      use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
-      axis_name: mapped axes whose batches are normalised as one. Not used while
-        initialising.
-      axis_index_groups: groups of indices along axis_name that are one batch each.
-      use_fast_variance: accepted and without effect. The variance is always that of
-        x − μ; flax's fast E[x²] − μ² cancels.
-      force_float32_reductions: False keeps the running statistics in param_dtype.
+      axis_name: mapped axes across which the batch is split. Ignored
+        during initialisation.
+      axis_index_groups: groups of indices along axis_name; each group holds one batch.
+      use_fast_variance: accepted, but has no effect. The variance
+        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      force_float32_reductions: if False, the running statistics are stored in param_dtype.
         Reductions are in at least float32 either way.
-      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
-      train: whether to normalise with the batch and update the statistics. Here or in
-        the call; where several flags are given they must agree.
-      update: whether to update the statistics, where that is not as `train` says; here or
-        in the call.
-      estimator: how the running statistics follow the batches', in place of
-        `jaxnorm.ema(momentum)`. What it keeps besides mean and var is in `batch_stats` too,
-        under the names of its state's fields.
-      ghost_size: in training, normalises each group of so many samples by itself.
+      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      train: whether to normalise with the batch and update the statistics. Given here or
+        in the call; flags that are given more than once must agree.
+      update: whether to update the statistics; defaults to `train`. Given here or in the
+        call.
+      estimator: how the running statistics are updated; defaults to
+        `jaxnorm.ema(momentum)`. Fields of its state other than mean and var are stored in
+        `batch_stats` under their own names.
+      ghost_size: number of samples per ghost batch in training; defaults to no ghosts.
 
     >>> model = BatchNorm(momentum=0.9)
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
@@ -100,6 +99,8 @@ class BatchNorm(nn.Module):
         *,
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
         train: bool | None = None,
         update: bool | None = None,
     ) -> Float[Array, "..."]:
@@ -108,15 +109,20 @@ class BatchNorm(nn.Module):
         Args:
           x: floating array of any rank.
           use_running_average: the opposite of `train`, as in flax.
-          mask: booleans that broadcast against x; what is False counts in no statistic.
-          weights: in place of a mask, a boolean mask or non-negative weights that
-            broadcast against x: one of 2 counts as if the value were there twice.
+          mask: boolean array that broadcasts against x; elements where it is False are
+            excluded from the statistics.
+          weights: non-negative weights that broadcast against x, in place of a mask; an
+            element of weight 2 counts twice.
+          scale: conditional scale, such as one per sample: of the shape of the features, or
+            of the rank of x with size 1 where it does not vary. Applied to the output,
+            after the module's own scale and bias.
+          bias: conditional bias, added last; same shapes as for `scale`.
           train: whether to normalise with the batch and update the statistics.
-          update: whether to update them, where that is not as `train` says.
+          update: whether to update the statistics; defaults to `train`.
 
         Raises:
           TypeError: x is not real floating, or a flag is no bool.
-          ValueError: it is not said whether to train, or said twice in contradiction;
+          ValueError: `train` is missing or contradictory;
             statistics are missing in evaluation, or immutable where they are updated, or
             not those of the estimator; a mask and weights are both given.
         """
@@ -141,24 +147,20 @@ class BatchNorm(nn.Module):
         check_state(self, train, update)
         kept_in = jnp.float32 if self.force_float32_reductions else self.param_dtype
         kept, state = keep_state(self, estimator, features, kept_in, update)
-        scale = parameter(self, "scale", features)
-        bias = parameter(self, "bias", features)
+        scale, bias, dtype = affine(self, x, self.axis, scale, bias)
 
         y, statistics = self.normalize(
             x,
             state,
             scale,
             bias,
-            # A lone example, initialised before it is mapped, has no batch as yet.
+            # A single example, initialised outside of vmap, has no batch axis yet.
             train=train and not (initializing and x.ndim == len(features)),
             update=update and not initializing,
             feature_axes=self.axis,
-            epsilon=self.epsilon,
             estimator=estimator,
-            weights=one_weighting(mask, weights),
-            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
-            rounding=self.rounding,
-            **mapped_axes(self),
+            dtype=dtype,
+            **options(self, mask, weights),
         )
         if update and not initializing:
             for name, value in named(statistics).items():
@@ -166,5 +168,5 @@ class BatchNorm(nn.Module):
         return y
 
     def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
-        """The norm that this module holds the parameters and the state of."""
+        """Applies the norm to the module's parameters and state."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)

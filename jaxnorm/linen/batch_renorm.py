@@ -13,21 +13,21 @@ from jaxnorm.statistics.wrappers import COLLECTORS
 
 
 class BatchRenorm(BatchNorm):
-    """Batch renormalisation: `BatchNorm` that normalises in training as in evaluation.
+    """Batch renormalisation: normalises in training nearly as in evaluation.
 
-    Takes the arguments of `BatchNorm`, but for ghost batches, and keeps the same variables,
-    and in `batch_stats/steps` how many calls have updated it, whatever these had in them.
-    See `jaxnorm.batch_renorm` for the equation and the source.
+    Has the arguments of `BatchNorm` except `ghost_size`, and its variables, and counts the
+    calls that have updated it in `batch_stats/steps`. See `jaxnorm.batch_renorm` for the
+    equation and the source.
 
     Attributes:
-      limits: `limits(steps) -> (r_max, d_max)`, by how much a batch may be corrected after
-        so many; by default as in the paper, `jaxnorm.renorm_schedule()`.
+      limits: `limits(steps) -> (r_max, d_max)`, the limits of the correction after so many
+        updates; defaults to the paper's, `jaxnorm.renorm_schedule()`.
 
     >>> model = BatchRenorm(limits=lambda steps: (3.0, 5.0), momentum=0.5, epsilon=0.0)
     >>> x = jnp.array([[1.0], [3.0]])
     >>> variables = model.init(jax.random.key(0), x, train=False)
     >>> y, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
-    >>> y  # as by the running mean 0 and deviation 1
+    >>> y  # the running mean is 0, the standard deviation 1
     Array([[1.],
            [3.]], dtype=float32)
     >>> updates["batch_stats"]["steps"]
@@ -37,7 +37,7 @@ class BatchRenorm(BatchNorm):
     limits: Limits = renorm_schedule()
 
     def normalize(self, *arguments: Any, update: bool, **options: Any) -> tuple[Array, Any]:
-        """With the limits for the number of batches so far."""
+        """Applies the norm with the limits for the number of updates so far."""
         check_no_ghosts(self.ghost_size)
         steps = jnp.zeros((), jnp.int32)
         if self.is_initializing() or self.has_variable("batch_stats", "steps"):

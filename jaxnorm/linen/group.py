@@ -4,45 +4,43 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import canonical_axes, take
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
-from jaxnorm._core.weights import one_weighting
-from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.linen.parameters import affine, options
 from jaxnorm.norms.group import group_norm
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation, in place of `flax.linen.GroupNorm`.
+    """Group normalisation, a drop-in replacement for `flax.linen.GroupNorm`.
 
-    Takes the arguments of its namesake with their defaults, and keeps the same
-    variables `params/{scale,bias}`, of the shape of the feature axes.
-    Checkpoints go both ways. See `jaxnorm.group_norm` for the equation, the errors about
-    shapes and dtypes, and the source.
+    Has the same arguments, defaults and variables, `params/{scale,bias}` of the shape of
+    the feature axes, so that checkpoints are interchangeable. See `jaxnorm.group_norm` for
+    the equation, the errors about shapes and dtypes, and the source.
 
     Attributes:
-      num_groups: into how many groups the features are split, in their order.
-      group_size: how many features a group has, in place of num_groups, then None.
+      num_groups: number of groups that the features are split into, in order.
+      group_size: number of features per group; give this or num_groups, and None for the
+        other.
       epsilon: added to the variance, ≥ 0.
-      dtype: the dtype of the output; None is that of the input and parameters together.
+      dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
-      use_bias: whether there is a bias β.
-      use_scale: whether there is a scale γ.
+      use_bias: whether to add a bias β.
+      use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
       reduction_axes: the axes over which the moments are taken, in addition to the
         features of a group; defaults to all axes except the first, which is the batch.
-      axis_name: mapped axes along which samples are split. Not used while initialising.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      use_fast_variance: accepted and without effect. The variance is
-        always that of x − μ; flax's fast E[x²] − μ² cancels.
-      force_float32_reductions: accepted and without effect: they always are, at least.
-      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      axis_name: mapped axes across which samples are split. Ignored during initialisation.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      use_fast_variance: accepted, but has no effect. The variance is
+        always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      force_float32_reductions: accepted, but has no effect: reductions are always in at
+        least float32.
+      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
       feature_axes: the feature axis or axes, over which scale and bias vary.
 
     >>> model = GroupNorm(num_groups=2)
@@ -75,24 +73,30 @@ class GroupNorm(nn.Module):
         *,
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank.
-          mask: booleans that broadcast against x; what is False counts in no moment.
-          weights: in place of a mask, a boolean mask or non-negative weights that
-            broadcast against x: one of 2 counts as if the value were there twice.
+          mask: boolean array that broadcasts against x; elements where it is False are
+            excluded from the moments.
+          weights: non-negative weights that broadcast against x, in place of a mask; an
+            element of weight 2 counts twice.
+          scale: conditional scale, such as one per sample: of the shape of the features, or
+            of the rank of x with size 1 where it does not vary. Applied to the output,
+            after the module's own scale and bias.
+          bias: conditional bias, added last; same shapes as for `scale`.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: the features do not divide into the groups; an axis is out of range
-            or repeated; a mask or weights do not fit x, or both are given.
+          ValueError: the features do not divide into the groups; an axis is out of range or
+            repeated; a mask, weights, scale or bias do not fit x; both a mask and weights
+            are given.
         """
         x = as_floating(x)
-        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
-        scale = parameter(self, "scale", features)
-        bias = parameter(self, "bias", features)
+        scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)
         return group_norm(
             x,
             scale,
@@ -101,9 +105,6 @@ class GroupNorm(nn.Module):
             group_size=self.group_size,
             feature_axes=self.feature_axes,
             reduction_axes=self.reduction_axes,
-            epsilon=self.epsilon,
-            weights=one_weighting(mask, weights),
-            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
-            rounding=self.rounding,
-            **mapped_axes(self),
+            dtype=dtype,
+            **options(self, mask, weights),
         )

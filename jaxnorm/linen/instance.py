@@ -4,43 +4,40 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import canonical_axes, take
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
-from jaxnorm._core.weights import one_weighting
-from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.linen.parameters import affine, options
 from jaxnorm.norms.instance import instance_norm
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation, in place of `flax.linen.InstanceNorm`.
+    """Instance normalisation, a drop-in replacement for `flax.linen.InstanceNorm`.
 
-    Takes the arguments of its namesake with their defaults, and keeps the same
-    variables `params/{scale,bias}`, of the shape of the feature axes.
-    Checkpoints go both ways. See `jaxnorm.instance_norm` for the equation, the errors about
-    shapes and dtypes, and the source.
+    Has the same arguments, defaults and variables, `params/{scale,bias}` of the shape of
+    the feature axes, so that checkpoints are interchangeable. See `jaxnorm.instance_norm`
+    for the equation, the errors about shapes and dtypes, and the source.
 
     Attributes:
       epsilon: added to the variance, ≥ 0.
-      dtype: the dtype of the output; None is that of the input and parameters together.
+      dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
-      use_bias: whether there is a bias β.
-      use_scale: whether there is a scale γ.
+      use_bias: whether to add a bias β.
+      use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
       feature_axes: the axes over which scale and bias vary, the first, which is the
         batch, not among them; all others are reduced.
-      axis_name: mapped axes along which samples are split. Not used while initialising.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      use_fast_variance: accepted and without effect. The variance is
-        always that of x − μ; flax's fast E[x²] − μ² cancels.
-      force_float32_reductions: accepted and without effect: they always are, at least.
-      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      axis_name: mapped axes across which samples are split. Ignored during initialisation.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      use_fast_variance: accepted, but has no effect. The variance is
+        always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      force_float32_reductions: accepted, but has no effect: reductions are always in at
+        least float32.
+      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
 
     >>> model = InstanceNorm()
     >>> x = jnp.array([[[1.0, 30.0], [3.0, 10.0]]])  # one sample, two positions
@@ -70,33 +67,35 @@ class InstanceNorm(nn.Module):
         *,
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank.
-          mask: booleans that broadcast against x; what is False counts in no moment.
-          weights: in place of a mask, a boolean mask or non-negative weights that
-            broadcast against x: one of 2 counts as if the value were there twice.
+          mask: boolean array that broadcasts against x; elements where it is False are
+            excluded from the moments.
+          weights: non-negative weights that broadcast against x, in place of a mask; an
+            element of weight 2 counts twice.
+          scale: conditional scale, such as one per sample: of the shape of the features, or
+            of the rank of x with size 1 where it does not vary. Applied to the output,
+            after the module's own scale and bias.
+          bias: conditional bias, added last; same shapes as for `scale`.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: an axis is out of range or repeated; the first is of features; there
-            are no positions to take moments over; a mask or weights do not fit x, or both
-            are given.
+          ValueError: an axis is out of range or repeated; the first axis is a feature axis;
+            there are no spatial axes; a mask, weights, scale or bias do not fit x; both a
+            mask and weights are given.
         """
         x = as_floating(x)
-        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
-        scale = parameter(self, "scale", features)
-        bias = parameter(self, "bias", features)
+        scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)
         return instance_norm(
             x,
             scale,
             bias,
             feature_axes=self.feature_axes,
-            epsilon=self.epsilon,
-            weights=one_weighting(mask, weights),
-            dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),
-            rounding=self.rounding,
-            **mapped_axes(self),
+            dtype=dtype,
+            **options(self, mask, weights),
         )

@@ -4,43 +4,41 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import canonicalize_dtype
 from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import canonical_axes, take
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.kernels.choosing import Implementation
 from jaxnorm._core.normalization import Rounding
-from jaxnorm._core.weights import one_weighting
-from jaxnorm.linen.parameters import mapped_axes, parameter
+from jaxnorm.linen.parameters import affine, options
 from jaxnorm.norms.rms import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation, in place of `flax.linen.RMSNorm`.
+    """Root mean square normalisation, a drop-in replacement for `flax.linen.RMSNorm`.
 
-    Takes the arguments of its namesake with their defaults, and keeps the same
-    variables, a `params/scale`, of the shape of the feature axes.
-    Checkpoints go both ways. See `jaxnorm.rms_norm` for the equation, the errors about
-    shapes and dtypes, and the source.
+    Has the same arguments, defaults and variable, `params/scale` of the shape of the
+    feature axes, so that checkpoints are interchangeable. See `jaxnorm.rms_norm` for the
+    equation, the errors about shapes and dtypes, and the source.
 
     Attributes:
       epsilon: added to the mean square, ≥ 0.
-      dtype: the dtype of the output; None is that of the input and parameters together.
+      dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of the scale.
-      use_scale: whether there is a scale γ.
+      use_scale: whether to multiply by a scale γ.
       scale_init: initialiser of the scale.
       reduction_axes: the axes over which the mean square is taken.
       feature_axes: the axes over which the scale varies.
-      axis_name: mapped axes along which samples are split. Not used while initialising.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      use_fast_variance: accepted and without effect. There is one way
-        to the mean square.
-      force_float32_reductions: accepted and without effect: they always are, at least.
-      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
-      implementation: "xla" or "kernel"; None chooses. See `jaxnorm.rms_norm`.
+      axis_name: mapped axes across which samples are split. Ignored during initialisation.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      use_fast_variance: accepted, but has no effect. The mean
+        square is computed in one way only.
+      force_float32_reductions: accepted, but has no effect: reductions are always in at
+        least float32.
+      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; defaults to a choice by jaxnorm. See
+        `jaxnorm.rms_norm`.
 
     >>> model = RMSNorm()
     >>> x = jnp.array([[3.0, -3.0], [5.0, 5.0]])
@@ -70,32 +68,36 @@ class RMSNorm(nn.Module):
         *,
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank.
-          mask: booleans that broadcast against x; what is False counts in no moment.
-          weights: in place of a mask, a boolean mask or non-negative weights that
-            broadcast against x: one of 2 counts as if the value were there twice.
+          mask: boolean array that broadcasts against x; elements where it is False are
+            excluded from the moments.
+          weights: non-negative weights that broadcast against x, in place of a mask; an
+            element of weight 2 counts twice.
+          scale: conditional scale, such as one per sample: of the shape of the features, or
+            of the rank of x with size 1 where it does not vary. Applied to the output,
+            after the module's own scale and bias.
+          bias: conditional bias, added last; same shapes as for `scale`.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: an axis is out of range or repeated; a mask or weights do not fit x,
-            or both are given.
+          ValueError: an axis is out of range or repeated; a mask, weights, scale or bias do
+            not fit x; both a mask and weights are given.
         """
         x = as_floating(x)
-        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
-        scale = parameter(self, "scale", features)
+        scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)
         return rms_norm(
             x,
             scale,
+            bias,
             feature_axes=self.feature_axes,
             reduction_axes=self.reduction_axes,
-            epsilon=self.epsilon,
-            weights=one_weighting(mask, weights),
-            dtype=canonicalize_dtype(x, scale, dtype=self.dtype),
-            rounding=self.rounding,
+            dtype=dtype,
             implementation=self.implementation,
-            **mapped_axes(self),
+            **options(self, mask, weights),
         )

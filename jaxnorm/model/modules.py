@@ -119,6 +119,7 @@ def describe_norm(
     train: bool,
     update: bool,
     masked: bool,
+    conditional: bool,
 ) -> Norm:
     """A norm by the attributes that flax's have, called for an x of so many axes."""
     estimator = getattr(module, "estimator", None) or ema(module.momentum)
@@ -134,6 +135,8 @@ def describe_norm(
         refusal = "it updates its statistics"
     elif masked:
         refusal = "it is given a mask"
+    elif conditional:
+        refusal = "it is given a scale or bias in the call"
     elif not exact:
         refusal = f"it is a {type(module).__name__}, whose arithmetic may be its own"
     elif canonical_axes(module.axis, len(ends["in"])) != (len(ends["in"]) - 1,):
@@ -184,7 +187,10 @@ class Watcher:
         ends = {"in": x.shape, "out": y.shape}
         if is_norm:
             train, update = self.modes_of(module, args, kwargs)
-            masked = any(kwargs.get(each) is not None for each in ("mask", "weights"))
+            masked, conditional = (
+                any(kwargs.get(each) is not None for each in names)
+                for names in (("mask", "weights"), ("scale", "bias"))
+            )
             self.norms[path] = describe_norm(
                 module,
                 type(module) in self.norm_types,
@@ -194,6 +200,7 @@ class Watcher:
                 train=train,
                 update=update,
                 masked=masked,
+                conditional=conditional,
             )
         else:
             exact = type(module) in self.kinds

@@ -14,8 +14,13 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.normalization import Rounding
 from jaxnorm._core.train_flags import resolve_train, resolve_update
-from jaxnorm._core.weights import one_weighting
-from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
+from jaxnorm.nnx.parameters import (
+    features_of,
+    operands,
+    options,
+    parameter,
+    shaped,
+)
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.statistics.averages import ema
 from jaxnorm.statistics.estimator import Estimator
@@ -24,46 +29,46 @@ from jaxnorm.statistics.wrappers import while_calibrating
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation with running statistics, in place of `flax.nnx.BatchNorm`.
+    """Batch normalisation with running statistics.
 
-    Takes the arguments of its namesake with their defaults, and keeps the same variables:
-    `nnx.Param`s scale and bias, `nnx.BatchStat`s mean and var, of shape (num_features,).
-    Checkpoints go both ways. See `jaxnorm.batch_norm` for the equation, the errors about
-    shapes and dtypes, and the source.
+    A drop-in replacement for `flax.nnx.BatchNorm` with the same arguments, defaults and
+    variables, the `nnx.Param`s scale and bias and the `nnx.BatchStat`s mean and var of
+    shape (num_features,), so that checkpoints are interchangeable. See `jaxnorm.batch_norm`
+    for the equation, the errors about shapes and dtypes, and the source.
 
-    `model.train()` and `model.eval()` say whether to normalise with the batch and update
-    the statistics, or with these, which are float32 whatever `dtype` says.
+    After `model.train()` it normalises with the batch and updates the statistics, after
+    `model.eval()` it normalises with the statistics. These are float32 whatever `dtype` is.
 
     Args:
-      num_features: how many features x has, on all feature axes together.
+      num_features: number of features, the product of the sizes of the feature axes.
       use_running_average: the opposite of `train`, as in flax.
       axis: the feature axis or axes; all others are reduced.
-      momentum: the weight of the old value in the running statistics, as in flax; in
-        torch it is 1 − momentum.
+      momentum: weight of the old value in the running statistics, as in flax (torch's
+        momentum is 1 minus this).
       epsilon: added to the variance, ≥ 0.
-      dtype: the dtype of the output; None is that of the input and parameters together.
+      dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
-      use_bias: whether there is a bias β.
-      use_scale: whether there is a scale γ.
+      use_bias: whether to add a bias β.
+      use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
-      axis_name: mapped axes whose batches are normalised as one.
-      axis_index_groups: groups of indices along axis_name that are one batch each.
-      use_fast_variance: accepted and without effect. The variance is always that
-        of x − μ; flax's fast E[x²] − μ² cancels.
-      promote_dtype: as in flax, `promote_dtype((x, mean, var, scale, bias), dtype=dtype)`,
-        of which mean and var are not used: coarse ones would be off.
-      train: where given, in place of use_running_average, its opposite. It is kept as
-        that attribute, for `train` is the method.
-      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
-      update: whether to update the statistics, where that is not as `train` says.
-      estimator: how the running statistics follow the batches', in place of
-        `jaxnorm.ema(momentum)`. What it keeps besides mean and var is an `nnx.BatchStat`
-        too, under the names of its state's fields.
-      ghost_size: in training, normalises each group of so many samples by itself.
-      rngs: the random keys for the initialisers.
-      bias_metadata: of the bias's `nnx.Param`.
-      scale_metadata: of the scale's `nnx.Param`.
+      axis_name: mapped axes across which the batch is split.
+      axis_index_groups: groups of indices along axis_name; each group holds one batch.
+      use_fast_variance: accepted, but has no effect. The variance
+        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      promote_dtype: as in flax, `promote_dtype((x, mean, var, scale, bias), dtype=dtype)`.
+        The promoted mean and var are not used, because they may be rounded.
+      train: the opposite of use_running_average, which stores it, since `train` is a
+        method.
+      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      update: whether to update the statistics; defaults to `train`.
+      estimator: how the running statistics are updated; defaults to
+        `jaxnorm.ema(momentum)`. Fields of its state other than mean and var are
+        `nnx.BatchStat`s under their own names.
+      ghost_size: number of samples per ghost batch in training; defaults to no ghosts.
+      rngs: random keys for the initialisers.
+      bias_metadata: metadata of the bias's `nnx.Param`.
+      scale_metadata: metadata of the scale's `nnx.Param`.
 
     >>> model = BatchNorm(num_features=2, momentum=0.9, rngs=nnx.Rngs(0))
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
@@ -130,7 +135,7 @@ class BatchNorm(nnx.Module):
         self.rounding: Rounding = rounding
         self.update = update
         self.ghost_size = ghost_size
-        # False, its default, cannot be told from nothing said.
+        # The default, False, cannot be told from an argument that was left out.
         self.set_view(use_running_average or None, train)
 
     def __call__(
@@ -140,6 +145,8 @@ class BatchNorm(nnx.Module):
         *,
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
         train: bool | None = None,
         update: bool | None = None,
     ) -> Float[Array, "..."]:
@@ -148,26 +155,31 @@ class BatchNorm(nnx.Module):
         Args:
           x: floating array of any rank.
           use_running_average: the opposite of `train`, as in flax.
-          mask: booleans that broadcast against x; what is False counts in no statistic.
-          weights: in place of a mask, a boolean mask or non-negative weights that
-            broadcast against x: one of 2 counts as if the value were there twice.
-          train: whether to normalise with the batch and update the statistics; here, it
-            goes before what the module was set to.
-          update: whether to update them, where that is not as `train` says; likewise.
+          mask: boolean array that broadcasts against x; elements where it is False are
+            excluded from the statistics.
+          weights: non-negative weights that broadcast against x, in place of a mask; an
+            element of weight 2 counts twice.
+          scale: conditional scale, such as one per sample: of the shape of the features, or
+            of the rank of x with size 1 where it does not vary. Applied to the output,
+            after the module's own scale and bias.
+          bias: conditional bias, added last; same shapes as for `scale`.
+          train: whether to normalise with the batch and update the statistics; overrides
+            the mode of the module.
+          update: whether to update the statistics; overrides the module's, and defaults to
+            `train`.
 
         Raises:
           TypeError: x is not real floating, or a flag is no bool.
           ValueError: x has not num_features features; an axis is out of range or repeated;
-            a mask or weights do not fit x, or both are given; it is not said whether to
-            train, or said twice in contradiction.
+            a mask, weights, scale or bias do not fit x; both a mask and weights are given;
+            `train` is missing or contradictory.
         """
         if use_running_average is None and train is None:
             use_running_average = self.use_running_average
         train = resolve_train(train=train, use_running_average=use_running_average)
         update = resolve_update(train, update=self.update if update is None else update)
-        x, dtype, _, _, scale, bias = promote(
-            self, x, self.mean, self.var, self.scale, self.bias
-        )
+        state = (self.mean, self.var)
+        x, scale, bias, dtype = operands(self, x, self.axis, scale, bias, state)
         features = features_of(self, x, self.axis)
         estimator = while_calibrating(self._follower(), vars(self))
         like = state_like(estimator, features, jnp.float32)
@@ -177,18 +189,14 @@ class BatchNorm(nnx.Module):
             unnamed(
                 {name: shaped(each[...], features) for name, each in kept.items()}, like
             ),
-            shaped(scale, features),
-            shaped(bias, features),
+            scale,
+            bias,
             train=train,
             update=update,
             feature_axes=self.axis,
-            epsilon=self.epsilon,
             estimator=estimator,
-            weights=one_weighting(mask, weights),
-            axis_name=self.axis_name,
-            axis_index_groups=self.axis_index_groups,
             dtype=dtype,
-            rounding=self.rounding,
+            **options(self, mask, weights),
         )
         if update:
             for name, value in named(statistics).items():
@@ -197,11 +205,11 @@ class BatchNorm(nnx.Module):
         return y
 
     def _follower(self) -> Estimator[Any]:
-        """What follows the batches."""
+        """Returns the estimator, or its default."""
         return ema(self.momentum) if self.estimator is None else self.estimator
 
     def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
-        """The norm that this module holds the parameters and the state of."""
+        """Applies the norm to the module's parameters and state."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 
     def set_view(

@@ -12,22 +12,22 @@ from jaxnorm.norms.renorm_limits import Limits, check_no_ghosts, renorm_schedule
 
 
 class BatchRenorm(BatchNorm):
-    """Batch renormalisation: `BatchNorm` that normalises in training as in evaluation.
+    """Batch renormalisation: normalises in training nearly as in evaluation.
 
-    Takes the arguments of `BatchNorm`, but for ghost batches, and keeps the same variables,
-    and in `steps`, an `nnx.BatchStat`, how many calls have updated it, whatever these had
-    in them. See `jaxnorm.batch_renorm` for the equation and the source.
+    Has the arguments of `BatchNorm` except `ghost_size`, and its variables, and counts the
+    calls that have updated it in `steps`, an `nnx.BatchStat`. See `jaxnorm.batch_renorm`
+    for the equation and the source.
 
     Args:
-      num_features: how many features x has, on all feature axes together.
-      limits: `limits(steps) -> (r_max, d_max)`, by how much a batch may be corrected after
-        so many; by default as in the paper, `jaxnorm.renorm_schedule()`.
-      **options: those of `BatchNorm`.
+      num_features: number of features, the product of the sizes of the feature axes.
+      limits: `limits(steps) -> (r_max, d_max)`, the limits of the correction after so many
+        updates; defaults to the paper's, `jaxnorm.renorm_schedule()`.
+      **options: arguments of `BatchNorm`.
 
     >>> model = BatchRenorm(
     ...     1, limits=lambda steps: (3.0, 5.0), epsilon=0.0, rngs=nnx.Rngs(0)
     ... )
-    >>> model(jnp.array([[1.0], [3.0]]))  # as by the running mean 0 and deviation 1
+    >>> model(jnp.array([[1.0], [3.0]]))  # the running mean is 0, the standard deviation 1
     Array([[1.],
            [3.]], dtype=float32)
     >>> model.steps[...]
@@ -43,7 +43,7 @@ class BatchRenorm(BatchNorm):
         self.steps = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def normalize(self, *arguments: Any, update: bool, **options: Any) -> tuple[Array, Any]:
-        """With the limits for the number of batches so far."""
+        """Applies the norm with the limits for the number of updates so far."""
         r_max, d_max = self.limits(self.steps[...])
         result = batch_renorm(
             *arguments, r_max=r_max, d_max=d_max, update=update, **options

@@ -12,39 +12,38 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.normalization import Rounding
-from jaxnorm._core.weights import one_weighting
-from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
+from jaxnorm.nnx.parameters import operands, options, parameter
 from jaxnorm.norms.instance import instance_norm
 
 
 class InstanceNorm(nnx.Module):
-    """Instance normalisation, in place of `flax.nnx.InstanceNorm`.
+    """Instance normalisation, a drop-in replacement for `flax.nnx.InstanceNorm`.
 
-    Takes the arguments of its namesake with their defaults, and keeps the same
-    `nnx.Param`s, scale and bias, of shape (num_features,). Checkpoints go both ways. See
+    Has the same arguments, defaults and `nnx.Param`s, scale and bias of shape
+    (num_features,), so that checkpoints are interchangeable. See
     `jaxnorm.instance_norm` for the equation, the errors about shapes and dtypes, and the
     source.
 
     Args:
-      num_features: how many features x has, on all feature axes together.
+      num_features: number of features, the product of the sizes of the feature axes.
       epsilon: added to the variance, ≥ 0.
-      dtype: the dtype of the output; None is that of the input and parameters together.
+      dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
-      use_bias: whether there is a bias β.
-      use_scale: whether there is a scale γ.
+      use_bias: whether to add a bias β.
+      use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
       feature_axes: the axes over which scale and bias vary, the first, which is the
         batch, not among them; all others are reduced.
-      axis_name: mapped axes along which samples are split.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      use_fast_variance: accepted and without effect. The variance is always that
-        of x − μ; flax's fast E[x²] − μ² cancels.
+      axis_name: mapped axes across which samples are split.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      use_fast_variance: accepted, but has no effect. The variance
+        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
       promote_dtype: as in flax, `promote_dtype((x, scale, bias), dtype=dtype)`.
-      rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
-      rngs: the random keys for the initialisers.
-      bias_metadata: of the bias's `nnx.Param`.
-      scale_metadata: of the scale's `nnx.Param`.
+      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      rngs: random keys for the initialisers.
+      bias_metadata: metadata of the bias's `nnx.Param`.
+      scale_metadata: metadata of the scale's `nnx.Param`.
 
     >>> model = InstanceNorm(num_features=2, rngs=nnx.Rngs(0))
     >>> model(jnp.array([[[1.0, 30.0], [3.0, 10.0]]])).round(3)  # two positions
@@ -98,32 +97,34 @@ class InstanceNorm(nnx.Module):
         *,
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
         """Normalises x.
 
         Args:
           x: floating array of any rank.
-          mask: booleans that broadcast against x; what is False counts in no moment.
-          weights: in place of a mask, a boolean mask or non-negative weights that
-            broadcast against x: one of 2 counts as if the value were there twice.
+          mask: boolean array that broadcasts against x; elements where it is False are
+            excluded from the moments.
+          weights: non-negative weights that broadcast against x, in place of a mask; an
+            element of weight 2 counts twice.
+          scale: conditional scale, such as one per sample: of the shape of the features, or
+            of the rank of x with size 1 where it does not vary. Applied to the output,
+            after the module's own scale and bias.
+          bias: conditional bias, added last; same shapes as for `scale`.
 
         Raises:
           TypeError: x is not real floating.
           ValueError: x has not num_features features; an axis is out of range or repeated;
-            the first is of features; there are no positions to take moments over; a mask or
-            weights do not fit x, or both are given.
+            the first axis is a feature axis; there are no spatial axes; a mask, weights,
+            scale or bias do not fit x; both a mask and weights are given.
         """
-        x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
-        features = features_of(self, x, self.feature_axes)
+        x, scale, bias, dtype = operands(self, x, self.feature_axes, scale, bias)
         return instance_norm(
             x,
-            shaped(scale, features),
-            shaped(bias, features),
+            scale,
+            bias,
             feature_axes=self.feature_axes,
-            epsilon=self.epsilon,
-            weights=one_weighting(mask, weights),
-            axis_name=self.axis_name,
-            axis_index_groups=self.axis_index_groups,
             dtype=dtype,
-            rounding=self.rounding,
+            **options(self, mask, weights),
         )

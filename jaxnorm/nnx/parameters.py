@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import canonicalize_dtype
 from flax.typing import Initializer
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array
 
 from jaxnorm._core.axes import Axis, canonical_axes, take
 from jaxnorm._core.dtypes import accumulation_dtype, as_floating
+from jaxnorm._core.normalization import conditioned
+from jaxnorm._core.weights import one_weighting
 
 
 def parameter(
@@ -49,16 +52,44 @@ def shaped(array: Any, features: tuple[int, ...]) -> Any:
     return array if array is None or array.ndim == 0 else jnp.reshape(array, features)
 
 
-def promote(module: Any, x: Any, *variables: Any) -> tuple[Any, ...]:
-    """X, the dtype of the output, and the values of the variables, None being None.
+def options(
+    module: Any, mask: ArrayLike | None, weights: ArrayLike | None
+) -> dict[str, Any]:
+    """The arguments that the function of every norm takes from the module and its call."""
+    return {
+        "epsilon": module.epsilon,
+        "weights": one_weighting(mask, weights),
+        "rounding": module.rounding,
+        "axis_name": module.axis_name,
+        "axis_index_groups": module.axis_index_groups,
+    }
 
-    They are as the module's promote_dtype makes them, but for an x that it would widen: a
-    norm accumulates in float32 anyway, and keeps x for its derivative.
+
+def operands(
+    module: Any, x: Any, feature_axes: Axis, scale: Any, bias: Any, state: Any = ()
+) -> tuple[Array, Any, Any, Any]:
+    """Returns x, scale, bias and the dtype of the output.
+
+    The variables are as the module's promote_dtype makes them, but x is not widened: a
+    norm accumulates in float32 anyway, and stores x for its derivative. The scale and bias
+    of the call are applied after those of the module.
+
+    Args:
+      module: a norm.
+      x: its input.
+      feature_axes: of x.
+      scale: of the call, or None.
+      bias: of the call, or None.
+      state: variables that promote_dtype is given too, before scale and bias; they do not
+        widen the output.
     """
     x = as_floating(x)
-    values = (None if each is None else each[...] for each in variables)
+    features = features_of(module, x, feature_axes)
+    own = (module.scale, getattr(module, "bias", None))
+    values = (None if each is None else each[...] for each in (*state, *own))
     promoted, *others = module.promote_dtype((x, *values), dtype=module.dtype)
-    # Scale and bias come last. Running statistics, before them, do not widen the output.
-    dtype = canonicalize_dtype(promoted, *others[-2:], dtype=module.dtype)
+    gamma, beta = (shaped(each, features) for each in others[-2:])
+    dtype = canonicalize_dtype(promoted, gamma, beta, scale, bias, dtype=module.dtype)
     widened = accumulation_dtype(x.dtype, promoted.dtype) == promoted.dtype
-    return x if widened else promoted, dtype, *others
+    x = x if widened else promoted
+    return x, *conditioned(x, feature_axes, (gamma, beta), (scale, bias)), dtype

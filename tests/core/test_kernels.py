@@ -184,6 +184,7 @@ def test_every_derivative_is_that_of_the_formula(norm, way, calls, rng):
 MISFITS = {
     "features": ((48, 100), {}),
     "rows": ((47, 256), {}),
+    "scale": (SHAPE, {"scale": np.ones((48, 1), np.float32)}),
     "weights": (SHAPE, {"weights": np.arange(48)[:, None] < 20}),
     "axis": ((256, 48), {"feature_axes": 0}),
     "reduced": ((4, 4, 256), {"reduction_axes": (1, 2)}),

@@ -57,7 +57,7 @@ def test_adds_to_them_what_the_functions_take_besides(api, norm):
     kernels = {"implementation"} if norm in ("LayerNorm", "RMSNorm") else set()
     axes = {"feature_axes"} if norm == "GroupNorm" else set()
     assert added("__init__") == {"rounding"} | kernels | axes | switches | state
-    assert added("__call__") == {"weights"} | switches
+    assert added("__call__") == {"weights", "scale", "bias"} | switches
 
 
 @each_api

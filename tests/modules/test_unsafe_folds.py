@@ -124,6 +124,10 @@ UNSAFE = {
         lambda x: norm()(nn.Dense(4)(x), mask=jnp.ones((*x.shape[:-1], 1), bool)),
         "is given a mask",
     ),
+    "a scale of each sample": (
+        lambda x: norm()(nn.Dense(4)(x), scale=jnp.ones((len(x), 1, 1))),
+        "it is given a scale or bias in the call",
+    ),
     "statistics that are updated": (
         lambda x: norm(update=True)(nn.Dense(4)(x)),
         "it updates its statistics",

@@ -145,3 +145,13 @@ def test_a_lone_example_has_no_ghosts():
         jax.vmap(
             lambda x: train(x, START, ghost_size=2, axis_name="batch"), axis_name="batch"
         )(jnp.ones((4, 3)))
+
+
+@pytest.mark.parametrize("size", [4, 5])  # ghosts of one size, and of two
+def test_a_scale_of_each_sample_goes_with_it(rng, size):
+    x = rng.normal(2, 3, (12, 4, 3)).astype(np.float32)
+    scale, bias = rng.normal(1, 0.5, (2, 12, 1, 3)).astype(np.float32)
+    plain, expected = compiled(ghost_size=size)(x, START)
+    y, statistics = compiled(ghost_size=size)(x, START, scale, bias)
+    chex.assert_trees_all_close(y, scale * plain + bias, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_equal(statistics, expected)

@@ -46,3 +46,29 @@ def test_they_are_what_the_oracle_has(groups, shape, weighted, rng):
     for found, expected in zip(both(x, scale, bias, g), exact[:4], strict=True):
         size = np.abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * size)
+
+
+@pytest.mark.usefixtures("in_tiles")
+@pytest.mark.parametrize("shape", [(16, 512), (3, 8)])
+def test_scale_and_bias_may_be_of_each_sample(shape, rng):
+    x, g, scale, bias = rng.normal(1, 2, (4, *shape)).astype(np.float32)
+
+    @jax.jit
+    def both(x, scale, bias, g):
+        y, vjp = jax.vjp(functools.partial(group_norm, num_groups=2), x, scale, bias)
+        return y, *vjp(g)
+
+    exact = oracle.group_norm(
+        x,
+        scale,
+        bias,
+        g,
+        reduced=(),
+        features=(1,),
+        groups=2,
+        epsilon=1e-6,
+        weights=None,
+    )
+    for found, expected in zip(both(x, scale, bias, g), exact[:4], strict=True):
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * size)

@@ -34,12 +34,20 @@ def renorm(x, scale, bias, **options):
     return batch_renorm(x, START, scale, bias, train=True, **limits, **options)[0]
 
 
+def conditional(x, scale, bias, **options):
+    """Batch norm with a scale of each sample, that depends on it."""
+    if scale is not None:
+        scale = scale[None, None, None] * jnp.cos(x[:, :1, :1])
+    return batch(x, scale, bias, **options)
+
+
 NORMS = {
     "batch": batch,
     "batch, of ghosts": functools.partial(batch, ghost_size=2),
     "batch, of uneven ghosts": functools.partial(batch, ghost_size=3),
     "renorm": renorm,
     "batch, evaluating": functools.partial(batch, train=False),
+    "batch, conditional": conditional,
     "layer": layer_norm,
     "layer of images": functools.partial(layer_norm, reduction_axes=(1, 2, 3)),
     "rms": rms_norm,
