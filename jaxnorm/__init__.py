@@ -16,6 +16,7 @@ from jaxnorm._core.normalization import normalize
 from jaxnorm.diagnostics import Diagnosis, NormReport
 from jaxnorm.model.folding.affine import Affine, as_affine, fold_input, fold_output
 from jaxnorm.model.labels import decay_mask
+from jaxnorm.model.spec import NormSpec
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.norms.batch_renorm import batch_renorm
 from jaxnorm.norms.group import group_norm
@@ -54,6 +55,7 @@ __all__ = [
     "Guarded",
     "Moments",
     "NormReport",
+    "NormSpec",
     "Statistics",
     "Summary",
     "accumulate",

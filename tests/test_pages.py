@@ -20,6 +20,7 @@ PAGES = {
         "conditional",
         "deploy",
         "diagnose",
+        "your-own-norm",
     )
 }
 each_page = pytest.mark.parametrize("page", PAGES)

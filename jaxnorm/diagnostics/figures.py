@@ -108,6 +108,8 @@ def figures_of(
     kept = {key: _array(value) for key, value in seen_eval[0].kept.items()}
     affine = {"scale": np.ones_like(x.mean), "bias": np.zeros_like(x.mean)} | kept
     scale, bias = np.abs(affine["scale"]), affine["bias"]
+    # Of another scale, bias or function after it nothing is known.
+    plain = setting.affine and not setting.conditional
     with np.errstate(all="ignore"):
         samples = float(sum(each.samples for each in seen))
         sigma = np.sqrt(x.var + setting.epsilon)
@@ -133,7 +135,7 @@ def figures_of(
             nonfinite_eval=_total(seen_eval),
             shift=(y_eval.mean - bias) / scale,
             spread=np.sqrt(y_eval.var) / scale,
-            precision=np.sqrt(y.var) / expected,
+            precision=np.sqrt(y.var) / expected if plain else np.ones_like(scale),
             padding=float(share["padding"]),
             apart=_between([each.x for each in seen], x, samples),
         )

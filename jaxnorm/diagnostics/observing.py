@@ -1,6 +1,5 @@
 """Observing one call of a norm: few numbers a feature, of what goes in and comes out."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from jaxnorm._core.weights import as_weights, clear, one_weighting, weighted
 from jaxnorm.diagnostics.activations import Activation, Range, active_range
 from jaxnorm.diagnostics.padding import padded_share
 from jaxnorm.diagnostics.settings import Setting, setting_of
+from jaxnorm.model.spec import NormSpec, arguments_of
 
 KEPT = ("scale", "bias", "mean", "var", "updates", "count", "batches")
 # Of a constant the variance is that of its rounding.
@@ -73,16 +73,16 @@ class Observer:
         self,
         path: str,
         module: Any,
+        spec: NormSpec,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         y: Any,
         variables: Mapping[str, Any],
     ) -> Call:
-        """The call of a norm that gave y, which had these variables before."""
-        signature = inspect.signature(type(module).__call__)
-        said = signature.bind(module, *args, **kwargs).arguments
-        x = jnp.asarray(said["x"])
-        setting = setting_of(path, self.calls, module, x, said)
+        """Observes a call of a norm that returned y, and had these variables before."""
+        x, said = arguments_of(module, args, kwargs)
+        x = jnp.asarray(x)
+        setting = setting_of(path, self.calls, module, spec, said)
         self.calls += 1
         weights = one_weighting(said.get("mask"), said.get("weights"))
         active = active_range(self.activation, path)

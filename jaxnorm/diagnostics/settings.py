@@ -1,4 +1,4 @@
-"""How a norm was made and called: what is known of it before anything is traced."""
+"""How a norm was made and called: what is known of it without its arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,8 @@ from typing import Any
 
 import jax
 
-from jaxnorm._core.axes import (
-    canonical_axes,
-    complement,
-    spatial_axes,
-    spatial_axes_of_groups,
-)
+from jaxnorm.model.modules import is_given
+from jaxnorm.model.spec import NormSpec
 from jaxnorm.statistics.averages import PlainAverage
 from jaxnorm.statistics.wrappers import Wrapper
 
@@ -19,7 +15,7 @@ from jaxnorm.statistics.wrappers import Wrapper
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Setting:
-    """One call of a norm, of jaxnorm or of flax, in either API; no arrays, in a pytree.
+    """One call of a norm, in either API; a static node of a pytree.
 
     Attributes:
       path: of its variables, in the model.
@@ -34,8 +30,10 @@ class Setting:
       decay: the weight of the old value in the running statistics; None if there is none.
       plain: whether their start at 0 and 1 is still among them.
       weighted: whether a mask or weights came with the call.
+      conditional: whether a scale or bias came with the call.
       ghost_size: samples of a batch that are normalised by themselves; None is all.
       corrected: whether it is a batch renormalisation.
+      affine: whether the output is the normalised input, scaled and shifted.
     """
 
     path: str
@@ -50,8 +48,10 @@ class Setting:
     decay: float | None
     plain: bool
     weighted: bool
+    conditional: bool
     ghost_size: int | None
     corrected: bool
+    affine: bool
 
     @property
     def by_batch(self) -> bool:
@@ -60,88 +60,34 @@ class Setting:
 
 
 def setting_of(
-    path: str,
-    place: int,
-    module: Any,
-    x: Any,
-    said: Mapping[str, Any],
+    path: str, place: int, module: Any, spec: NormSpec, call: Mapping[str, Any]
 ) -> Setting:
-    """The setting of a norm that is called on x, and with what is said, by its names.
+    """Returns the setting of a norm that is called with these arguments, by their names.
 
-    It goes by attributes, which those of flax and of jaxnorm have in common.
-
-    >>> from types import SimpleNamespace
-    >>> norm = SimpleNamespace(axis=-1, epsilon=1e-5, momentum=0.9)
-    >>> setting_of("norm", 0, norm, jnp.ones((8, 3)), {"train": True}).reduced
-    (0,)
+    >>> from jaxnorm import ema
+    >>> spec = NormSpec((1,), (0,), 1e-5, estimator=ema(0.9), train=True)
+    >>> setting_of("norm", 0, object(), spec, {"mask": jnp.ones(3, bool)}).weighted
+    True
     """
-    features, reduced = _axes(module, x)
-    estimator = getattr(module, "estimator", None)
-    flags = _flags(module, said) if hasattr(module, "momentum") else []
+    within = _innermost(spec.estimator)
     return Setting(
         path=path,
         place=place,
         kind=type(module).__name__,
-        features=features,
-        reduced=reduced,
-        groups=_groups(module, x),
-        about_zero=not hasattr(module, "use_bias") and not hasattr(module, "momentum"),
-        epsilon=float(module.epsilon),
-        trains=flags[0] if flags else None,
-        decay=_decay(module, estimator),
-        plain=hasattr(module, "momentum") and _is_plain(estimator),
-        weighted=any(said.get(name) is not None for name in ("mask", "weights")),
-        ghost_size=getattr(module, "ghost_size", None),
-        corrected=hasattr(module, "limits"),
+        features=spec.feature_axes,
+        reduced=spec.reduction_axes,
+        groups=spec.num_groups,
+        about_zero=not spec.centred,
+        epsilon=spec.epsilon,
+        trains=spec.train,
+        decay=getattr(within, "decay", None),
+        plain=isinstance(within, PlainAverage),
+        weighted=is_given(call, "mask", "weights"),
+        conditional=is_given(call, "scale", "bias"),
+        ghost_size=spec.ghost_size,
+        corrected=spec.corrected,
+        affine=spec.affine,
     )
-
-
-def _axes(module: Any, x: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Those of the features, and those reduced."""
-    if hasattr(module, "momentum"):
-        features = canonical_axes(module.axis, x.ndim)
-        return features, complement(features, x.ndim)
-    if hasattr(module, "num_groups"):
-        features = canonical_axes(getattr(module, "feature_axes", -1), x.ndim)
-        return features, spatial_axes_of_groups(x.shape, features, module.reduction_axes)
-    features = canonical_axes(module.feature_axes, x.ndim)
-    if hasattr(module, "reduction_axes"):
-        return features, canonical_axes(module.reduction_axes, x.ndim)
-    return features, spatial_axes(x.shape, features, None)
-
-
-def _groups(module: Any, x: Any) -> int | None:
-    if not hasattr(module, "num_groups"):
-        return None
-    return module.num_groups or x.shape[-1] // module.group_size
-
-
-def _flags(module: Any, said: Mapping[str, Any]) -> list[bool]:
-    """Whether it trains, by all that say so: the call first, as it goes before in NNX."""
-    flags = [
-        (said.get("use_running_average"), False),
-        (said.get("train"), True),
-        (getattr(module, "use_running_average", None), False),
-        (getattr(module, "train", None), True),  # a method in NNX
-    ]
-    return [
-        bool(flag) is means
-        for flag, means in flags
-        if flag is not None and not callable(flag)
-    ]
-
-
-def _decay(module: Any, estimator: Any) -> float | None:
-    if estimator is None:
-        return getattr(module, "momentum", None)
-    within = _innermost(estimator)
-    return getattr(within, "decay", None)
-
-
-def _is_plain(estimator: Any) -> bool:
-    """Whether it is a moving average that keeps no count by which its start is told."""
-    within = _innermost(estimator)
-    return within is None or isinstance(within, PlainAverage)
 
 
 def _innermost(estimator: Any) -> Any:

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 from jaxnorm._core.axes import canonical_axes, take
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
-from jaxnorm._core.train_flags import resolve_train, resolve_update
+from jaxnorm.linen.modes import modes_of
 from jaxnorm.linen.parameters import affine, options
 from jaxnorm.linen.state import check_state, keep_state
+from jaxnorm.model.spec import NormSpec, batch_spec
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.statistics.averages import ema
 from jaxnorm.statistics.estimator import Estimator
@@ -126,17 +127,12 @@ class BatchNorm(nn.Module):
             statistics are missing in evaluation, or immutable where they are updated, or
             not those of the estimator; a mask and weights are both given.
         """
-        train = resolve_train(
-            **{
-                "train (constructor)": self.train,
-                "train (call)": train,
-                "use_running_average (constructor)": self.use_running_average,
-                "use_running_average (call)": use_running_average,
-            }
-        )
-        update = resolve_update(
-            train, **{"update (constructor)": self.update, "update (call)": update}
-        )
+        flags = {
+            "use_running_average": use_running_average,
+            "train": train,
+            "update": update,
+        }
+        train, update = modes_of(self, flags)
         initializing = self.is_initializing()
         x = as_floating(x)
         features = take(x.shape, canonical_axes(self.axis, x.ndim))
@@ -170,3 +166,7 @@ class BatchNorm(nn.Module):
     def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
         """Applies the norm to the module's parameters and state."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return batch_spec(self, x, *modes_of(self, call))

@@ -1,5 +1,6 @@
 """Batch renormalisation as a Linen module."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ from jaxtyping import Array
 
 from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.state import where
+from jaxnorm.model.spec import NormSpec
 from jaxnorm.norms.batch_renorm import batch_renorm
 from jaxnorm.norms.renorm_limits import Limits, check_no_ghosts, renorm_schedule
 from jaxnorm.statistics.wrappers import COLLECTORS
@@ -54,3 +56,7 @@ class BatchRenorm(BatchNorm):
         if update and not self.has_variable("batch_stats", COLLECTORS[0]):
             self.put_variable("batch_stats", "steps", steps + 1)
         return result
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return dataclasses.replace(super().norm_spec(x, **call), corrected=True)

@@ -13,9 +13,8 @@ from jaxnorm.diagnostics.batches import Seen, compiled, report_of
 from jaxnorm.diagnostics.gap import differences
 from jaxnorm.diagnostics.observing import Call, Observer
 from jaxnorm.diagnostics.report import NormReport
-from jaxnorm.linen.callees import variables_of
 from jaxnorm.linen.calling import call_in_mode, in_mode
-from jaxnorm.linen.kinds import NORMS
+from jaxnorm.linen.modules import NORMS, variables_of
 from jaxnorm.linen.watching import watching
 
 COLLECTION = "diagnosis"
@@ -100,12 +99,13 @@ def _run(
     def around(
         path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if not isinstance(module, NORMS):
+        if module not in NORMS:
             return norm(*args, **kwargs)
         before = variables_of(module)
         y = norm(*args, **kwargs)
         # In a collection it passes what transforms the module.
-        seen = observer.observe(path, module, args, kwargs, y, before)
+        spec = NORMS.spec(module, args, kwargs)
+        seen = observer.observe(path, module, spec, args, kwargs, y, before)
         module.sow(COLLECTION, "calls", seen)
         return y
 

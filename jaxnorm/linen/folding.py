@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr
 
-from jaxnorm.linen.callees import modes_of, variables_at, variables_of
-from jaxnorm.linen.kinds import BATCH, LAYERS
+from jaxnorm.linen.modules import LAYERS, NORMS, variables_at, variables_of
 from jaxnorm.linen.watching import traced, watching
 from jaxnorm.model.dataflow import is_array
 from jaxnorm.model.folding.pairing import Report, fold_pairs, pair
 from jaxnorm.model.modules import Norm, Watcher
+from jaxnorm.model.spec import NormSpec, arguments_of
 
 # What `apply` takes for itself.
 APPLY = ("mutable", "capture_intermediates")
@@ -46,9 +46,9 @@ class Folded(NamedTuple):
         dtypes = dict(self.norms)
 
         def around(path: str, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
-            if path in dtypes and isinstance(module, BATCH):
-                _check_evaluates(path, *modes_of(module, args, kwargs))
-                x = args[0] if args else kwargs["x"]
+            if path in dtypes and module in NORMS:
+                x, _ = arguments_of(module, args, kwargs)
+                _check_evaluates(path, NORMS.spec(module, args, kwargs))
                 return x.astype(dtypes[path])
             y = call(*args, **kwargs)
             if path in self.biased and isinstance(module, tuple(LAYERS)):
@@ -122,7 +122,7 @@ def fold(
     """
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
         raise ValueError("variables are shapes, but arrays are expected, to be folded.")
-    watcher = Watcher(LAYERS, BATCH, variables_of, modes_of)
+    watcher = Watcher(LAYERS, NORMS, variables_of)
     flow = traced(watcher, model, variables, *args, **kwargs)
     if not watcher.norms:
         raise ValueError(
@@ -175,8 +175,8 @@ def _check_call(expected: tuple[tuple[str, Any], ...], given: Any) -> None:
         )
 
 
-def _check_evaluates(path: str, train: bool, update: bool) -> None:
-    if train or update:
+def _check_evaluates(path: str, spec: NormSpec) -> None:
+    if spec.train or spec.update:
         raise ValueError(
             f"{path} is folded into the layer beside it, with the statistics that it had, "
             "and cannot train any more; write train=False, or train the model it is of."

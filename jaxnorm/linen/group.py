@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
 from jaxnorm.linen.parameters import affine, options
+from jaxnorm.model.spec import NormSpec, group_spec
 from jaxnorm.norms.group import group_norm
 
 
@@ -108,3 +109,7 @@ class GroupNorm(nn.Module):
             dtype=dtype,
             **options(self, mask, weights),
         )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return group_spec(self, x)

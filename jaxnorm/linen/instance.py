@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
 from jaxnorm.linen.parameters import affine, options
+from jaxnorm.model.spec import NormSpec, instance_spec
 from jaxnorm.norms.instance import instance_norm
 
 
@@ -99,3 +100,7 @@ class InstanceNorm(nn.Module):
             dtype=dtype,
             **options(self, mask, weights),
         )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return instance_spec(self, x)

@@ -5,8 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxnorm.linen.callees import modes_of
-from jaxnorm.linen.kinds import BATCH, INSTANCE, LAYERS, OTHERS
+from jaxnorm.linen.modules import LAYERS, NORMS
 from jaxnorm.linen.watching import traced
 from jaxnorm.model.labels import Labeller
 
@@ -43,7 +42,7 @@ def parameter_labels(
     {'bias': 'cancelled', 'kernel': 'weight'}
     >>> optimizer = optax.adamw(1e-3, mask=jaxnorm.decay_mask(labels))
     """
-    labeller = Labeller(tuple(LAYERS), BATCH, INSTANCE, OTHERS, modes_of)
+    labeller = Labeller(tuple(LAYERS), NORMS)
     # Norms that train could not be called without.
     kwargs = {"mutable": ["batch_stats"], **kwargs}
     flow = traced(labeller, model, variables, *args, **kwargs)

@@ -12,6 +12,7 @@ from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.kernels.choosing import Implementation
 from jaxnorm._core.normalization import Rounding
 from jaxnorm.linen.parameters import affine, options
+from jaxnorm.model.spec import NormSpec, layer_spec
 from jaxnorm.norms.rms import rms_norm
 
 
@@ -101,3 +102,7 @@ class RMSNorm(nn.Module):
             implementation=self.implementation,
             **options(self, mask, weights),
         )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return layer_spec(self, x, centred=False)

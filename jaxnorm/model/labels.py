@@ -1,15 +1,13 @@
 """What a model's parameters are to an optimiser: a norm's, cancelled by one, or weights."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxnorm._core.axes import canonical_axes
 from jaxnorm.model.dataflow import Dataflow, mark
 from jaxnorm.model.modules import marked_input
+from jaxnorm.model.spec import Norms, NormSpec, arguments_of
 
 
 def decay_mask(labels: Any) -> Any:
@@ -31,17 +29,9 @@ def decay_mask(labels: Any) -> Any:
 class Labeller:
     """Notes the norms of a model, and the layers before them, as it is called around it."""
 
-    def __init__(
-        self,
-        layers: tuple[type, ...],
-        batch: tuple[type, ...],
-        instance: tuple[type, ...],
-        others: tuple[type, ...],
-        modes_of: Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[bool, bool]],
-    ):
-        """For a framework: its layers, its norms, and whether a batch norm trains."""
-        self.layer_types, self.norm_types = layers, (*batch, *instance, *others)
-        self.batch, self.instance, self.modes_of = batch, instance, modes_of
+    def __init__(self, layers: tuple[type, ...], norms: Norms):
+        """Looks for the layers and norms of a framework."""
+        self.layer_types, self.norm_types = layers, norms
         self.layers: set[str] = set()
         self.norms: set[str] = set()
         self.ranks: dict[str, int] = {}  # of what is marked, where the module saw it
@@ -49,31 +39,20 @@ class Labeller:
     def __call__(
         self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """Calls a module, and marks what a layer gives and what a norm centres."""
+        """Calls a module, and marks what a layer returns and what a norm centres."""
         if type(module) in self.layer_types and _has_plain_bias(module):
             self.layers.add(path)
             y = mark(call(*args, **kwargs), f"{path}:out")
             self.ranks[f"{path}:out"] = y.ndim
             return y
-        if not issubclass(type(module), self.norm_types):
+        if module not in self.norm_types:
             return call(*args, **kwargs)
         self.norms.add(path)
-        if self._cancels(module, args, kwargs):
-            x, args, kwargs = marked_input(args, kwargs, f"{path}:centred")
+        x, _ = arguments_of(module, args, kwargs)
+        if _cancels_bias(self.norm_types.spec(module, args, kwargs), x.shape):
+            x, args, kwargs = marked_input(module, args, kwargs, f"{path}:centred")
             self.ranks[f"{path}:centred"] = x.ndim
         return call(*args, **kwargs)
-
-    def _cancels(self, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a norm takes away what is the same along all axes but the last: a bias.
-
-        One that normalises with running statistics does not.
-        """
-        of_batch = issubclass(type(norm), self.batch)
-        trains = of_batch and self.modes_of(norm, args, kwargs)[0]
-        if not trains and not issubclass(type(norm), self.instance):
-            return False
-        rank = jnp.ndim(args[0] if args else kwargs["x"])
-        return rank - 1 in canonical_axes(norm.axis if trains else norm.feature_axes, rank)
 
     def labels(self, flow: Dataflow, parameters: Any) -> Any:
         """The tree of parameters, with "norm", "cancelled" or "weight" in their place."""
@@ -100,6 +79,16 @@ class Labeller:
             return "cancelled" if name == "bias" and where in cancelled else "weight"
 
         return jax.tree.map_with_path(label, parameters)
+
+
+def _cancels_bias(spec: NormSpec, shape: tuple[int, ...]) -> bool:
+    """Whether a norm subtracts what is the same along all axes but the last: a bias.
+
+    One that normalises with running statistics does not.
+    """
+    last = len(shape) - 1
+    alone = last not in spec.reduction_axes and spec.num_groups in (None, shape[last])
+    return spec.centred and spec.train is not False and alone
 
 
 def _has_plain_bias(layer: Any) -> bool:

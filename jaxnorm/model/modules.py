@@ -1,5 +1,6 @@
 """The layers and norms that a model calls, described and marked as it is called."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from jaxnorm._core.axes import canonical_axes
 from jaxnorm.model.dataflow import mark
 from jaxnorm.model.folding.affine import pads_with_zeros
-from jaxnorm.statistics.averages import ema
+from jaxnorm.model.spec import Norms, NormSpec, arguments_of
 from jaxnorm.statistics.estimator import Estimator
 
 
@@ -111,27 +111,29 @@ def _is_plain(module: Any) -> bool:
 
 def describe_norm(
     module: Any,
-    exact: bool,
+    spec: NormSpec,
     shapes: Any,
     ends: Any,
     dtype: Any,
     *,
-    train: bool,
-    update: bool,
+    exact: bool,
     masked: bool,
     conditional: bool,
 ) -> Norm:
-    """A norm by the attributes that flax's have, called for an x of so many axes."""
-    estimator = getattr(module, "estimator", None) or ema(module.momentum)
+    """A norm with running statistics, called in a model.
+
+    It is not exact if its type only inherits the description of another one.
+    """
+    assert spec.estimator is not None
     refusal = ""
     if "mean" not in shapes:
         raise ValueError(
             f"a {type(module).__name__} of {ends['in'][-1]} features has no running "
             "statistics; give the variables with those in 'batch_stats'."
         )
-    if train:
+    if spec.train:
         refusal = "it normalises with the batch, not with running statistics"
-    elif update:
+    elif spec.update:
         refusal = "it updates its statistics"
     elif masked:
         refusal = "it is given a mask"
@@ -139,9 +141,11 @@ def describe_norm(
         refusal = "it is given a scale or bias in the call"
     elif not exact:
         refusal = f"it is a {type(module).__name__}, whose arithmetic may be its own"
-    elif canonical_axes(module.axis, len(ends["in"])) != (len(ends["in"]) - 1,):
-        refusal = f"its features are on axis {module.axis}, not on the last one"
-    return Norm(shapes, ends, module.epsilon, estimator, dtype, refusal)
+    elif not spec.affine:
+        refusal = f"it is a {type(module).__name__}, which does more than scale and shift"
+    elif spec.feature_axes != (len(ends["in"]) - 1,):
+        refusal = f"its features are on the axes {spec.feature_axes}, not on the last one"
+    return Norm(shapes, ends, spec.epsilon, spec.estimator, dtype, refusal)
 
 
 class Watcher:
@@ -155,17 +159,14 @@ class Watcher:
     def __init__(
         self,
         layers: Mapping[type, str],
-        norms: tuple[type, ...],
+        norms: Norms,
         variables_of: Callable[[Any], dict[str, Array]],
-        modes_of: Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[bool, bool]],
     ):
-        """For a framework: the kinds of its layers, its norms, and how to read them.
+        """Looks for the layers and norms of a framework.
 
-        `variables_of(module)` are the variables of a module by their names, and
-        `modes_of(norm, args, kwargs)` whether a norm, called so, trains, and updates.
+        `variables_of(module)` are the variables of a module by their names.
         """
-        self.kinds, self.norm_types = layers, norms
-        self.variables_of, self.modes_of = variables_of, modes_of
+        self.kinds, self.norm_types, self.variables_of = layers, norms, variables_of
         self.layers: dict[str, Layer] = {}
         self.norms: dict[str, Norm] = {}
 
@@ -175,32 +176,27 @@ class Watcher:
         """Calls a module, its input, output and variables marked if it is of interest."""
         # By type(), which tells what stands in a norm's place from the norm.
         kinds = [k for each, k in self.kinds.items() if issubclass(type(module), each)]
-        is_norm = issubclass(type(module), self.norm_types)
-        if not kinds and not is_norm:
+        spec = self._running_spec(module, args, kwargs)
+        if not kinds and spec is None:
             return call(*args, **kwargs)
-        x, args, kwargs = marked_input(args, kwargs, f"{path}:in")
+        x, args, kwargs = marked_input(module, args, kwargs, f"{path}:in")
         variables = self.variables_of(module)
         for name, value in variables.items():
             mark(value, f"{path}:{name}")
         y = mark(call(*args, **kwargs), f"{path}:out")
         shapes = {name: jnp.shape(value) for name, value in variables.items()}
         ends = {"in": x.shape, "out": y.shape}
-        if is_norm:
-            train, update = self.modes_of(module, args, kwargs)
-            masked, conditional = (
-                any(kwargs.get(each) is not None for each in names)
-                for names in (("mask", "weights"), ("scale", "bias"))
-            )
+        if spec is not None:
+            _, said = arguments_of(module, args, kwargs)
             self.norms[path] = describe_norm(
                 module,
-                type(module) in self.norm_types,
+                spec,
                 shapes,
                 ends,
                 y.dtype,
-                train=train,
-                update=update,
-                masked=masked,
-                conditional=conditional,
+                exact=self.norm_types.is_exact(module),
+                masked=is_given(said, "mask", "weights"),
+                conditional=is_given(said, "scale", "bias"),
             )
         else:
             exact = type(module) in self.kinds
@@ -209,14 +205,29 @@ class Watcher:
             )
         return y
 
+    def _running_spec(
+        self, module: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> NormSpec | None:
+        """Describes a norm with running statistics; None for any other module."""
+        if module not in self.norm_types:
+            return None
+        spec = self.norm_types.spec(module, args, kwargs)
+        return spec if spec.estimator is not None else None
+
+
+def is_given(call: Mapping[str, Any], *names: str) -> bool:
+    """Whether one of these arguments of a call is given, and not None."""
+    return any(call.get(each) is not None for each in names)
+
 
 def marked_input(
-    args: tuple[Any, ...], kwargs: dict[str, Any], key: str
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: str
 ) -> tuple[Array, tuple[Any, ...], dict[str, Any]]:
     """What a module is called on, marked, and the arguments with it."""
     if args:
         x = mark(args[0], key)
         return x, (x, *args[1:]), kwargs
-    name = next(each for each in ("x", "inputs") if each in kwargs)
+    signature = inspect.signature(type(module).__call__)
+    name = next(each for each in list(signature.parameters)[1:] if each in kwargs)
     x = mark(kwargs[name], key)
     return x, args, {**kwargs, name: x}

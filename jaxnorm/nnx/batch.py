@@ -13,7 +13,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.normalization import Rounding
-from jaxnorm._core.train_flags import resolve_train, resolve_update
+from jaxnorm._core.train_flags import resolve_train
+from jaxnorm.model.spec import NormSpec, batch_spec
+from jaxnorm.nnx.modes import modes_of
 from jaxnorm.nnx.parameters import (
     features_of,
     operands,
@@ -174,10 +176,12 @@ class BatchNorm(nnx.Module):
             a mask, weights, scale or bias do not fit x; both a mask and weights are given;
             `train` is missing or contradictory.
         """
-        if use_running_average is None and train is None:
-            use_running_average = self.use_running_average
-        train = resolve_train(train=train, use_running_average=use_running_average)
-        update = resolve_update(train, update=self.update if update is None else update)
+        flags = {
+            "use_running_average": use_running_average,
+            "train": train,
+            "update": update,
+        }
+        train, update = modes_of(self, flags)
         state = (self.mean, self.var)
         x, scale, bias, dtype = operands(self, x, self.axis, scale, bias, state)
         features = features_of(self, x, self.axis)
@@ -225,3 +229,7 @@ class BatchNorm(nnx.Module):
             self.use_running_average = not resolve_train(
                 train=train, use_running_average=use_running_average
             )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return batch_spec(self, x, *modes_of(self, call))

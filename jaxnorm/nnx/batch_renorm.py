@@ -1,11 +1,13 @@
 """Batch renormalisation as an NNX module."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from jaxnorm.model.spec import NormSpec
 from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.norms.batch_renorm import batch_renorm
 from jaxnorm.norms.renorm_limits import Limits, check_no_ghosts, renorm_schedule
@@ -51,3 +53,7 @@ class BatchRenorm(BatchNorm):
         if update:
             self.steps[...] += 1
         return result
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return dataclasses.replace(super().norm_spec(x, **call), corrected=True)

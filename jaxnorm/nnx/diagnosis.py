@@ -12,7 +12,7 @@ from jaxnorm.diagnostics.batches import Seen, compiled, report_of
 from jaxnorm.diagnostics.gap import differences
 from jaxnorm.diagnostics.observing import Call, Observer
 from jaxnorm.diagnostics.report import NormReport
-from jaxnorm.nnx.kinds import NORMS
+from jaxnorm.nnx.modules import NORMS
 from jaxnorm.nnx.watching import watched
 
 
@@ -98,14 +98,15 @@ def _run(
         y = norm(*args, **kwargs)
         # In the module it passes what transforms that.
         number = sum(isinstance(each, Observation) for each in vars(module).values())
-        seen = observer.observe(path, module, args, kwargs, y, before)
+        spec = NORMS.spec(module, args, kwargs)
+        seen = observer.observe(path, module, spec, args, kwargs, y, before)
         # Within a transform of JAX itself, not of NNX, nothing can be written down.
         with contextlib.suppress(errors.TraceContextError):
             setattr(module, f"observed_{number}", Observation(seen))
         return y
 
     model.train() if train else model.eval()
-    copy = watched(model, NORMS, around)
+    copy = watched(model, NORMS.is_kind, around)
     output = call(copy, batch, train)
     state = nnx.to_flat_state(nnx.state(copy, Observation))
     return output, [variable.get_value() for _, variable in state]

@@ -1,17 +1,17 @@
 """An NNX model without the norms that could be folded into its layers."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.train_flags import resolve_train
 from jaxnorm.model.folding.pairing import Report, fold_pairs, pair
 from jaxnorm.model.modules import Watcher
-from jaxnorm.nnx.callees import modes_of, variables_of
-from jaxnorm.nnx.kinds import BATCH, LAYERS
+from jaxnorm.nnx.modes import modes_of
+from jaxnorm.nnx.modules import LAYERS, NORMS, is_layer_or_norm, variables_of
 from jaxnorm.nnx.watching import replaced, traced
 
 
@@ -55,8 +55,8 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
     1 of 1 norms folded:
     layers/1  folded into layers/0, which comes before it
     """
-    watcher = Watcher(LAYERS, BATCH, variables_of, modes_of)
-    flow, modules = traced(watcher, model, (*LAYERS, *BATCH), *args, **kwargs)
+    watcher = Watcher(LAYERS, NORMS, variables_of)
+    flow, modules = traced(watcher, model, is_layer_or_norm, *args, **kwargs)
     if not watcher.norms:
         raise ValueError(
             f"{type(model).__name__} called no batch norm of jaxnorm.nnx or flax.nnx; "
@@ -68,7 +68,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
     gone = {each.norm: watcher.norms[each.norm].dtype for each in report.folded}
 
     def replacement(path: str, module: Any) -> Any:
-        if path in gone and isinstance(module, BATCH):
+        if path in gone and module in NORMS:
             return Folded(path, module, gone[path])
         if path in changed and isinstance(module, tuple(LAYERS)):
             # Hooks of the variables are for who trains, and not for this.
@@ -96,23 +96,15 @@ class Folded(nnx.Module):
         """The norm's, for models that go by the kinds of their layers."""
         return self.kind
 
-    def __call__(
-        self,
-        x: ArrayLike,
-        use_running_average: bool | None = None,
-        *,
-        mask: ArrayLike | None = None,
-        weights: ArrayLike | None = None,
-        train: bool | None = None,
-        update: bool | None = None,
-    ) -> Float[Array, "..."]:
-        """x, in the dtype of the norm's output.
+    def __call__(self, *args: Any, **kwargs: Any) -> Float[Array, "..."]:
+        """Returns x in the dtype of the norm's output; takes the arguments of the norm.
 
         Raises:
           ValueError: the norm is to train.
         """
-        called = (x, use_running_average), {"train": train, "update": update}
-        if any(modes_of(self, *called)):
+        bound = inspect.signature(self.kind.__call__).bind(self, *args, **kwargs)
+        x = bound.args[1]
+        if any(modes_of(self, bound.arguments)):
             raise ValueError(
                 f"{self.path} is folded into the layer beside it, with the statistics that "
                 "it had, and cannot train any more; write model.eval(), or train the model "

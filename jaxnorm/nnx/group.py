@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import count_groups
 from jaxnorm._core.normalization import Rounding
+from jaxnorm.model.spec import NormSpec, group_spec
 from jaxnorm.nnx.parameters import operands, options, parameter
 from jaxnorm.norms.group import group_norm
 
@@ -140,3 +141,7 @@ class GroupNorm(nnx.Module):
             dtype=dtype,
             **options(self, mask, weights),
         )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return group_spec(self, x)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.normalization import Rounding
+from jaxnorm.model.spec import NormSpec, instance_spec
 from jaxnorm.nnx.parameters import operands, options, parameter
 from jaxnorm.norms.instance import instance_norm
 
@@ -128,3 +129,7 @@ class InstanceNorm(nnx.Module):
             dtype=dtype,
             **options(self, mask, weights),
         )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return instance_spec(self, x)

@@ -6,8 +6,7 @@ import jax
 from flax import nnx
 
 from jaxnorm.model.labels import Labeller
-from jaxnorm.nnx.callees import modes_of
-from jaxnorm.nnx.kinds import BATCH, INSTANCE, LAYERS, OTHERS
+from jaxnorm.nnx.modules import LAYERS, NORMS, is_layer_or_norm
 from jaxnorm.nnx.watching import traced
 
 
@@ -33,9 +32,8 @@ def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
     >>> labels["layers"][0]["bias"]
     'cancelled'
     """
-    labeller = Labeller(tuple(LAYERS), BATCH, INSTANCE, OTHERS, modes_of)
-    kinds = (*labeller.layer_types, *labeller.norm_types)
-    flow, _ = traced(labeller, model, kinds, *args, **kwargs)
+    labeller = Labeller(tuple(LAYERS), NORMS)
+    flow, _ = traced(labeller, model, is_layer_or_norm, *args, **kwargs)
     # Without variables around them: nnx.Optimizer passes arrays without them to optax.
     parameters = jax.tree.map(
         lambda variable: variable[...],

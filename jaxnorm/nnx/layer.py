@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.kernels.choosing import Implementation
 from jaxnorm._core.normalization import Rounding
+from jaxnorm.model.spec import NormSpec, layer_spec
 from jaxnorm.nnx.parameters import operands, options, parameter
 from jaxnorm.norms.layer import layer_norm
 
@@ -136,3 +137,7 @@ class LayerNorm(nnx.Module):
             **options(self, mask, weights),
             implementation=self.implementation,
         )
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return layer_spec(self, x)

@@ -50,25 +50,29 @@ def replaced(model: Any, replacement: Callable[[str, Any], Any]) -> Any:
     return nnx.recursive_map(at, nnx.clone(model))
 
 
-def watched(model: Any, kinds: tuple[type, ...], around: Around) -> Any:
-    """A copy of the model, whose modules of these kinds are called through `around`."""
+def watched(model: Any, wanted: Callable[[type], bool], around: Around) -> Any:
+    """A copy of the model, whose wanted modules are called through `around`."""
     return replaced(
         model,
         lambda path, module: (
-            Watched(path, module, around) if issubclass(type(module), kinds) else module
+            Watched(path, module, around) if wanted(type(module)) else module
         ),
     )
 
 
 def traced(
-    around: Around, model: nnx.Module, kinds: tuple[type, ...], *args: Any, **kwargs: Any
+    around: Around,
+    model: nnx.Module,
+    wanted: Callable[[type], bool],
+    *args: Any,
+    **kwargs: Any,
 ) -> tuple[Dataflow, dict[str, Any]]:
     """The dataflow of a model whose modules are called through `around`, which marks it.
 
     And the modules of these kinds, in a copy of it, by their paths. Of the arguments only
     the shapes and dtypes of arrays count.
     """
-    copy = watched(model, kinds, around)
+    copy = watched(model, wanted, around)
     graph, state = nnx.split(copy)
     arrays, whole = part((args, kwargs))
 

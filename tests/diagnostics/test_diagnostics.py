@@ -27,8 +27,10 @@ TRAIN = Setting(
     decay=0.99,
     plain=True,
     weighted=False,
+    conditional=False,
     ghost_size=None,
     corrected=False,
+    affine=True,
 )
 SLOW = pytest.mark.slow
 ZEROS, ONES = np.zeros(10), np.ones(10)

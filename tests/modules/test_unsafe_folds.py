@@ -134,7 +134,7 @@ UNSAFE = {
     ),
     "features on another axis": (
         lambda x: norm(axis=-2)(nn.Dense(4)(x)),
-        "its features are on axis -2",
+        "its features are on the axes (1,), not on the last one",
     ),
     "weight normalisation": (
         lambda x: norm()(nn.WeightNorm(nn.Dense(4, name="dense"))(x)),

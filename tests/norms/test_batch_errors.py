@@ -85,6 +85,6 @@ def test_nothing_is_computed_before_an_error(monkeypatch):
     def never(*_, **__):
         raise AssertionError("computed before the inputs were checked")
 
-    monkeypatch.setattr("jaxnorm.norms.batch.measure", never)
+    monkeypatch.setattr("jaxnorm.norms.batch.normalize_and_measure", never)
     with pytest.raises(ValueError, match="scale has shape"):
         batch_norm(X, START, jnp.ones(99), train=True)

@@ -1,0 +1,28 @@
+"""Whether a Linen batch norm trains, and whether it updates its statistics, in one call."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxnorm._core.train_flags import resolve_train, resolve_update
+
+
+def modes_of(module: Any, call: Mapping[str, Any]) -> tuple[bool, bool]:
+    """(train, update), from the attributes of a norm and the arguments of a call by name.
+
+    Raises:
+      TypeError: a flag is not a bool.
+      ValueError: `train` is missing or contradictory.
+    """
+    train = resolve_train(
+        **{
+            "train (constructor)": getattr(module, "train", None),
+            "train (call)": call.get("train"),
+            "use_running_average (constructor)": module.use_running_average,
+            "use_running_average (call)": call.get("use_running_average"),
+        }
+    )
+    flags = {
+        "update (constructor)": getattr(module, "update", None),
+        "update (call)": call.get("update"),
+    }
+    return train, resolve_update(train, **flags)

@@ -1,0 +1,165 @@
+"""What a norm says of itself to those who look at whole models."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxnorm._core.axes import (
+    canonical_axes,
+    complement,
+    spatial_axes,
+    spatial_axes_of_groups,
+    take,
+)
+from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.estimator import Estimator
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """Describes one call of a norm to functions that look at whole models.
+
+    These are `diagnose`, `fold` and `parameter_labels` in both APIs.
+
+    A module of yours takes part in these if it has a method `norm_spec(x, **call)` that
+    returns a NormSpec. x is what the module is called on, of which only the shape counts,
+    and `call` has the other arguments of the call, by name. Its parameters are to be named
+    scale and bias, and its running statistics mean and var, if it has any.
+
+    Attributes:
+      feature_axes: the axes over which scale and bias vary, as sorted non-negative ints.
+      reduction_axes: the axes over which the moments are taken, likewise; for groups the
+        axes besides the features.
+      epsilon: what is added to the variance.
+      num_groups: number of groups that share their moments among features; None for none.
+      centred: whether the mean is subtracted.
+      estimator: how the running statistics are updated; None if there are none.
+      train: whether this call normalises with the moments of x; None if the norm has no
+        running statistics.
+      update: whether this call updates the running statistics.
+      ghost_size: number of samples per ghost batch; None for no ghosts.
+      corrected: whether the output in training is corrected towards that of evaluation, as
+        in batch renormalisation.
+      affine: whether the output is (x − μ)·scale/√(σ² + epsilon) + bias, so that the norm
+        can be folded into a layer; False if anything else is done to it.
+
+    >>> import flax.linen as nn
+    >>> class CentredNorm(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         return x - x.mean(-1, keepdims=True)
+    ...
+    ...     def norm_spec(self, x):
+    ...         return NormSpec((x.ndim - 1,), (x.ndim - 1,), 0.0, affine=False)
+    >>> CentredNorm().norm_spec(jnp.ones((8, 3))).centred
+    True
+    """
+
+    feature_axes: tuple[int, ...]
+    reduction_axes: tuple[int, ...]
+    epsilon: float
+    num_groups: int | None = None
+    centred: bool = True
+    estimator: Estimator[Any] | None = None
+    train: bool | None = None
+    update: bool = False
+    ghost_size: int | None = None
+    corrected: bool = False
+    affine: bool = True
+
+
+# `describe(module, x, call) -> NormSpec`, for classes that have no `norm_spec`.
+Describe = Callable[[Any, Any, Mapping[str, Any]], NormSpec]
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Which modules of a framework are norms, and what they are.
+
+    Attributes:
+      described: the framework's own classes, and how each is described.
+    """
+
+    described: Mapping[type, Describe]
+
+    def __contains__(self, module: Any) -> bool:
+        """Whether a module is a norm, by its type rather than by its `__class__`."""
+        return self.is_kind(type(module))
+
+    def is_kind(self, kind: type) -> bool:
+        """Whether modules of a class are norms."""
+        return hasattr(kind, "norm_spec") or issubclass(kind, tuple(self.described))
+
+    def is_exact(self, module: Any) -> bool:
+        """Whether the description is of this class, and not of one it inherits from."""
+        kind = type(module)
+        return "norm_spec" in vars(kind) or kind in self.described
+
+    def spec(
+        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> NormSpec:
+        """Describes a call of a norm."""
+        x, call = arguments_of(module, args, kwargs)
+        if hasattr(type(module), "norm_spec"):
+            return module.norm_spec(x, **call)
+        describe = next(
+            each for kind, each in self.described.items() if issubclass(type(module), kind)
+        )
+        return describe(module, x, call)
+
+
+def arguments_of(
+    module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """What a module is called on, and the other arguments of the call by their names."""
+    bound = inspect.signature(type(module).__call__).bind(module, *args, **kwargs)
+    _, x, *others = bound.arguments
+    call = {name: bound.arguments[name] for name in others}
+    for name, value in list(call.items()):
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            call = {**call, **value}
+            del call[name]
+    return bound.arguments[x], call
+
+
+def layer_spec(module: Any, x: Any, **others: Any) -> NormSpec:
+    """Of a norm with the attributes feature_axes, reduction_axes and epsilon."""
+    return NormSpec(
+        canonical_axes(module.feature_axes, x.ndim),
+        canonical_axes(module.reduction_axes, x.ndim),
+        float(module.epsilon),
+        **others,
+    )
+
+
+def instance_spec(module: Any, x: Any, **others: Any) -> NormSpec:
+    """Of a norm of each feature, with the attributes feature_axes and epsilon."""
+    features = canonical_axes(module.feature_axes, x.ndim)
+    reduced = spatial_axes(x.shape, features, None)
+    return NormSpec(features, reduced, float(module.epsilon), **others)
+
+
+def group_spec(module: Any, x: Any) -> NormSpec:
+    """Of a group norm, by the attributes that flax's has; feature_axes may be missing."""
+    features = canonical_axes(getattr(module, "feature_axes", -1), x.ndim)
+    reduced = spatial_axes_of_groups(x.shape, features, module.reduction_axes)
+    number = math.prod(take(x.shape, features))
+    groups = module.num_groups or number // module.group_size
+    return NormSpec(features, reduced, float(module.epsilon), groups)
+
+
+def batch_spec(module: Any, x: Any, train: bool, update: bool) -> NormSpec:
+    """Of a batch norm, by the attributes that flax's has; others may be missing."""
+    features = canonical_axes(module.axis, x.ndim)
+    return NormSpec(
+        features,
+        complement(features, x.ndim),
+        float(module.epsilon),
+        estimator=getattr(module, "estimator", None) or ema(module.momentum),
+        train=train,
+        update=update,
+        ghost_size=getattr(module, "ghost_size", None),
+    )

@@ -1,0 +1,23 @@
+"""Whether an NNX batch norm trains, and whether it updates its statistics, in one call."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxnorm._core.train_flags import resolve_train, resolve_update
+
+
+def modes_of(module: Any, call: Mapping[str, Any]) -> tuple[bool, bool]:
+    """(train, update), from the arguments of a call by name, or the modes of the module.
+
+    Raises:
+      TypeError: a flag is not a bool.
+      ValueError: `train` is missing or contradictory.
+    """
+    train, average = call.get("train"), call.get("use_running_average")
+    if train is None and average is None:
+        average = module.use_running_average
+    train = resolve_train(train=train, use_running_average=average)
+    update = call.get("update")
+    if update is None:
+        update = getattr(module, "update", None)
+    return train, resolve_update(train, update=update)
