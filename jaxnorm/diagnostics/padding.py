@@ -18,7 +18,7 @@ def padded_share(
     """The share of all positions with weight that look like padding.
 
     Identical positions look like padding at the ends or the beginnings of sequences, if x
-    has a single axis of positions, and as the last samples, if there are three or more;
+    has a single sequence axis, and as the last samples, if there are three or more;
     but only if hardly anything elsewhere is the same, and only along axes that moments are
     taken over. An area within an image does not count, since it may be background.
 

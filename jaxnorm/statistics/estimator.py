@@ -27,7 +27,7 @@ class Estimator(Generic[State]):
         raise NotImplementedError
 
     def update(self, state: State, moments: Moments) -> State:
-        """Returns the state after one more batch; a count of 0 leaves the statistics."""
+        """Returns the state after one more batch; a count of 0 changes no statistics."""
         raise NotImplementedError
 
     def read(self, state: State) -> Moments:
