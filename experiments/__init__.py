@@ -1,1 +1,1 @@
-"""What normalisation does, shown: `python -m experiments` lists the experiments."""
+"""Experiments on what normalisation does: `python -m experiments` lists them."""

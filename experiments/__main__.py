@@ -19,7 +19,8 @@ def main(arguments: list[str]) -> int:
     if name not in NAMES:
         known = ", ".join(NAMES)
         print(
-            f"error: no experiment is called {name!r}; there is {known}.", file=sys.stderr
+            f"error: no experiment is called {name!r}; choose one of {known}.",
+            file=sys.stderr,
         )
         return 2
     found = importlib.import_module(module(name))

@@ -1,4 +1,4 @@
-"""Runs all studies, one after another; those that are finished are not run again."""
+"""Runs all studies one after another, except those that are already finished."""
 
 import argparse
 import importlib
@@ -12,9 +12,9 @@ from experiments.harness.study import Study
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if one refused, or 130 if interrupted.
+    """Runs all studies; returns the exit status: 0, 2 if one refused, 130 if interrupted.
 
-    One that refuses does not keep the others from being run.
+    A study that refuses to run does not stop the others.
     """
     chosen = parser().parse_args(arguments)
     statuses: list[int] = []
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, which each study is given."""
+    """Returns the parser of the options, which are passed on to each study."""
     made = argparse.ArgumentParser(prog="python -m experiments all", description=__doc__)
     made.add_argument("--quick", action="store_true", help="small runs, on digits")
     made.add_argument("--restart", action="store_true", help="run all of them again")
@@ -31,13 +31,13 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="for a folder for each study (results, or results/quick with --quick)",
+        help="folder with one folder per study (results, or results/quick with --quick)",
     )
     return made
 
 
 def run_all(chosen: argparse.Namespace) -> Sequence[int]:
-    """The status of each study; an interrupt ends them all."""
+    """Returns the exit status of each study; an interrupt ends the whole sequence."""
     folder = chosen.out or Path("results", *["quick"] * chosen.quick)
     flags = [f"--{each}" for each in ("quick", "restart") if getattr(chosen, each)]
     statuses = []

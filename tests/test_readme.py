@@ -53,7 +53,7 @@ def test_the_readme_says_how_many_claims_hold():
     assert counts.total() == 68
     assert counts["open"] == 0
     said = (
-        f"Of these {counts['holds']} hold, {counts['holds in part']} hold in part, "
+        f"Of these claims, {counts['holds']} hold, {counts['holds in part']} hold in part, "
         f"{counts['fails']} fail and {counts['corrected']} are corrected."
     )
     assert said in README.replace("\n", " ")

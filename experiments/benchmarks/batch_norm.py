@@ -1,4 +1,4 @@
-"""Batch normalisation as each library has it; all update and return their statistics."""
+"""Batch normalisation in each library; all update and return their statistics."""
 
 import functools
 from typing import Any
@@ -20,7 +20,7 @@ from experiments.benchmarks.layers import (
 
 
 def linen(inputs: Inputs, dtype: str, *, module: Any) -> Layer:
-    """Of jaxnorm and of flax, which are called alike."""
+    """For jaxnorm and flax, which are called alike."""
     made = module(momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype)
 
     def train(params, state, x):
@@ -40,7 +40,7 @@ def linen(inputs: Inputs, dtype: str, *, module: Any) -> Layer:
 
 
 def haiku(inputs: Inputs, dtype: str) -> Layer:
-    """With parameters of the dtype given: haiku would have made them in that of x."""
+    """With parameters of the given dtype; haiku would have created them in x's dtype."""
     import haiku as hk
 
     @hk.transform_with_state
@@ -71,9 +71,9 @@ def haiku(inputs: Inputs, dtype: str) -> Layer:
 
 
 def equinox(inputs: Inputs, dtype: str) -> Layer:
-    """For each example, channels first, with the batch as a mapped axis.
+    """Maps over the batch; each example has its channels first.
 
-    Its parameters have the dtype given: were they float32, so would be the output.
+    Its parameters have the given dtype, because float32 ones would make y float32.
     """
     import equinox as eqx
 
@@ -108,7 +108,7 @@ def equinox(inputs: Inputs, dtype: str) -> Layer:
 
 
 def keras(inputs: Inputs, dtype: str) -> Layer:
-    """On the JAX backend, with float32 variables."""
+    """Uses the JAX backend, with float32 variables."""
     from keras.layers import BatchNormalization
 
     made = BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, dtype=keras_policy(dtype))
@@ -136,7 +136,7 @@ LAYERS = {
 
 
 def torch_forward(tensors: Any, *, train: bool) -> Any:
-    """Of torch, on `torch_programs.Tensors`; updates its running statistics in place."""
+    """Torch's norm on `torch_programs.Tensors`; updates running statistics in place."""
     from torch.nn.functional import batch_norm
 
     mean, var = tensors.statistics
@@ -145,7 +145,7 @@ def torch_forward(tensors: Any, *, train: bool) -> Any:
 
 
 def reference(inputs: Inputs, *, train: bool) -> np.ndarray:
-    """The output y in float64."""
+    """Returns y in float64."""
     x = np.asarray(inputs.x, np.float64)
     mean, var = (each.astype(np.float64) for each in inputs.statistics)
     if train:
@@ -157,7 +157,7 @@ def reference(inputs: Inputs, *, train: bool) -> np.ndarray:
 
 
 def reference_dx(inputs: Inputs) -> np.ndarray:
-    """The gradient of x in float64, normalised by its own statistics."""
+    """Returns dx in float64, with x normalised by its own statistics."""
     x, g = np.asarray(inputs.x, np.float64), np.asarray(inputs.g, np.float64)
     reduced = tuple(range(x.ndim - 1))
     inverse = 1 / np.sqrt(x.var(reduced) + EPSILON)

@@ -1,4 +1,4 @@
-"""Cases: what is measured in one go, and the figures that come of it."""
+"""Cases: what is measured together, and the resulting figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Note = Callable[[str], None]
 
 
 class Case(NamedTuple):
-    """What is measured in one go: all implementations take turns."""
+    """What is measured together: all implementations take turns."""
 
     op: str
     dtype: str
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
     @property
     def size(self) -> str:
-        """The shape as it is written on the command line."""
+        """The shape as written on the command line."""
         return "x".join(map(str, self.shape))
 
 
@@ -36,7 +36,7 @@ def cases(
     shapes: Sequence[Shape] | None,
     scale: str,
 ) -> list[Case]:
-    """All cases, of the shapes given or of those that the ops have for this scale."""
+    """Returns all cases, with the given shapes or the ops' own shapes for this scale."""
     found = []
     for op in ops:
         row = OPS[op]
@@ -50,13 +50,13 @@ def cases(
 
 
 def measure(case: Case, rounds: int, *, torch: bool, note: Note) -> np.ndarray:
-    """The figures of a case, (IMPLEMENTATIONS, FIGURES); NaN where there is none.
+    """Returns the figures of a case, (IMPLEMENTATIONS, FIGURES); NaN where missing.
 
     Args:
-      case: what is measured.
-      rounds: how often each implementation is called.
-      torch: whether it takes part.
-      note: is told of every library that takes no part after all.
+      case: the case to measure.
+      rounds: the number of timed calls of each implementation.
+      torch: whether torch takes part.
+      note: called with a note on every library that turns out unable to take part.
     """
     inputs = None if case.mode == STEP else OPS[case.op].draw(case.shape, case.dtype)
     made = _steps(case) if inputs is None else _programs(case, inputs, note, torch=torch)
@@ -89,13 +89,13 @@ def _steps(case: Case) -> dict[str, Program]:
 
 
 def _programs(case: Case, inputs: Inputs, note: Note, *, torch: bool) -> dict[str, Program]:
-    """A program of each implementation; a peer that fails is left out, and it is said."""
+    """Returns a program of each implementation; leaves out peers that fail, with a note."""
     op, made = OPS[case.op], {COPY: programs.copy(inputs, case.dtype)}
     builders = dict(op.layers) | ({"torch": op.torch} if torch and op.torch else {})
     for name, build in builders.items():
         try:
             made[name] = _program(name, build, case, inputs)
-        except Exception as error:  # libraries refuse in many ways
+        except Exception as error:  # libraries fail in many ways
             if name == OURS:
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -111,8 +111,8 @@ def _program(name: str, build: Callable, case: Case, inputs: Inputs) -> Program:
 
 
 def _errors(case: Case, inputs: Inputs, made: Mapping[str, Program]) -> dict[str, float]:
-    """The largest error of y of each implementation whose mode gives y."""
-    if case.mode == "backward":  # gives no y
+    """Returns the largest error of y, for each implementation whose mode returns y."""
+    if case.mode == "backward":  # returns no y
         return {}
     train = case.mode != "eval-forward"
     expected = OPS[case.op].reference(inputs, train=train)
@@ -125,7 +125,7 @@ def _errors(case: Case, inputs: Inputs, made: Mapping[str, Program]) -> dict[str
 
 
 def nested(cases: Sequence[Case], figures: np.ndarray) -> dict[str, Any]:
-    """`result[op][dtype][shape][mode][implementation][figure]`, without what is NaN."""
+    """Returns `result[op][dtype][shape][mode][implementation][figure]` without NaN."""
     result: dict[str, Any] = {}
     for case, table in zip(cases, figures, strict=True):
         by_mode = result.setdefault(case.op, {}).setdefault(case.dtype, {})

@@ -26,7 +26,7 @@ ROUNDS, QUICK_ROUNDS = 31, 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Returns the parser of the options."""
     made = argparse.ArgumentParser(
         prog=f"python -m experiments.{NAME}",
         description=report.DESCRIPTION,
@@ -39,40 +39,40 @@ def parser() -> argparse.ArgumentParser:
             **several,
             choices=tuple(names),
             default=tuple(names),
-            help=f"of {', '.join(names)} (all)",
+            help=f"any of {', '.join(names)} (all)",
         )
     made.add_argument(
         "--shapes",
         nargs="+",
         metavar="SHAPE",
-        help="of x, features last, as 32x56x56x64 (those of the op)",
+        help="shapes of x, features last, such as 32x56x56x64 (the op's own)",
     )
     made.add_argument(
-        "--quick", action="store_true", help="small shapes and few rounds: seconds"
+        "--quick", action="store_true", help="small shapes, few rounds; takes seconds"
     )
     add_folder(made, NAME, "the result and the figure")
     return made
 
 
 def shape(text: str, ops: Sequence[str]) -> Shape:
-    """A shape from text such as 32x56x56x64; refused if an op has no variance there."""
+    """Parses a shape such as 32x56x56x64; refuses one on which an op has no variance."""
     sizes = text.split("x")
     if len(sizes) < 2 or not all(each.isdecimal() and int(each) for each in sizes):
         raise Refused(
-            f"--shapes {text}: is no shape of two or more axes, such as 32x56x56x64."
+            f"--shapes {text}: is not a shape of two or more axes, such as 32x56x56x64."
         )
     found = tuple(map(int, sizes))
     for op in ops:
         if OPS[op].pooled(found) < 2:
             raise Refused(
-                f"--shapes {text}: {op} has no two values there that share their moments; "
-                "choose others with --ops."
+                f"--shapes {text}: {op} needs two or more values that share their moments; "
+                "choose other shapes, or other ops with --ops."
             )
     return found
 
 
 def describe(options: argparse.Namespace, rounds: int) -> dict[str, Any]:
-    """What results depend on, beside what every run records."""
+    """Returns the settings that results depend on, beside those every run records."""
     return {
         "experiment": NAME,
         "ops": list(options.ops),
@@ -88,14 +88,14 @@ def describe(options: argparse.Namespace, rounds: int) -> dict[str, Any]:
 
 
 def cores() -> int | None:
-    """How many this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def processor() -> str:
-    """The name of the CPU as far as the system tells it."""
+    """Returns the name of the CPU, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -105,7 +105,7 @@ def processor() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measures, or goes on measuring, or shows what is finished."""
+    """Measures, resumes measuring, or shows a finished run."""
     options = parser().parse_args(arguments)
     shapes = (
         [shape(text, options.ops) for text in options.shapes] if options.shapes else None
@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> None:
         "quick" if options.quick else scale,
     )
     if not cases:
-        raise Refused("nothing to measure: no op chosen has a mode that was chosen.")
+        raise Refused("nothing to measure: none of the chosen ops has a chosen mode.")
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     folder = Run(options.out, describe(options, rounds), restart=options.restart)
     results = folder.measurements
@@ -137,7 +137,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def measure(folder: Run, cases: list[Case], rounds: int) -> dict[str, Any]:
-    """All cases, from where the run was stopped if it was."""
+    """Measures all cases, resuming an interrupted run."""
     absence = peers.absence("torch")
     if absence:
         folder.note(peers.left_out("torch", absence))
@@ -162,5 +162,5 @@ def measure(folder: Run, cases: list[Case], rounds: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
+    """Returns the exit status: 0, 2 if refused, 130 if interrupted."""
     return exit_status(lambda: run(arguments))

@@ -1,4 +1,4 @@
-"""Who is compared, by which figures, and how the times of one stand to those of others.
+"""The implementations compared, the figures measured, and the ratios of their times.
 
 Imports none of the libraries, so that a result can be read without them.
 """
@@ -26,25 +26,25 @@ LABELS = {
 
 
 def labels(modes: Iterable[str]) -> dict[str, str]:
-    """What tables call the modes of an op; a lone way forward is not called `train`."""
+    """Returns the modes' names in tables; without `eval`, `train` is called `forward`."""
     modes = tuple(modes)
     lone = {} if "eval-forward" in modes else {"train-forward": "forward"}
     return {mode: (LABELS | lone)[mode] for mode in modes}
 
 
-# Of every implementation in every case, where it has them:
+# For every implementation in every case, if available:
 FIGURES = (
     "milliseconds",  # the median over rounds
     "lower_quartile",
     "upper_quartile",
     "jaxnorm_ratio",  # the time of jaxnorm over this one's
-    "copy_share",  # the minimal bytes over the time, as a share of what the copy reaches
-    "residual_ratio",  # what is kept for the backward pass, in sizes of x
+    "copy_share",  # minimal bytes over time, as a share of the copy's bandwidth
+    "residual_ratio",  # size of the residuals, in sizes of x
     "temporary_bytes",
     "compile_seconds",
     "largest_error",  # of y against float64
 )
-Figures = Mapping[str, Mapping[Any, Any]]  # of one case: by implementation, then by name
+Figures = Mapping[str, Mapping[Any, Any]]  # for one case: by implementation, then by name
 
 RATIOS: dict[str, tuple[str, ...]] = {
     "flax": ("flax",),
@@ -54,7 +54,7 @@ RATIOS: dict[str, tuple[str, ...]] = {
 
 
 def ratio(figures: Figures, others: Iterable[str]) -> float:
-    """The time of jaxnorm over that of the fastest of the others; NaN without any."""
+    """Returns jaxnorm's time over the fastest other time; NaN without others."""
     return max(
         (figures[name].get("jaxnorm_ratio", np.nan) for name in others if name in figures),
         key=lambda value: -np.inf if np.isnan(value) else value,
@@ -63,13 +63,13 @@ def ratio(figures: Figures, others: Iterable[str]) -> float:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """Of those that are there; NaN if none is."""
+    """Returns the geometric mean of the finite values; NaN if there are none."""
     found = np.array([value for value in values if np.isfinite(value)], float)
     return float(np.exp(np.log(found).mean())) if len(found) else np.nan
 
 
 class Beside(NamedTuple):
-    """A figure that stands beside the times; the most over the shapes is shown."""
+    """A figure shown beside the times, as its maximum over the shapes."""
 
     label: str
     mode: str
@@ -77,7 +77,7 @@ class Beside(NamedTuple):
     form: Callable[[float], str]
 
     def most(self, cases: Iterable[Figures]) -> dict[str, str]:
-        """Of each library that has the figure, over cases of the mode."""
+        """Returns the maximum over cases of the mode, for each library that has it."""
         cases = list(cases)
         found = {
             name: [

@@ -1,11 +1,11 @@
-"""What must be in the environment before the process that measures starts."""
+"""The environment variables that must be set before the measuring process starts."""
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
-# Memory that malloc gives back is faulted in again, page by page, by the next call: on
-# big arrays that takes longer than the arithmetic.
+# Memory that malloc returns to the system is faulted in again, page by page, by the next
+# call: for big arrays that takes longer than the arithmetic.
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
@@ -17,30 +17,30 @@ REQUIRED = {
     "OMP_WAIT_POLICY": "PASSIVE",
 } | (MALLOC if sys.platform == "linux" else {})
 
-# XLA's host then has as many devices as the collectives are counted for.
+# Gives the host as many devices as the collectives are counted for.
 HOST_DEVICES = "--xla_force_host_platform_device_count=8"
 
 
 def compiling(environ: Mapping[str, str]) -> dict[str, str]:
-    """What compiling for other machines requires: to start no backend but the CPU's."""
+    """Returns the variables for compiling for other machines, on the CPU backend only."""
     flags = environ.get("XLA_FLAGS", "")
     if HOST_DEVICES not in flags:
         flags = f"{flags} {HOST_DEVICES}".strip()
-    # The third: XLA warns of every accelerator that it does not find.
+    # Level 3: XLA warns about every accelerator that it does not find.
     return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def missing(
     environ: Mapping[str, str], required: Mapping[str, str] = REQUIRED
 ) -> dict[str, str]:
-    """What an environment lacks of what is required."""
+    """Returns the required variables that an environment lacks."""
     return {name: value for name, value in required.items() if environ.get(name) != value}
 
 
 def ensure(
     module: str, arguments: Sequence[str], required: Mapping[str, str] = REQUIRED
 ) -> None:
-    """Starts the process again as `python -m module`, once, if it lacks something."""
+    """Restarts the process once as `python -m module` if the environment lacks any."""
     lacking = missing(os.environ, required)
     if lacking:
         command = [sys.executable, "-m", module, *arguments]

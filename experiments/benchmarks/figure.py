@@ -24,9 +24,9 @@ Panels = Mapping[str, Mapping[tuple[str, str], Sequence[Case]]]
 
 
 def panels(cases: Sequence[Case]) -> Panels:
-    """The cases of each op, then of each dtype and mode, of which each panel has one.
+    """Returns the cases of each op, then of each dtype and mode; one panel each.
 
-    Of the modes forward and both ways, or what there is.
+    The modes are forward and forward-backward, or any others if both are missing.
     """
     modes = list(dict.fromkeys(case.mode for case in cases))
     columns = [
@@ -46,7 +46,7 @@ def panels(cases: Sequence[Case]) -> Panels:
 
 
 def draw(cases: Sequence[Case], results: dict[str, Any], path: Path) -> None:
-    """The time of each implementation over that of flax, for each shape."""
+    """Draws each implementation's time over flax's, for each shape."""
     rows = panels(cases)
     columns = list(next(iter(rows.values())))
     sizes = {op: _sizes(row.values()) for op, row in rows.items()}
@@ -71,12 +71,12 @@ def draw(cases: Sequence[Case], results: dict[str, Any], path: Path) -> None:
 
 
 def _sizes(row: Iterable[Sequence[Case]]) -> list[str]:
-    """The shapes of all panels of an op."""
+    """Returns the shapes in all panels of an op."""
     return list(dict.fromkeys(case.size for group in row for case in group))
 
 
 def _fit(axes: np.ndarray, lines: Sequence[int]) -> None:
-    """As wide as a page, and each row as high as its number of shapes asks for."""
+    """Makes the figure as wide as a page, and each row as high as its shapes need."""
     heights = [0.45 * number + 0.3 for number in lines]
     axes[0, 0].get_gridspec().set_height_ratios(heights)
     width = max(2.5 * axes.shape[1] + 1.2, 7)
@@ -102,7 +102,7 @@ def _dots(
 
 
 def _scale(column: Iterable[Any], cases: Sequence[Case], results: dict[str, Any]) -> None:
-    """One for all ops, of which at least half and twice flax's time is seen."""
+    """Sets one scale for all ops, which shows at least half and twice flax's time."""
     ratios = [_over_flax(of(results, case), name) for case in cases for name in MARKERS]
     ratios = [0.5, 2.0, *(each for each in ratios if np.isfinite(each))]
     low, high = min(ratios), max(ratios)

@@ -1,11 +1,11 @@
-"""Group normalisation as each library has it."""
+"""Group normalisation in each library."""
 
 import functools
 from typing import Any
 
 from experiments.benchmarks import stateless
 
-GROUPS = 32  # as in the paper, and the default of every library that has one
+GROUPS = 32  # as in the paper; also the default of every library that has a default
 
 LAYERS = stateless.layers(
     linen=lambda linen: functools.partial(linen.GroupNorm, GROUPS),
@@ -18,7 +18,7 @@ FORMULA = stateless.Formula(functools.partial(stateless.each_group, groups=GROUP
 
 
 def torch_forward(tensors: Any, *, train: bool) -> Any:
-    """Of torch, on `torch_programs.Tensors`."""
+    """Torch's norm on `torch_programs.Tensors`."""
     from torch.nn.functional import group_norm
 
     params = stateless.torch_params(tensors)

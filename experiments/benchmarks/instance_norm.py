@@ -1,4 +1,4 @@
-"""Instance normalisation as each library has it, if only as groups of one feature."""
+"""Instance normalisation in each library, in some as groups of one feature."""
 
 import functools
 from typing import Any
@@ -16,7 +16,7 @@ FORMULA = stateless.Formula(functools.partial(stateless.each_group, groups=None)
 
 
 def torch_forward(tensors: Any, *, train: bool) -> Any:
-    """Of torch, on `torch_programs.Tensors`."""
+    """Torch's norm on `torch_programs.Tensors`."""
     from torch.nn.functional import instance_norm
 
     scale, bias = stateless.torch_params(tensors)

@@ -1,4 +1,4 @@
-"""Layer normalisation as each library has it."""
+"""Layer normalisation in each library."""
 
 import functools
 from typing import Any
@@ -15,7 +15,7 @@ FORMULA = stateless.Formula(stateless.each_row)
 
 
 def torch_forward(tensors: Any, *, train: bool) -> Any:
-    """Of torch, on `torch_programs.Tensors`."""
+    """Torch's norm on `torch_programs.Tensors`."""
     from torch.nn.functional import layer_norm
 
     return stateless.torch_over_features(layer_norm, tensors)

@@ -1,4 +1,4 @@
-"""A norm as one library has it, and the numbers that every library is given."""
+"""The interface of a norm in one library, and the inputs that all libraries share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ Shape = tuple[int, ...]
 EPSILON = 1e-5
 MOMENTUM = 0.99  # the weight of the old value; torch's is 1 − MOMENTUM
 
-# Some libraries divide their average by 1 − MOMENTUMᵗ after t steps. With this many
-# behind it the divisor is 1, and all libraries start from the same statistics.
+# Some libraries divide their average by 1 − MOMENTUMᵗ after t steps. After this many steps
+# the divisor is 1, so that all libraries start from the same statistics.
 STEPS_BEFORE = 10_000
 
 
 class Inputs(NamedTuple):
-    """What a norm is given, channels last, as float32 that the dtype represents.
+    """The inputs of a norm, channels last, as float32 values that the dtype represents.
 
     Attributes:
-      x: what is normalised.
+      x: the input.
       g: the cotangent of y.
-      params: "scale" and "bias", or those of them that the norm has, in this order.
+      params: "scale" and "bias", in this order, as far as the norm has them.
       statistics: the running mean and variance; empty if the norm has none.
     """
 
@@ -37,13 +37,13 @@ class Inputs(NamedTuple):
     def draw(
         cls, shape: Shape, dtype: str, mean: float = 1, deviation: float = 2
     ) -> "Inputs":
-        """Always the same numbers, with features on the last axis.
+        """Draws the same numbers every time, with features on the last axis.
 
         Args:
-          shape: of x.
-          dtype: what x and the cotangent are rounded to.
-          mean: of x, before it is rounded.
-          deviation: of x, likewise.
+          shape: the shape of x.
+          dtype: the dtype to which x and the cotangent are rounded.
+          mean: the mean of x before rounding.
+          deviation: the standard deviation of x before rounding.
         """
         rng = np.random.default_rng(0)
 
@@ -60,7 +60,7 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a call gave, channels last, as float64; None is what its mode does not give."""
+    """The results of a call, channels last, in float64; None if the mode lacks them."""
 
     y: np.ndarray | None = None
     dx: np.ndarray | None = None
@@ -71,7 +71,7 @@ class Outputs(NamedTuple):
 
 
 def keras_policy(dtype: str) -> str:
-    """The policy of a layer of keras that computes in this dtype, by float32 variables."""
+    """Returns keras's policy for computing in this dtype with float32 variables."""
     return {"bfloat16": "mixed_bfloat16"}.get(dtype, dtype)
 
 
@@ -80,12 +80,12 @@ class Layer:
     """A norm of one JAX library, as pure functions.
 
     Attributes:
-      train: `train(params, state, x) -> (y, state)`, params named as those of `Inputs`.
+      train: `train(params, state, x) -> (y, state)`, with params named as in `Inputs`.
       evaluate: `evaluate(params, state, x) -> y`.
-      state: the library's own, holding the running statistics; None if it has none.
+      state: the library's own state with the running statistics; None without any.
       statistics: `statistics(state) -> (mean, var)`.
-      channels_first: where the features of x are; each library has its own layout, so
-        that nobody's time holds a transposition.
+      channels_first: whether x has its features first; each library gets its own layout,
+        so that no time includes a transposition.
     """
 
     train: Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
@@ -96,14 +96,14 @@ class Layer:
 
 
 class Program(NamedTuple):
-    """What is timed.
+    """A program to time.
 
     Attributes:
       call: does the work and waits for it.
-      read: `read(result) -> Outputs` of the first call's result.
-      compile_seconds: for tracing, lowering and compiling.
-      temporary_bytes: what XLA allocates beside arguments and results.
-      residual_bytes: what the forward pass keeps for the backward pass.
+      read: `read(result) -> Outputs`, for the result of a call.
+      compile_seconds: the time for tracing, lowering and compiling.
+      temporary_bytes: the memory that XLA allocates beside arguments and results.
+      residual_bytes: the size of the residuals.
     """
 
     call: Callable[[], Any]

@@ -1,4 +1,4 @@
-"""The normalisations that are measured: one row each."""
+"""The normalisations that are measured, one row each."""
 
 import functools
 import math
@@ -26,21 +26,21 @@ MODES = ("eval-forward", "train-forward", "backward", "forward-backward", STEP)
 
 @dataclass(frozen=True)
 class Op:
-    """A normalisation, as the libraries have it.
+    """A normalisation in all libraries.
 
     Attributes:
-      shapes: of x, on "cpu", on an "accelerator" and if it is to be "quick".
-      passes: how often each mode must at least read or write an array of x's size; a
-        mode that is not there is not measured. Without running statistics there is no
-        mode that normalises by them.
-      pooled: `pooled(shape)` is how many values of x share their moments.
+      shapes: the shapes of x for "cpu", for an "accelerator" and for "quick" runs.
+      passes: the least number of times that each mode reads or writes an array of x's
+        size; modes not listed are not measured. Norms without running statistics have
+        no mode that normalises by them.
+      pooled: `pooled(shape)`, the number of values of x that share their moments.
       reference: `reference(inputs, train=...) -> y` in float64.
       reference_dx: `reference_dx(inputs) -> dx` of the train mode, in float64.
-      layers: `build(inputs, dtype) -> Layer` of each JAX library that has it.
+      layers: `build(inputs, dtype) -> Layer` for each JAX library that has the norm.
       torch: `build(mode, inputs, dtype) -> Program`, or None.
-      params: those of "scale" and "bias" that it has.
-      networks: makes the norm of a network, which is trained with it.
-      images: what that network trains on; as `shapes`.
+      params: the names, "scale" and "bias", of the parameters that it has.
+      networks: makes the norm for a network that is trained with it.
+      images: the shapes of that network's input, by the same names as `shapes`.
     """
 
     shapes: Mapping[str, tuple[Shape, ...]]
@@ -55,7 +55,7 @@ class Op:
     images: Mapping[str, Shape] = field(default_factory=dict)
 
     def draw(self, shape: Shape, dtype: str) -> Inputs:
-        """The numbers that every library is given, as far as the norm has use for them."""
+        """Draws the inputs that every library receives, as far as the norm uses them."""
         inputs = Inputs.draw(shape, dtype)
         return inputs._replace(
             params={name: inputs.params[name] for name in self.params},
@@ -83,15 +83,15 @@ IMAGES = {
 }
 
 # A row is read into a cache, where its moments and y are computed, and y is written. The
-# backward pass reads x and g likewise, and writes dx.
+# backward pass reads x and g in the same way, and writes dx.
 PASSES_OF_ROWS = {"train-forward": 2, "backward": 3, "forward-backward": 5}
-# The moments need x before the first y is known: read, read again, write.
-# The backward pass reads x and g for two sums, both again, and writes dx.
+# The moments need all of x before the first y is known: read, read again, write.
+# The backward pass reads x and g for two sums, reads both again, and writes dx.
 PASSES_OF_IMAGES = {"train-forward": 3, "backward": 5, "forward-backward": 8}
 
 
 def _stateless(norm: Any, *, channels_last: bool = True, **options: Any) -> Op:
-    """The row of a norm without running statistics, from its builder file."""
+    """Returns the row of a norm without running statistics, from its module."""
     return Op(
         pooled=norm.FORMULA.pooled,
         reference=norm.FORMULA.y,
@@ -126,7 +126,7 @@ OPS = {
         reference=batch_norm.reference,
         reference_dx=batch_norm.reference_dx,
         layers=batch_norm.LAYERS,
-        # channels_last, the faster of torch's formats here, and the others' order of x.
+        # channels_last is torch's faster format here, and matches the others' order of x.
         torch=functools.partial(torch_programs.program, batch_norm.torch_forward),
         networks={
             "jaxnorm": functools.partial(jn.BatchNorm, train=True),
@@ -140,7 +140,7 @@ OPS = {
     ),
     "layer_norm": _stateless(layer_norm, shapes=ROWS, passes=PASSES_OF_ROWS),
     "rms_norm": _stateless(rms_norm, shapes=ROWS, passes=PASSES_OF_ROWS, params=("scale",)),
-    # With channels_last torch takes longer for these, on a CPU up to 20 times.
+    # With channels_last torch is slower for these, by up to 20 times on a CPU.
     "group_norm": _stateless(
         group_norm, shapes=IMAGES, passes=PASSES_OF_IMAGES, channels_last=False
     ),

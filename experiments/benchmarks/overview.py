@@ -1,4 +1,4 @@
-"""All ops in one table: a row for each op and dtype, from a result alone."""
+"""All ops in one table, with a row per op and dtype, computed from a result alone."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ KEEPERS = {"kept": OURS, "kept, flax": "flax"}
 
 
 def overview(measurements: Mapping[str, Any]) -> Iterator[Table]:
-    """One table, if there are several ops; one op's own table ends with its means."""
+    """Yields one table if there are several ops; one op's own table ends with its means."""
     if len(measurements) > 1:
         headings = [f"{label}÷ {name}{which}" for label, _, name, which in COLUMNS]
         rows = [
@@ -55,5 +55,5 @@ def _row(shapes: list[Mapping[str, Figures]]) -> Iterator[str]:
 
 
 def _most(ratios: Iterable[float]) -> float:
-    """Of those that are there; NaN if none is."""
+    """Returns the largest finite ratio; NaN if there is none."""
     return max((each for each in ratios if np.isfinite(each)), default=np.nan)

@@ -1,11 +1,11 @@
-"""The tables of a result in markdown, for docs/numerics.md; no library is needed.
+"""Prints the tables of a result in markdown for docs/numerics.md; needs no library.
 
 python -m experiments.benchmarks.page accuracy docs/numerics/accuracy.json
 python -m experiments.benchmarks.page benchmarks docs/numerics/benchmarks.json
 python -m experiments.benchmarks.page compiled docs/numerics/compiled.json
 
-With `--write docs/numerics.md` they replace what stands there between `<!-- compiled -->`
-and `<!-- /compiled -->`, or the marks of another kind.
+With `--write docs/numerics.md` they replace the text there between `<!-- compiled -->` and
+`<!-- /compiled -->`, or the markers of another kind.
 """
 
 import argparse
@@ -37,7 +37,7 @@ Shapes = Mapping[str, Mapping[str, Figures]]  # by shape, then by mode
 
 
 def benchmark_tables(measurements: Mapping[str, Any]) -> Iterator[Table]:
-    """All ops; for each the times in each dtype, then what stands beside them."""
+    """Yields all ops; then for each the times by dtype, and the figures beside them."""
     yield from overview(measurements)
     for op, dtypes in measurements.items():
         for dtype, shapes in dtypes.items():
@@ -50,7 +50,7 @@ def benchmark_tables(measurements: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def times(shapes: Shapes, title: str) -> Table:
-    """Milliseconds and ratios of each shape and mode; below, geometric means of ratios."""
+    """Shows milliseconds and ratios by shape and mode, then geometric means of ratios."""
     rows, called = [], labels(_modes(shapes))
     for shape, modes in shapes.items():
         for mode, figures in modes.items():
@@ -74,7 +74,7 @@ def _ratios(cases: Sequence[Figures]) -> list[str]:
 
 
 def beside_time(shapes: Shapes) -> Iterator[tuple[str, ...]]:
-    """The most over the shapes, and the mean share of what a copy reaches."""
+    """Yields maxima over the shapes, and mean shares of the copy's bandwidth."""
     for asked in BESIDE:
         found = asked.most(_of(shapes, asked.mode))
         if found:
@@ -108,11 +108,11 @@ TABLES = {
 
 
 def read(kind: str, path: Path) -> dict[str, Any]:
-    """The result of a run; refused if it is of another kind."""
+    """Reads the result of a run; refuses one of another kind."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Refused(f"{path}: is no result ({error}).") from error
+        raise Refused(f"{path}: is not a result ({error}).") from error
     is_of = result.get("settings", {}).get("experiment")
     if is_of != kind:
         raise Refused(f"{path}: is a result of {is_of}, not of {kind}.")
@@ -120,7 +120,7 @@ def read(kind: str, path: Path) -> dict[str, Any]:
 
 
 def text(kind: str, result: Path) -> str:
-    """The tables with their titles, and the notes."""
+    """Returns the tables with their titles, and the notes."""
     content = read(kind, result)
     tables = TABLES[kind](content["measurements"])
     parts = [f"**{table.title}**\n\n{markdown(table)}\n" for table in tables]
@@ -128,7 +128,7 @@ def text(kind: str, result: Path) -> str:
 
 
 def write(kind: str, result: Path, page: Path) -> None:
-    """Puts the tables between the marks of their kind on a page."""
+    """Writes the tables between the markers of their kind on a page."""
     begin, end = f"<!-- {kind} -->", f"<!-- /{kind} -->"
     try:
         before, found, rest = page.read_text(encoding="utf-8").partition(begin)
@@ -151,7 +151,7 @@ def run(arguments: Sequence[str]) -> None:
     made.add_argument("kind", choices=tuple(TABLES))
     made.add_argument("result", type=Path, metavar="RESULT.json")
     made.add_argument(
-        "--write", type=Path, metavar="PAGE.md", help="put them there, between the marks"
+        "--write", type=Path, metavar="PAGE.md", help="write between the markers there"
     )
     options = made.parse_args(arguments)
     if options.write:
@@ -161,7 +161,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused."""
+    """Returns the exit status: 0, or 2 if refused."""
     return exit_status(lambda: run(arguments))
 
 

@@ -1,4 +1,4 @@
-"""The other libraries: which are there, in which version."""
+"""The other libraries: which are available, and in which version."""
 
 import importlib.metadata
 import importlib.util
@@ -16,7 +16,7 @@ DISTRIBUTIONS = {
 
 
 def absence(name: str) -> str | None:
-    """Why a library cannot take part, or None if it can."""
+    """Returns why a library cannot take part, or None if it can."""
     if name == "torch":
         return torch_programs.absence()
     if importlib.util.find_spec(name) is None:
@@ -30,7 +30,7 @@ def absence(name: str) -> str | None:
 
 
 def check() -> None:
-    """Refuses to compare with less than all JAX libraries, or with keras on another one."""
+    """Refuses to run without all JAX libraries, or with another backend of keras."""
     mends = {"keras runs on another backend": "set KERAS_BACKEND=jax."}
     for name in JAX_PEERS:
         reason = absence(name)
@@ -40,7 +40,7 @@ def check() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of those that take part; that of flax every run records."""
+    """Returns the versions of those that take part; every run records flax's anyway."""
     return {
         name: importlib.metadata.version(distribution)
         for name, distribution in DISTRIBUTIONS.items()
@@ -49,5 +49,5 @@ def versions() -> dict[str, str]:
 
 
 def left_out(name: str, reason: str) -> str:
-    """What is said and recorded of a library that takes no part."""
+    """Returns the note on a library that takes no part."""
     return f"{name} cannot take part: {reason}"

@@ -1,4 +1,4 @@
-"""The modes of a benchmark as compiled programs, for every library on JAX."""
+"""The modes of a benchmark as compiled programs, for every JAX library."""
 
 import functools
 import time
@@ -18,13 +18,13 @@ def evaluate(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) 
 
 
 def train(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
-    """Normalises by the batch and updates the statistics."""
+    """Normalises by the batch statistics and updates the running ones."""
     y, state = layer.train(params, state, x)
     return {"y": y, "state": state}
 
 
 def pull_back(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
-    """As `train`, and the function that pulls a cotangent of y back."""
+    """Same as `train`, and returns the function that pulls a cotangent of y back."""
     y, vjp, state = jax.vjp(
         lambda params, x: layer.train(params, state, x), params, x, has_aux=True
     )
@@ -38,9 +38,9 @@ def backward(vjp: Any, g: jax.Array) -> Any:
 
 
 def both(layer: Layer, params: Any, state: Any, x: jax.Array, g: jax.Array) -> Any:
-    """Forward and backward; y is a result, or the forward pass would be left out."""
+    """Runs both passes; returns y, too, or the forward pass could be left out."""
     forward = pull_back(layer, params, state, x, g)
-    g = g.astype(forward["y"].dtype)  # no work, unless y has another dtype than x
+    g = g.astype(forward["y"].dtype)  # no work unless y and x differ in dtype
     return {"y": forward["y"], "state": forward["state"]} | backward(forward["vjp"], g)
 
 
@@ -48,7 +48,7 @@ FUNCTIONS = {"eval-forward": evaluate, "train-forward": train, "forward-backward
 
 
 def arguments_of(layer: Layer, inputs: Inputs, dtype: str) -> tuple:
-    """Params, state, x and g on the device, in the layout of the library."""
+    """Returns params, state, x and g on the device, in the library's layout."""
 
     def place(each: np.ndarray) -> jax.Array:
         each = np.moveaxis(each, -1, 1) if layer.channels_first else each
@@ -59,19 +59,19 @@ def arguments_of(layer: Layer, inputs: Inputs, dtype: str) -> tuple:
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Any, float]:
-    """The function compiled for these arguments, and the seconds that took."""
+    """Returns the function compiled for these arguments, and the seconds it took."""
     start = time.perf_counter()
     made = jax.jit(function).lower(*arguments).compile()
     return made, time.perf_counter() - start
 
 
 def temporary_bytes(made: Any) -> float:
-    """What the backend says it allocates in a call; NaN where it does not say."""
+    """Returns the bytes that a call allocates; NaN if the backend does not report them."""
     return getattr(made.memory_analysis(), "temp_size_in_bytes", np.nan)
 
 
 def program(layer: Layer, mode: str, inputs: Inputs, dtype: str) -> Program:
-    """A mode of a layer, compiled."""
+    """Returns a compiled mode of a layer."""
     arguments, residuals = arguments_of(layer, inputs, dtype), np.nan
     if mode == "backward":
         forward, _ = compiled(functools.partial(pull_back, layer), *arguments)
@@ -91,7 +91,7 @@ def program(layer: Layer, mode: str, inputs: Inputs, dtype: str) -> Program:
 
 
 def outputs(layer: Layer, result: dict[str, Any]) -> Outputs:
-    """What a program gave, channels last in float64."""
+    """Converts a program's results to float64, channels last."""
 
     def big(name: str) -> np.ndarray | None:
         if name not in result:
@@ -109,7 +109,7 @@ def outputs(layer: Layer, result: dict[str, Any]) -> Outputs:
 
 
 def copy(inputs: Inputs, dtype: str) -> Program:
-    """Reads and writes x once: the bandwidth that the machine has at that moment."""
+    """Reads and writes x once, which measures the machine's bandwidth at that moment."""
     x = jnp.asarray(inputs.x, dtype)
     made, seconds = compiled(jnp.copy, x)
     return Program(lambda: made(x).block_until_ready(), lambda y: Outputs(), seconds)

@@ -1,4 +1,4 @@
-"""What the benchmarks say: a line for each case, then tables and their summary."""
+"""The report of the benchmarks: a line per case, then tables and a summary."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ HEADING = f"{'':<44} {'jaxnorm, ms':>11} {'÷ flax':>7} {'÷ best':>7}"
 
 
 def line(case: Case, figures: np.ndarray) -> str:
-    """What a case gave, below the heading."""
+    """Returns the line of a case, below the heading."""
     named = {
         name: dict(zip(FIGURES, row, strict=True))
         for name, row in zip(IMPLEMENTATIONS, figures, strict=True)
@@ -46,17 +46,17 @@ def line(case: Case, figures: np.ndarray) -> str:
 
 
 def label(case: Case) -> str:
-    """What tables call the mode of the case."""
+    """Returns the name of the case's mode in tables."""
     return labels((*OPS[case.op].passes, STEP))[case.mode]
 
 
 def of(results: dict[str, Any], case: Case) -> Figures:
-    """The figures of a case."""
+    """Returns the figures of a case."""
     return results[case.op][case.dtype][case.size][case.mode]
 
 
 def times(cases: Sequence[Case], results: dict[str, Any], title: str) -> Table:
-    """Of one op and dtype: milliseconds, and the time of jaxnorm over that of others."""
+    """For one op and dtype: milliseconds, and jaxnorm's time over the others' times."""
     headings = (*IMPLEMENTATIONS, *(f"÷{name}" for name in RATIOS))
     table = _table(title, "", *headings)
     previous = None
@@ -78,7 +78,7 @@ def times(cases: Sequence[Case], results: dict[str, Any], title: str) -> Table:
 
 
 def summary(cases: Sequence[Case], results: dict[str, Any], title: str) -> Table:
-    """Of one op and dtype: geometric means over shapes, for each mode."""
+    """For one op and dtype: geometric means over shapes, for each mode."""
     table = _table(title, "", *(f"÷{name}" for name in RATIOS), "share", "flax's share")
     for mode in dict.fromkeys(map(label, cases)):
         all_figures = [of(results, case) for case in cases if label(case) == mode]
@@ -106,7 +106,7 @@ def _table(title: str, first: str, *others: str) -> Table:
 
 
 def beside_time(cases: Sequence[Case], results: dict[str, Any]) -> Iterable[str]:
-    """A line for each figure beside the times, with its most over the shapes."""
+    """Yields a line for each figure beside the times, with its maximum over the shapes."""
     for asked in BESIDE:
         found = asked.most(of(results, case) for case in cases if case.mode == asked.mode)
         if found:
@@ -115,7 +115,7 @@ def beside_time(cases: Sequence[Case], results: dict[str, Any]) -> Iterable[str]
 
 
 def groups(cases: Sequence[Case]) -> dict[tuple[str, str], list[Case]]:
-    """The cases of each op and dtype."""
+    """Groups the cases by op and dtype."""
     found: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         found.setdefault((case.op, case.dtype), []).append(case)
@@ -123,7 +123,7 @@ def groups(cases: Sequence[Case]) -> dict[tuple[str, str], list[Case]]:
 
 
 def show(cases: Sequence[Case], results: dict[str, Any]) -> None:
-    """For each op and dtype its times and what stands beside them; at last all ops."""
+    """Prints times and other figures for each op and dtype, and at last all ops."""
     for (op, dtype), group in groups(cases).items():
         console.print(
             times(
@@ -140,7 +140,7 @@ def show(cases: Sequence[Case], results: dict[str, Any]) -> None:
                 "geometric means over shapes; share: minimal bytes over time, of the copy",
             )
         )
-        console.print("the most over the shapes:")
+        console.print("maximum over the shapes:")
         for text in beside_time(group, results):
             console.print(f"  {text}")
         console.print()

@@ -1,4 +1,4 @@
-"""Root mean square normalisation as each library has it: with a scale, without a bias."""
+"""Root mean square normalisation in each library, with a scale but no bias."""
 
 import functools
 from typing import Any
@@ -15,7 +15,7 @@ FORMULA = stateless.Formula(stateless.each_row, centred=False)
 
 
 def torch_forward(tensors: Any, *, train: bool) -> Any:
-    """Of torch, on `torch_programs.Tensors`."""
+    """Torch's norm on `torch_programs.Tensors`."""
     from torch.nn.functional import rms_norm
 
     return stateless.torch_over_features(rms_norm, tensors)

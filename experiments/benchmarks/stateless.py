@@ -1,4 +1,4 @@
-"""What the norms without running statistics share: each library calls its own alike."""
+"""Shared code for norms without running statistics, which a library calls alike."""
 
 import functools
 import math
@@ -19,15 +19,15 @@ Make = Callable[..., Any]
 def layers(
     *, linen: Make, haiku: Make, equinox: Make, keras: Make, channels_first: bool = False
 ) -> dict[str, Callable[..., Layer]]:
-    """`build(inputs, dtype) -> Layer` of each JAX library.
+    """Returns `build(inputs, dtype) -> Layer` for each JAX library.
 
     Args:
-      linen: `linen(modules)` gives the class, of `jaxnorm.linen` and of `flax.linen`.
-      haiku: `haiku(modules)` gives the class.
-      equinox: `equinox(modules, channels)` gives the layer of one example.
-      keras: `keras(modules)` gives the class.
-      channels_first: whether equinox's example is one with its channels first; else it
-        is a vector of features.
+      linen: `linen(modules)` returns the class, in `jaxnorm.linen` and in `flax.linen`.
+      haiku: `haiku(modules)` returns the class.
+      equinox: `equinox(modules, channels)` returns the layer for one example.
+      keras: `keras(modules)` returns the class.
+      channels_first: whether equinox's example has its channels first; otherwise it is a
+        vector of features.
     """
     return {
         "jaxnorm": functools.partial(_linen, module=linen(jn)),
@@ -39,7 +39,7 @@ def layers(
 
 
 def _layer(apply: Callable[[Any, jax.Array], Any], **options: Any) -> Layer:
-    """Of `apply(params, x) -> y`."""
+    """Makes a layer from `apply(params, x) -> y`."""
     return Layer(
         lambda params, state, x: (apply(params, x), state),
         lambda params, state, x: apply(params, x),
@@ -53,7 +53,7 @@ def _linen(inputs: Inputs, dtype: str, *, module: Make) -> Layer:
 
 
 def _haiku(inputs: Inputs, dtype: str, *, make: Make) -> Layer:
-    """With parameters of the dtype given: haiku would have made them in that of x."""
+    """With parameters of the given dtype; haiku would have created them in x's dtype."""
     import haiku as hk
 
     norm = hk.transform(lambda x: make(hk)(eps=EPSILON, name="norm")(x))
@@ -67,7 +67,7 @@ def _haiku(inputs: Inputs, dtype: str, *, make: Make) -> Layer:
 
 
 def _equinox(inputs: Inputs, dtype: str, *, make: Make, channels_first: bool) -> Layer:
-    """For each example, with all axes before it mapped."""
+    """Maps the layer, which takes one example, over all leading axes."""
     import equinox as eqx
 
     made = make(eqx.nn, inputs.x.shape[-1])
@@ -87,7 +87,7 @@ def _equinox(inputs: Inputs, dtype: str, *, make: Make, channels_first: bool) ->
 
 
 def _keras(inputs: Inputs, dtype: str, *, make: Make) -> Layer:
-    """On the JAX backend, with float32 variables."""
+    """Uses the JAX backend, with float32 variables."""
     from keras import layers
 
     made = make(layers)(epsilon=EPSILON, dtype=keras_policy(dtype))
@@ -101,24 +101,24 @@ def _keras(inputs: Inputs, dtype: str, *, make: Make) -> Layer:
 
 
 def torch_params(tensors: Any) -> list[Any]:
-    """In the dtype of x, as torch's kernels on a GPU want them."""
+    """Returns the parameters in x's dtype, as torch's GPU kernels require."""
     return [each.to(tensors.x.dtype) for each in tensors.params.values()]
 
 
 def torch_over_features(norm: Callable, tensors: Any) -> Any:
-    """A norm of torch that takes the features last, as x has them in memory."""
+    """Applies a torch norm that takes features last, as x has them in memory."""
     x = tensors.x.movedim(1, -1)
     y = norm(x, x.shape[-1:], *torch_params(tensors), eps=EPSILON)
     return y.movedim(-1, 1)
 
 
 def each_row(shape: Shape) -> Shape:
-    """Every vector of features is normalised on its own."""
+    """Blocks in which each vector of features is normalised on its own."""
     return math.prod(shape[:-1]), 1, 1, shape[-1]
 
 
 def each_group(shape: Shape, groups: int | None) -> Shape:
-    """Every group of features of every sample; None is a group for each feature."""
+    """Blocks of feature groups of each sample; None is one group per feature."""
     channels = shape[-1]
     groups = groups or channels
     return shape[0], math.prod(shape[1:-1]), groups, channels // groups
@@ -129,8 +129,8 @@ class Formula:
     """A norm in float64.
 
     Attributes:
-      blocks: x as (samples, positions, groups, features of a group); moments are taken
-        over the positions and features.
+      blocks: reshapes x to (samples, positions, groups, features of a group); moments are
+        taken over positions and features.
       centred: whether the mean is subtracted.
     """
 
@@ -138,18 +138,18 @@ class Formula:
     centred: bool = True
 
     def pooled(self, shape: Shape) -> int:
-        """How many values share their moments; 0 if the groups do not divide x."""
+        """Returns how many values share moments; 0 if the groups do not divide x."""
         _, positions, groups, features = self.blocks(shape)
         return positions * features if groups * features == shape[-1] else 0
 
     def y(self, inputs: Inputs, *, train: bool = True) -> np.ndarray:
-        """The output; training and evaluating are the same."""
+        """Returns the output, which is the same in training and evaluation."""
         normalized, _ = self._normalized(inputs)
         y = normalized.reshape(inputs.x.shape) * inputs.params["scale"]
         return y + inputs.params.get("bias", 0)
 
     def dx(self, inputs: Inputs) -> np.ndarray:
-        """The gradient of x."""
+        """Returns the gradient with respect to x."""
         normalized, inverse = self._normalized(inputs)
         g = np.asarray(inputs.g, np.float64) * inputs.params["scale"]
         g = g.reshape(normalized.shape)
@@ -157,7 +157,7 @@ class Formula:
         return (inverse * (g - off)).reshape(inputs.x.shape)
 
     def _normalized(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        """x̂ and 1/√(σ² + ε), in blocks."""
+        """Returns x̂ and 1/√(σ² + ε), in blocks."""
         x = np.asarray(inputs.x, np.float64).reshape(self.blocks(inputs.x.shape))
         x = x - _mean(x) if self.centred else x
         inverse = 1 / np.sqrt(_mean(x**2) + EPSILON)

@@ -1,4 +1,4 @@
-"""Tables of text, drawn from a result alone: on the terminal and on a page."""
+"""Text tables, drawn from a result alone, for the terminal and for a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABSENT = "–"
 
 
 class Table(NamedTuple):
-    """Cells as they are shown; the first `labels` columns say what a row is of."""
+    """Cells as they are shown; the first `labels` columns identify a row."""
 
     title: str
     headings: Sequence[str]
@@ -23,7 +23,7 @@ class Table(NamedTuple):
 
 
 def markdown(table: Table) -> str:
-    """Without the title."""
+    """Returns the table in markdown, without the title."""
     numbers = len(table.headings) - table.labels
     marks = ["---"] * table.labels + ["---:"] * numbers
     return "\n".join(
@@ -32,7 +32,7 @@ def markdown(table: Table) -> str:
 
 
 def terminal(table: Table) -> rich.table.Table:
-    """As rich draws it, which is imported here: other tables do without it."""
+    """Returns a rich table; rich is imported here because other tables do not need it."""
     import rich.box
     import rich.table
 
@@ -49,7 +49,7 @@ def terminal(table: Table) -> rich.table.Table:
 
 
 def two_digits(value: float) -> str:
-    """Of an error: 5.1e-7, 0.51, 51 or NaN."""
+    """Formats an error: 5.1e-7, 0.51, 51 or NaN."""
     if np.isnan(value) or value == 0:
         return "NaN" if np.isnan(value) else "0"
     mantissa, exponent = f"{value:.1e}".split("e")
@@ -60,7 +60,7 @@ def two_digits(value: float) -> str:
 
 
 def three_digits(value: Any) -> str:
-    """Three digits, or a dash where there is no figure."""
+    """Formats three digits, or a dash if there is no figure."""
     value = float(value)
     if np.isnan(value):
         return ABSENT

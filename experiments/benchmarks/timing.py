@@ -1,4 +1,4 @@
-"""Timing calls that take turns, so that what else the machine does meets them all."""
+"""Times calls that take turns, so that other load on the machine affects them all."""
 
 import gc
 import time
@@ -13,11 +13,11 @@ WARM_UP = 2
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, np.ndarray]:
-    """The seconds of each call in each round; every round has an order of its own.
+    """Returns the seconds of each call in each round; every round has its own order.
 
     Args:
-      calls: by name; each waits for its result.
-      rounds: how often each is called, after some calls that are not timed.
+      calls: the calls, by name; each waits for its result.
+      rounds: the number of timed calls of each, after some untimed ones.
     """
     names, orders = list(calls), np.random.default_rng(0)
     seconds = {name: np.empty(rounds) for name in names}
@@ -30,7 +30,7 @@ def interleaved(
                 start = time.perf_counter()
                 result = calls[name]()
                 taken = time.perf_counter() - start
-                del result  # freed outside of the time taken
+                del result  # freed outside the measured time
                 if number >= 0:
                     seconds[name][number] = taken
     finally:

@@ -1,4 +1,4 @@
-"""The modes of a benchmark in torch, which runs eagerly and keeps its own graph."""
+"""The modes of a benchmark in torch, which runs eagerly and records its own graph."""
 
 import importlib.util
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from experiments.benchmarks.layers import Inputs, Outputs, Program
 
 
 class Tensors(NamedTuple):
-    """The inputs as tensors, named as there; channels come second."""
+    """The inputs as tensors, with the names of `Inputs`; channels come second."""
 
     x: Any
     g: Any
@@ -20,7 +20,7 @@ class Tensors(NamedTuple):
 
 
 def absence() -> str | None:
-    """Why torch cannot take part, or None if it can."""
+    """Returns why torch cannot take part, or None if it can."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
     import torch
@@ -32,12 +32,12 @@ def absence() -> str | None:
 
 
 def tensors_of(inputs: Inputs, dtype: str, *, channels_last: bool) -> Tensors:
-    """The inputs on the device that jax measures on."""
+    """Places the inputs on the device that jax measures on."""
     import torch
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
 
-    # Without a copy only the strides change: torch calls that channels_last.
+    # Without a copy only the strides change; torch calls this channels_last.
     def place(each: np.ndarray) -> Any:
         placed = torch.tensor(each).to(device, getattr(torch, dtype)).movedim(-1, 1)
         return placed if channels_last else placed.contiguous()
@@ -55,14 +55,14 @@ def tensors_of(inputs: Inputs, dtype: str, *, channels_last: bool) -> Tensors:
 def program(
     forward: Callable, mode: str, inputs: Inputs, dtype: str, *, channels_last: bool = True
 ) -> Program:
-    """A mode of a norm of torch.
+    """Returns a mode of a torch norm.
 
     Args:
       forward: `forward(tensors, train=...) -> y`.
-      mode: which.
-      inputs: the numbers.
-      dtype: of x.
-      channels_last: the order in memory; torch is given the one in which it is faster.
+      mode: the name of the mode.
+      inputs: the inputs.
+      dtype: the dtype of x.
+      channels_last: the order in memory; torch gets the order in which it is faster.
     """
     import torch
 
@@ -87,7 +87,7 @@ def program(
 
 
 def _call(forward: Callable, mode: str, tensors: Tensors) -> Callable[[], tuple]:
-    """Gives y and the gradients of x, scale and bias, each None where not in the mode."""
+    """Returns y and the gradients of x, scale and bias, each None if not in the mode."""
     import torch
 
     leaves = (tensors.x, *tensors.params.values())

@@ -1,4 +1,4 @@
-"""One step of training a whole network, where the norm is a small part of the work."""
+"""A training step of a whole network, where the norm is a small part of the work."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ CLASSES = 10
 
 
 class Network(nn.Module):
-    """Blocks of convolution, norm and ReLU, each but the first halving the image.
+    """Blocks of convolution, norm and relu; each except the first halves the image.
 
     Attributes:
-      norm: makes a norm that trains; it is given the dtype of its output.
-      dtype: of the activations.
-      widths: the channels of each block.
+      norm: makes a norm in training mode, given the dtype of its output.
+      dtype: the dtype of the activations.
+      widths: the number of channels of each block.
     """
 
     norm: Callable[..., nn.Module]
@@ -30,7 +30,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The logits of images (N, H, W, 3)."""
+        """Returns the logits of images (N, H, W, 3)."""
         for block, width in enumerate(self.widths):
             stride = 1 if block == 0 else 2
             x = nn.Conv(width, (3, 3), stride, use_bias=False, dtype=self.dtype)(x)
@@ -40,7 +40,7 @@ class Network(nn.Module):
 
 
 def program(norm: Callable[..., nn.Module], shape: tuple[int, ...], dtype: str) -> Program:
-    """A step of SGD with momentum on images of this shape, compiled."""
+    """Compiles a step of SGD with momentum on images of this shape."""
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal(shape, np.float32))
     labels = jnp.asarray(rng.integers(CLASSES, size=shape[0]), jnp.int32)

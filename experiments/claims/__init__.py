@@ -1,6 +1,6 @@
-"""What five articles say of normalisation, claim by claim, and which tests show it.
+"""The claims of five articles on normalisation, and the tests that check them.
 
-What the experiments say of a claim is not here: their verdicts name its row.
+The experiments' verdicts are not stored here; they refer to claims by row.
 """
 
 from experiments.claims import article_0, article_1, article_2, article_3, article_4

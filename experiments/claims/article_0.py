@@ -1,4 +1,4 @@
-"""What S0 says: the steps of batch norm, its effects, and prediction."""
+"""The claims of S0: the steps of batch norm, its effects, and prediction."""
 
 from experiments.claims.claim import Claim, tests
 
@@ -13,8 +13,8 @@ CLAIMS = (
         ("S0",),
         "Whitening the inputs, to mean 0 and variance 1, makes training converge faster.",
         tests(CONTOURS, "row_1_standardised_data_is_not_white_and_converges_faster"),
-        "Of two inputs of unlike ranges, correlated at about .8, standardising saves more "
-        "than 99 % of the steps of a descent, and whitening takes fewer still.",
+        "With two inputs of unlike ranges, correlated at about .8, standardising saves "
+        "more than 99 % of the descent steps, and whitening needs even fewer.",
         "Standardising is not whitening: it leaves the correlation between features, "
         "which only a whitening transform removes.",
     ),
@@ -26,8 +26,9 @@ CLAIMS = (
             ACTIVATIONS,
             "rows_2_35_and_56_standardised_inputs_are_those_of_the_first_layer_only",
         ),
-        "Behind standardised inputs, with weights of deviation 3 at width 64, the "
-        "deviation grows more than tenfold a layer; normalised in each layer it is 1.",
+        "Behind standardised inputs, with weights of standard deviation 3 at width 64, the "
+        "standard deviation grows more than tenfold per layer; normalised in each layer, "
+        "it is 1.",
     ),
     Claim(
         3,
@@ -43,7 +44,7 @@ CLAIMS = (
         ("S0",),
         "The first three steps make a standard normal distribution.",
         tests(BATCH, "row_4_only_the_first_two_moments_change"),
-        "The skewness stays what it was.",
+        "The skewness does not change.",
         "They make the mean 0 and the variance 1; the shape of the distribution stays.",
     ),
     Claim(
@@ -81,14 +82,14 @@ CLAIMS = (
         "dimension.",
         tests(BATCH, "row_8_scale_and_bias_can_restore_the_input_one_pair_a_feature"),
         "With γ = √(σ² + ε) and β = μ, y = x.",
-        "They do restore it; but there is one γ and one β for each feature.",
+        "They do restore it, but each feature has its own γ and β.",
     ),
     Claim(
         9,
         ("S0",),
         "A single sample at prediction has no batch statistics.",
         tests(BATCH, "row_9_one_sample_has_no_statistics"),
-        "By its own statistics a sample alone gives β, whatever it is.",
+        "With its own statistics, a single sample gives β, whatever it is.",
     ),
     Claim(
         10,
@@ -99,7 +100,7 @@ CLAIMS = (
             "row_10_the_population_estimates_are_unbiased",
             "row_10_of_batches_that_differ_the_paper_leaves_out_the_spread_of_means",
         ),
-        "Unbiased over 4000 batches of four. Where batches are not drawn alike it misses "
+        "Unbiased over 4000 batches of four. If the batches are not drawn alike, it misses "
         "the spread of their means.",
     ),
     Claim(
@@ -111,7 +112,7 @@ CLAIMS = (
             "row_11_in_evaluation_the_norm_is_one_affine_map_which_a_layer_can_take",
         )
         + tests("model/test_folding", "a_norm_behind_a_layer", "a_norm_before_a_layer"),
-        "Equal to the norm in evaluation; dense and convolutional layers take it in.",
+        "Equal to the norm in evaluation; dense and convolutional layers can absorb it.",
     ),
     Claim(12, ("S0", "S1", "S3"), "Batch norm converges faster."),
     Claim(
@@ -122,7 +123,7 @@ CLAIMS = (
     Claim(
         14,
         ("S0",),
-        "Of x ~ N(−6, 1), 95 % lie in [−8, −4], where a sigmoid is saturated.",
+        "For x ~ N(−6, 1), 95 % lie in [−8, −4], where a sigmoid is saturated.",
         tests(ACTIVATIONS, "row_14_inputs_of_mean_minus_6_saturate_a_sigmoid"),
         "P = .9545; the mean slope is .0040, and .2066 once normalised: 52 times.",
     ),
@@ -132,7 +133,7 @@ CLAIMS = (
         "In training a sample's output depends on the rest of its batch, which helps it "
         "generalise.",
         tests(BATCH, "row_15_a_sample_depends_on_its_batch_in_training_only"),
-        "It depends on them in training, and not in evaluation.",
+        "It does in training, and does not in evaluation.",
         mechanism=True,
     ),
     Claim(16, ("S0",), "So L1, L2 and dropout can be reduced."),
@@ -155,8 +156,8 @@ CLAIMS = (
         ("S0",),
         "Batch norm suits convolutional networks, and neither sequences nor small batches.",
         tests(TRAINING, "row_39_padding_shifts_the_statistics_unless_it_is_masked"),
-        "Of sequences it is shown that their padding shifts the statistics, which a mask "
-        "mends; no network of sequences was trained.",
+        "For sequences, padding is shown to shift the statistics, which a mask fixes; no "
+        "sequence network was trained.",
         mechanism=True,
     ),
     Claim(
@@ -168,8 +169,8 @@ CLAIMS = (
             "sources/test_statistics",
             "rows_20_and_58_the_estimate_is_steadier_than_the_batches",
         ),
-        "Means of batches of 16 deviate by σ/4; their moving average by less than a fifth "
-        "of that.",
+        "Means of batches of 16 vary by σ/4, their moving average by less than a fifth of "
+        "that.",
     ),
     Claim(
         21,
@@ -177,7 +178,7 @@ CLAIMS = (
         "Dropout makes outputs smaller in training and is off at prediction; left on, it "
         "gives a distribution.",
         tests(TRAINING, "row_21_dropout_shrinks_the_mean_to_p_unless_it_is_divided_by_p"),
-        "Keeping with p = .6 the mean is .6 x; flax, as other libraries of today, divides "
-        "by p, so that the mean is x.",
+        "Keeping a share p = .6, the mean is .6 x; flax, like other current libraries, "
+        "divides by p, so that the mean is x.",
     ),
 )

@@ -1,4 +1,4 @@
-"""What S1 says beyond S0: depth, internal covariate shift, saturation."""
+"""The claims of S1 beyond S0: depth, internal covariate shift, saturation."""
 
 from experiments.claims.claim import Claim, tests
 
@@ -15,8 +15,8 @@ CLAIMS = (
             ACTIVATIONS,
             "row_23_gradients_vanish_through_sigmoids_and_not_through_relu_or_skips",
         ),
-        "Through 20 random layers less than 10⁻¹² of a gradient is left by sigmoids, and "
-        "by relu or by skips its size within a factor of 20.",
+        "After 20 random layers, sigmoids leave less than 10⁻¹² of a gradient; relu and "
+        "skips keep its size within a factor of 20.",
         mechanism=True,
     ),
     Claim(
@@ -56,7 +56,7 @@ CLAIMS = (
             "row_28_near_the_ends_a_sigmoids_gradient_vanishes_and_never_explodes",
         ),
         "σ′ is at most ¼, and below .00005 for |x| > 10.",
-        "There they vanish; σ′ ≤ ¼ makes none explode.",
+        "There they vanish; since σ′ ≤ ¼, none explode.",
     ),
     Claim(
         29,
@@ -68,8 +68,8 @@ CLAIMS = (
         ),
         "The programs of S3 normalise after relu; its text, S4 and the paper (1502.03167) "
         "before.",
-        "The sources contradict each other: both places are in use, and before it is the "
-        "paper's.",
+        "The sources contradict each other: both places are in use; the paper normalises "
+        "before the activation.",
     ),
     Claim(30, ("S1",), "Batch norm regularises slightly."),
 )

@@ -1,4 +1,4 @@
-"""What S2 says: batch norm and layer norm beside each other."""
+"""The claims of S2: batch norm and layer norm compared."""
 
 from experiments.claims.claim import Claim, tests
 
@@ -23,10 +23,10 @@ CLAIMS = (
             "sources/test_activations",
             "row_32_products_grow_or_shrink_and_a_norm_pulls_them_back",
         ),
-        "At width 64, by 8 a layer with weights of deviation 1, by .08 with .01; "
-        "normalised, not at all.",
-        "They grow, or shrink, by the deviation of the weights times √width; a norm mends "
-        "both.",
+        "At width 64, by 8 per layer with weights of standard deviation 1, by .08 with "
+        ".01; normalised, not at all.",
+        "They grow, or shrink, by the weights' standard deviation times √width; a norm "
+        "fixes both.",
     ),
     Claim(
         33,
@@ -36,7 +36,7 @@ CLAIMS = (
             AXES,
             "row_33_batch_norm_steadies_the_batch_axis_and_layer_norm_the_hidden_axis",
         ),
-        "Mean 0 and variance 1 along its own axis, and not along the other's.",
+        "Mean 0 and variance 1 along its own axis, but not along the other.",
     ),
     Claim(
         34,
@@ -47,13 +47,13 @@ CLAIMS = (
     Claim(
         35,
         ("S2",),
-        "Preprocessing the data mends the first layer only.",
+        "Preprocessing the data fixes only the first layer.",
         tests(
             "sources/test_activations",
             "rows_2_35_and_56_standardised_inputs_are_those_of_the_first_layer_only",
         ),
-        "Behind standardised inputs, with weights of deviation 3 at width 64, the "
-        "deviation grows more than tenfold a layer.",
+        "Behind standardised inputs, with weights of standard deviation 3 at width 64, the "
+        "standard deviation grows more than tenfold per layer.",
     ),
     Claim(
         36,
@@ -67,7 +67,7 @@ CLAIMS = (
             "row_36_group_norm_of_as_many_groups_as_channels_is_instance_norm",
             "row_36_batch_norm_of_one_sample_is_instance_norm",
         ),
-        "So many inputs reach an output; GN(1) = LN, GN(C) = IN, BN of one sample = IN.",
+        "This many inputs reach an output; GN(1) = LN, GN(C) = IN, BN of one sample = IN.",
     ),
     Claim(
         37,
@@ -75,7 +75,7 @@ CLAIMS = (
         "Positions of a text differ in distribution; layer norm does not depend on the "
         "batch.",
         tests(AXES, "row_37_layer_norm_does_not_depend_on_the_batch"),
-        "The same bits in another batch; padding changes nothing.",
+        "Bit for bit the same in another batch; padding changes nothing.",
     ),
     Claim(
         38,
@@ -83,8 +83,8 @@ CLAIMS = (
         "Layer norm is one transform for the whole layer, which hurts where features are "
         "unlike.",
         tests(AXES, "row_38_layer_norm_drowns_a_feature_beside_one_of_another_kind"),
-        "A colour beside sizes a thousand times larger is lost in its place.",
-        "It does hurt; but gain and bias are one for each unit, as in batch norm.",
+        "A colour is lost beside sizes a thousand times larger.",
+        "It does hurt, but each unit has its own gain and bias, as in batch norm.",
     ),
     Claim(
         39,
@@ -94,8 +94,8 @@ CLAIMS = (
             "sources/test_training",
             "row_39_padding_shifts_the_statistics_unless_it_is_masked",
         ),
-        "Half of padding halves the mean; masked, outputs and statistics are those "
-        "without.",
+        "If half is padding, the mean is halved; masked, outputs and statistics are the "
+        "same as without padding.",
     ),
     Claim(
         40,
@@ -108,12 +108,12 @@ CLAIMS = (
             "row_40_batch_norm_loses_the_order_of_features_and_layer_norm_of_samples",
         ),
         "Shown with γ > 0 and by counterexamples, before layer norm's gain and bias, which "
-        "are one a unit; batch norm reverses samples where γ < 0.",
+        "differ per unit; batch norm reverses the order of samples where γ < 0.",
     ),
     Claim(
         41,
         ("S2",),
-        "Of [[4, 3, 2], [3, 3, 2], [2, 2, 2]]: columns [x1, 0, −x1], [a, a, b], [0, 0, 0] "
+        "For [[4, 3, 2], [3, 3, 2], [2, 2, 2]]: columns [x1, 0, −x1], [a, a, b], [0, 0, 0] "
         "by batch norm, rows by layer norm.",
         tests(AXES, "row_41_the_three_by_three_example"),
         "x1 = 1.224745, a = .707107, b = −1.414214; a constant feature gives 0, never NaN.",
@@ -121,8 +121,8 @@ CLAIMS = (
     Claim(
         42,
         ("S2",),
-        "Of two samples of two features at three positions: equal inputs of a feature are "
-        "normalised equally.",
+        "For two samples with two features at three positions, equal inputs of a feature "
+        "are normalised equally.",
         tests(AXES, "row_42_equal_inputs_of_one_feature_normalise_equally"),
         "μ = 3.666667 and 2, σ² = 5.222222 and 1.666667; both 1s become −1.16692.",
     ),

@@ -1,4 +1,4 @@
-"""What S3 says: scaling inputs, where the norm stands, why it works, convolutions."""
+"""The claims of S3: scaling inputs, where to put the norm, why it works, convolutions."""
 
 from experiments.claims.claim import Claim, tests
 
@@ -13,13 +13,13 @@ CLAIMS = (
         ("S3",),
         "(x − m)/(max − min) scales data to between 0 and 1.",
         tests(SCALING, "row_44_by_the_mean_and_the_range_is_not_from_0_to_1"),
-        "Of uniform ages it lies between about −.5 and .5.",
-        "It gives mean 0 and a range of width 1, and so both signs; 0 to 1 is x − min.",
+        "For uniform ages it lies between about −.5 and .5.",
+        "It gives mean 0 and a range of width 1, and so both signs; 0 to 1 needs x − min.",
     ),
     Claim(
         45,
         ("S3",),
-        "(x − m)/s gives mean 0 and deviation 1: each point follows a standard normal.",
+        "(x − m)/s gives mean 0 and standard deviation 1: each point is standard normal.",
         tests(
             SCALING,
             "row_45_by_the_deviation_is_of_mean_0_and_variance_1_but_not_normal",
@@ -29,7 +29,7 @@ CLAIMS = (
             "rows_45_and_47_z_becomes_the_standardised_z_scaled_and_shifted",
         ),
         "Uniform ages keep their kurtosis of 1.8; a normal has 3.",
-        "Mean and deviation, yes; the distribution keeps its shape.",
+        "Mean and standard deviation, yes; but the distribution keeps its shape.",
     ),
     Claim(
         46,
@@ -64,7 +64,7 @@ CLAIMS = (
         ("S3",),
         "The output has mean β and standard deviation γ.",
         tests(BATCH, "rows_31_and_49_the_output_has_mean_beta_and_deviation_gamma"),
-        "Up to ε; a negative γ gives the deviation |γ|.",
+        "Up to ε; a negative γ gives the standard deviation |γ|.",
     ),
     Claim(
         50,
@@ -77,12 +77,12 @@ CLAIMS = (
             "rows_50_and_55_normalise_after_relu_with_the_defaults_of_keras",
         ),
         "898 parameters, 96 of them statistics; output (B, 1, 2).",
-        "It normalises after relu, against the text around it.",
+        "It normalises after relu, contrary to the text around it.",
     ),
     Claim(
         51,
         ("S3",),
-        "It works since inputs are normalised inside the network, too; it allows higher "
+        "It works because inputs are normalised inside the network, too; it allows higher "
         "learning rates.",
         tests(TRAINING, "row_51_larger_weights_take_smaller_steps_behind_batch_norm"),
         "Weights ten times larger give the same output and a tenth of the gradient.",
@@ -98,7 +98,7 @@ CLAIMS = (
             "row_52_what_was_learnt_of_cars_fails_on_motorcycles_whose_moments_differ",
         ),
         "A line learnt on cars is off by less than 1 on them, and by over 15 on "
-        "motorcycles; normalised, both have mean 0 and deviation 1.",
+        "motorcycles; normalised, both have mean 0 and standard deviation 1.",
         mechanism=True,
     ),
     Claim(
@@ -106,14 +106,14 @@ CLAIMS = (
         ("S3",),
         "The noise of batches regularises, but weakly: pair it with dropout.",
         tests(TRAINING, "row_53_the_noise_of_a_batch_is_small_and_falls_with_its_size"),
-        "At 64 samples the noise is below a quarter of the outputs' deviation, and falls "
-        "as 1/√m.",
+        "At 64 samples the noise is below a quarter of the outputs' standard deviation, "
+        "and falls as 1/√m.",
         mechanism=True,
     ),
     Claim(
         54,
         ("S3",),
-        "In convolutions there is one mean and one deviation for each feature map.",
+        "In convolutions each feature map has one mean and one standard deviation.",
         tests(
             "sources/test_axes",
             "row_54_convolutional_batch_norm_has_one_pair_a_feature_map",

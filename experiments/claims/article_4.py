@@ -1,4 +1,4 @@
-"""What S4 says: running statistics, and the program that this project grew out of."""
+"""The claims of S4: running statistics, and the program that this project started from."""
 
 from experiments.claims.claim import Claim, tests
 
@@ -14,7 +14,7 @@ CLAIMS = (
             "sources/test_activations",
             "rows_2_35_and_56_standardised_inputs_are_those_of_the_first_layer_only",
         ),
-        "That paper uses batch norm; batch norm's own is 1502.03167.",
+        "That paper uses batch norm, but batch norm's own paper is 1502.03167.",
     ),
     Claim(
         57,
@@ -41,7 +41,7 @@ CLAIMS = (
         ("S4",),
         "The moments of the printed 10×5 array, over its rows and over all.",
         tests(STATISTICS, "row_59_the_moments_of_the_printed_array"),
-        "As printed; over all 52.9 and 714.41. Integers are refused, with the mend.",
+        "As printed; over all 52.9 and 714.41. Integers are refused, with a fix suggested.",
     ),
     Claim(
         60,
@@ -114,9 +114,9 @@ CLAIMS = (
             "row_67_the_log_of_a_softmax_is_nan_where_the_softmax_is_0",
         ),
         "log(softmax) is NaN where the softmax is 0.",
-        "`testing` is never read, so that test accuracy is by the test batch's "
-        "statistics; the average is not ordered after the assignment, γ is named “beta”, "
-        "log(softmax) can be NaN, and the train accuracy is the last batch's.",
+        "`testing` is never read, so test accuracy uses the test batch's statistics; the "
+        "average is not ordered after the assignment, γ is named “beta”, log(softmax) can "
+        "be NaN, and the train accuracy is the last batch's.",
     ),
     Claim(68, ("S4",), "Its title: batch norm converges faster and is more accurate."),
 )

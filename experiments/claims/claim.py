@@ -4,17 +4,17 @@ from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """What one or more of the articles say.
+    """A claim of one or more of the articles.
 
     Attributes:
-      row: its number, by which verdicts and tests name it.
-      sources: the articles that say it.
-      text: what they say, in our words.
-      tests: ids for pytest.
+      row: its number, by which verdicts and tests refer to it.
+      sources: the articles that make the claim.
+      text: the claim, in our words.
+      tests: pytest ids.
       number: what the tests show, in a few words.
-      correction: what is true, where the source is wrong or contradicts another.
-      mechanism: whether the tests show how it comes about, and only experiments can tell
-        whether it does.
+      correction: what is true, if the source is wrong or contradicts another.
+      mechanism: whether the tests show only how it would come about, so that experiments
+        must decide whether it does.
     """
 
     row: int
@@ -27,5 +27,5 @@ class Claim(NamedTuple):
 
 
 def tests(file: str, *names: str) -> tuple[str, ...]:
-    """The ids of these tests, without the `test_` they begin with, in that file."""
+    """Returns the ids of tests in a file, given their names without `test_`."""
     return tuple(f"tests/{file}.py::test_{name}" for name in names)

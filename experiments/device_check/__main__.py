@@ -9,5 +9,5 @@ if __name__ == "__main__":
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit, which would wait for compilations that were given up.
+    # Not sys.exit, which would wait for abandoned compilations.
     os._exit(status)

@@ -1,4 +1,4 @@
-"""The seconds that a run may take, and the lines that say where it is."""
+"""The time budget of a run, and its lines of progress."""
 
 import sys
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class Budget:
-    """Seconds that run out.
+    """A number of seconds that runs out.
 
     Args:
-      seconds: from now on.
-      clock: what tells the time.
+      seconds: the budget, counted from now.
+      clock: returns the current time in seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
@@ -20,16 +20,16 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """Seconds since the start."""
+        """The seconds since the start."""
         return self._clock() - self._start
 
     @property
     def left(self) -> float:
-        """Seconds that are left, at least 0."""
+        """The seconds left, at least 0."""
         return max(0.0, self._seconds - self.spent)
 
     def allows(self, seconds: float) -> bool:
-        """Whether something that may take so long can still be started."""
+        """Returns whether something that may take this long can still be started."""
         return self.left > seconds
 
     def tell(self, text: str) -> None:

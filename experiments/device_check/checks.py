@@ -1,4 +1,4 @@
-"""Checks: programs whose results are compared with float64, and how far off they are."""
+"""Checks: programs whose results are compared with float64, and their errors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ class Check(NamedTuple):
     """A program and how to judge it.
 
     Attributes:
-      name: unlike that of other checks of its section.
+      name: unique within its section.
       source: the program.
-      judge: `judge(compiled)` gives for each quantity the largest error as a share of what
-        is allowed: it passes with 1 or less.
+      judge: `judge(compiled)` returns the largest error of each quantity as a share of the
+        allowed error; 1 or less passes.
       required: whether jaxnorm relies on it on this platform.
     """
 
@@ -29,7 +29,7 @@ class Check(NamedTuple):
 
 
 def share(got: Any, want: Any, allowed: Any) -> float:
-    """The largest error over what is allowed; infinite where a number is not finite."""
+    """Returns the largest error over the allowed one; infinite for non-finite values."""
     error = np.abs(wide(got) - wide(want))
     allowed = np.broadcast_to(np.asarray(allowed, np.float64), error.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -38,12 +38,12 @@ def share(got: Any, want: Any, allowed: Any) -> float:
 
 
 def wide(array: Any) -> np.ndarray:
-    """An array of any floating dtype in float64."""
+    """Converts an array of any floating dtype to float64."""
     return np.asarray(array).astype(np.float64)
 
 
 def worst(found: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The largest share of each quantity."""
+    """Returns the largest share of each quantity."""
     most: dict[str, float] = {}
     for each in found:
         for name, value in each.items():
@@ -52,9 +52,9 @@ def worst(found: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def run(checks: Sequence[Check], budget: Budget) -> Iterator[dict[str, Any] | str]:
-    """A row for each check: its name, shares, whether it passed, and an error if any.
+    """Yields a row for each check: its name, shares, whether it passed, and any error.
 
-    Or, of those for which the time did not last, that there is none.
+    For checks that did not finish in time, a string that says so is yielded instead.
     """
     by_name = {each.name: each for each in checks}
     sources = {name: each.source for name, each in by_name.items()}
@@ -66,7 +66,7 @@ def run(checks: Sequence[Check], budget: Budget) -> Iterator[dict[str, Any] | st
         row: dict[str, Any] = {"name": name, "required": each.required}
         try:
             shares = each.judge(ready[name]) if name in ready else {}
-        except Exception as error:  # a device refuses in many ways
+        except Exception as error:  # devices refuse in many ways
             shares, missing[name] = {}, reason(error)
         if name in missing:
             row["error"] = missing[name]

@@ -25,9 +25,9 @@ from experiments.device_check.budget import Budget
 from experiments.device_check.result import NAME, Result
 from experiments.harness.status import Interrupted, Refused, exit_status
 
-BUDGET = 330.0  # seconds, of the six minutes that starting and ending are part of
+BUDGET = 330.0  # seconds, out of six minutes including start and end
 FAILED = "Failed:"
-THIN = 7  # a rehearsal goes through every so manieth check
+THIN = 7  # a rehearsal runs every seventh check
 
 CHECKS: dict[str, Callable[[], list[checks.Check]]] = {
     "table": correctness.table,
@@ -39,7 +39,7 @@ CHECKS: dict[str, Callable[[], list[checks.Check]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Returns the parser of the options."""
     made = argparse.ArgumentParser(
         prog=f"python -m experiments.{NAME}",
         description=device_check.__doc__,
@@ -50,19 +50,19 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         default=Path("results") / NAME,
-        help=f"for the result (results/{NAME}); one that is there is replaced",
+        help=f"folder for the result (results/{NAME}); an earlier one is replaced",
     )
     made.add_argument(
         "--budget",
         type=_seconds,
         metavar="SECONDS",
         default=BUDGET,
-        help=f"after which nothing more is begun ({BUDGET:.0f})",
+        help=f"start nothing new after this time ({BUDGET:.0f})",
     )
     made.add_argument(
         "--rehearse",
         action="store_true",
-        help="all parts on few and tiny arrays, on any device; its times say nothing",
+        help="run all parts on few and tiny arrays, on any device; its times say nothing",
     )
     return made
 
@@ -73,28 +73,28 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
 def check_backend() -> None:
-    """Refuses a machine whose GPU jax does not use."""
+    """Refuses a machine on which jax does not use a GPU."""
     try:
         found = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:  # of jax, without any device
+    except (RuntimeError, AssertionError) as error:  # raised by jax without any device
         raise Refused(
-            f"jax finds no device ({compiling.reason(error)}); the check needs a GPU, and "
+            f"jax finds no device ({compiling.reason(error)}); the check needs a GPU and "
             "a jax that uses it."
         ) from error
     if found != "gpu":
         raise Refused(
-            f"jax runs on {found} here; the check needs a GPU, and a jax that uses it "
-            "(pip install 'jax[cuda13]'). --rehearse goes through all parts without one."
+            f"jax runs on {found} here; the check needs a GPU and a jax that uses it "
+            "(pip install 'jax[cuda13]'). --rehearse runs all parts without a GPU."
         )
 
 
 def run(arguments: Sequence[str]) -> bool:
-    """Measures, writes and shows; whether everything that jaxnorm relies on is right."""
+    """Measures, writes and shows; returns whether everything jaxnorm relies on is right."""
     options = parser().parse_args(arguments)
     budget = Budget(options.budget)
     if not options.rehearse:
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> bool:
             result.write(budget.spent)
     except KeyboardInterrupt:
         result.note("The run was interrupted.")
-        raise Interrupted(f"interrupted; {result.path} has what was found.") from None
+        raise Interrupted(f"interrupted; partial result in {result.path}.") from None
     finally:
         result.write(budget.spent)
     return show(result)
@@ -121,7 +121,7 @@ Rows = Iterable[dict[str, Any] | str]
 
 
 def _parts(budget: Budget, *, rehearse: bool) -> Iterable[tuple[str, Rows]]:
-    """The parts, the most important first; the rows of each are found as they are read."""
+    """Yields the parts, the most important first; their rows are computed when read."""
     every = THIN if rehearse else 1
     for part, make in CHECKS.items():
         yield part, _checked(make, every, budget)
@@ -142,7 +142,7 @@ def _checked(make: Callable[[], list[checks.Check]], every: int, budget: Budget)
 
 
 def _collect(part: str, rows: Rows, result: Result, budget: Budget) -> None:
-    """Adds rows, and notes what there is no row of; says each on stderr."""
+    """Adds rows, and notes for those left out; reports each on stderr."""
     for row in rows:
         if isinstance(row, str):
             result.note(f"Left out: {row}.")
@@ -153,19 +153,19 @@ def _collect(part: str, rows: Rows, result: Result, budget: Budget) -> None:
 
 
 def line(part: str, row: dict[str, Any]) -> str:
-    """A row in a line of progress."""
+    """Formats a row as a line of progress."""
     if "shares" in row:
         verdict = "right" if row["passed"] else row.get("error", "WRONG")
         most = max(row["shares"].values(), default=float("nan"))
         note = "" if row["required"] else " (not used here)"
-        return f"{part}: {row['name']}: {verdict}{note}, {most:.2g} of what is allowed"
+        return f"{part}: {row['name']}: {verdict}{note}, {most:.2g} of the allowed error"
     times = ", ".join(f"{name} {each[0]:.5g}" for name, each in row["microseconds"].items())
     what = row.get("network") or f"{row['op']} {row['mode']}"
     return f"{part}: {what} {row['shape']} {row['dtype']}: µs {times}"
 
 
 def show(result: Result) -> bool:
-    """Prints the tables and the notes; whether everything relied on is right."""
+    """Prints tables and notes; returns whether everything relied on is right."""
     measurements = result.content["measurements"]
     for table in report.tables(measurements):
         print(report.text(table))
@@ -184,7 +184,7 @@ def show(result: Result) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status: 0, or 1 if something is wrong, 2 if refused, 130 if interrupted."""
+    """Returns the status: 0, 1 if something is wrong, 2 if refused, 130 if interrupted."""
     right: list[bool] = []
     status = exit_status(lambda: right.append(run(arguments)))
     return status or int(not all(right))

@@ -1,4 +1,4 @@
-"""Compiling many programs at once, which for a GPU takes longer than running them."""
+"""Compiles many programs at once, which for a GPU takes longer than running them."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -11,12 +11,12 @@ Compiled = Callable[..., Any]
 
 
 class Source(NamedTuple):
-    """What is compiled: a function, and arguments of the shapes it is called with.
+    """A function to compile, and arguments of the shapes that it is called with.
 
     Attributes:
       function: a pure function of arrays.
       arguments: arrays, or their shapes and dtypes.
-      donated: the indices of arguments whose memory the results may take.
+      donated: indices of the arguments whose memory the results may reuse.
     """
 
     function: Callable[..., Any]
@@ -24,8 +24,8 @@ class Source(NamedTuple):
     donated: tuple[int, ...] = ()
 
     def compile(self) -> Any:
-        """The executable."""
-        # What is donated, some only lend their memory.
+        """Compiles the executable."""
+        # Some donated arguments are unused, and only lend their memory.
         jitted = jax.jit(self.function, donate_argnums=self.donated, keep_unused=True)
         return jitted.lower(*self.arguments).compile()
 
@@ -36,14 +36,14 @@ LATE = "no time left"
 def compile_all(
     sources: Mapping[str, Source], seconds: float
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compiles in parallel.
+    """Compiles programs in parallel.
 
     Args:
-      sources: by name.
-      seconds: after which those that are not ready are given up.
+      sources: the programs, by name.
+      seconds: the time after which unfinished programs are abandoned.
 
     Returns:
-      The executables by name, and for those that there are not, why.
+      The executables by name, and the reasons for those that are missing.
     """
     pool = ThreadPoolExecutor(max_workers=_workers())
     futures = {name: pool.submit(each.compile) for name, each in sources.items()}
@@ -62,7 +62,7 @@ def compile_all(
 
 
 def reason(error: BaseException) -> str:
-    """The type of an error and the first line of its message, cut where it is long."""
+    """Returns an error's type and the first line of its message, shortened if long."""
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first[:200]}"
 

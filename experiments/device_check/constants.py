@@ -1,4 +1,4 @@
-"""Constants without an ε: their variance is 0 to the last bit, and y is the bias."""
+"""Constants without ε: their variance is exactly 0, and y is the bias."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from experiments.device_check.checks import ULP, Check, share
 from experiments.device_check.compiling import Compiled, Source
 
 CONSTANTS = {
-    # The mean of some is off by ulps if it is taken naively.
+    # A naive mean is off by ulps for some of these.
     "constants": (0.0, -0.1, 7.7, 1e6 + 0.3, 1e-20),
-    # The squares of these overflow, and of some the sum.
+    # The squares of these overflow, and for some even the sum.
     "huge constants": (1e20, -2.1642801e32, 3e38, -3.3e38),
 }
 
 
 def constants() -> list[Check]:
-    """Batch, layer and instance norm of constants."""
+    """Returns checks of batch, layer and instance norm on constants."""
     return [check for kind in CONSTANTS for check in _of_kind(kind)]
 
 
@@ -32,7 +32,7 @@ def _of_kind(kind: str) -> list[Check]:
         "layer_norm": (jaxnorm.layer_norm, np.tile(values, (4096, 1)).T),
         "instance_norm, features last": (jaxnorm.instance_norm, last),
         "instance_norm, features first": (
-            lambda x, **options: jaxnorm.instance_norm(x, axis=1, **options),
+            lambda x, **options: jaxnorm.instance_norm(x, feature_axes=1, **options),
             np.moveaxis(last, -1, 1),
         ),
     }
@@ -43,7 +43,7 @@ def _columns(kind: str, n: int, *, weighted: bool) -> Check:
     values = np.float32(CONSTANTS[kind])
     x = jnp.asarray(np.tile(values, (n, 1)))
     w = np.where(np.arange(n) % 3, 0.7, 1.1).astype(np.float32)[:, None]
-    this = jaxnorm.ema(0.0)  # keeps the statistics of the batch
+    this = jaxnorm.ema(0.0)  # holds the statistics of the last batch
 
     def function(x: Any) -> Any:
         return jaxnorm.batch_norm(

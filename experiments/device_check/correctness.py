@@ -1,4 +1,4 @@
-"""What the norms give on this device, against an oracle in float64."""
+"""The norms' results on this device, compared with an oracle in float64."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from tests.support import oracle
 from tests.support.cases import NORMS, TOLERANCE, WEIGHTINGS, Case, Layout, Norm, cases
 
 MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
-MEANS_OF_16_BITS = (0.0, 10.0, 100.0)  # whose deviation such an x can hold
+MEANS_OF_16_BITS = (0.0, 10.0, 100.0)  # 16-bit x can resolve its standard deviation here
 # Sums long enough to lose digits, features last and first.
 LONG = {
     "batch_norm-train": (
@@ -31,13 +31,13 @@ LONG = {
 
 
 def table() -> list[Check]:
-    """The table of cases: every layout in float32, the last one of each norm in 16 bits."""
+    """The table of cases: every layout in float32, each norm's last one in 16 bits."""
     rows = cases(("float32",)) + cases(("bfloat16", "float16"), few=True)
     return [of_case(case) for case in rows]
 
 
 def of_case(case: Case) -> Check:
-    """A row of the table, as the tests of the contract and the gradients judge it."""
+    """Returns a row of the table, judged as in the tests of the contract and gradients."""
     arrays = case.arrays()
 
     def function(x: Any, scale: Any, bias: Any, g: Any) -> tuple[Any, ...]:
@@ -74,9 +74,9 @@ def _gradients(
 
 
 def stable(norms: Sequence[Norm] = NORMS) -> list[Check]:
-    """Long sums at means of up to 10⁶ standard deviations, to the bound that is documented.
+    """Long sums at means of up to 10⁶ standard deviations, held to the documented bound.
 
-    Each output alone, and each with its gradients: a GPU computes them in different ways.
+    Outputs are checked both alone and with gradients: a GPU computes them differently.
     """
     kinds = [("float32", each) for each in WEIGHTINGS]
     kinds += [("bfloat16", "none"), ("float16", "none")]
@@ -126,7 +126,7 @@ def _judge_gradients(case: Case) -> Any:
 
 
 def _draws(case: Case, offsets: tuple[int, ...] = (0,)) -> Any:
-    """Bounds of y, standard deviations, and arrays; cotangents about each of `offsets`."""
+    """Yields bounds of y, standard deviations and arrays; cotangents about each offset."""
     normal, scale, bias, g = case.arrays()
     noise = (wide(normal) - 1) / 2
     for mean in MEANS if case.dtype == "float32" else MEANS_OF_16_BITS:
@@ -141,7 +141,7 @@ def _draws(case: Case, offsets: tuple[int, ...] = (0,)) -> Any:
 def _share_of_output(
     case: Case, y: Any, want: oracle.Oracle, bound: float, deviation: float
 ) -> float:
-    """Off by bound·max(1, |γ|, |y|, |y − β|), and by the rounding of y to its dtype."""
+    """Allows bound·max(1, |γ|, |y|, |y − β|), plus the rounding of y to its dtype."""
     del deviation
     _, scale, bias, _ = case.arrays()
     gamma, beta = (oracle.along(each, case.features, want.y.ndim) for each in (scale, bias))
@@ -153,7 +153,7 @@ def _share_of_output(
 def _shares_of_gradients(
     case: Case, results: Sequence[Any], bound: float, deviation: float, *, arrays: Any
 ) -> dict[str, float]:
-    """Off by the bound of the largest that such cotangents can give."""
+    """Allows the bound times the largest gradient that such cotangents can give."""
     want = case.expect(*arrays)
     y, *gradients = results
     scale, g = (np.abs(wide(each)) for each in (arrays[1], arrays[3]))
@@ -169,5 +169,5 @@ def _shares_of_gradients(
 
 
 def _rounding(case: Case) -> float:
-    """Half an ulp of a 16-bit result; that of float32 is in the bound."""
+    """Half an ulp of a 16-bit result; for float32 it is part of the bound."""
     return 0.0 if case.dtype == "float32" else 0.51 * float(jnp.finfo(case.dtype).eps)

@@ -1,4 +1,4 @@
-"""Each formula for mean and variance by itself, those not used on this platform too."""
+"""Each formula for mean and variance on its own, including those not used here."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ ARRANGEMENTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "rows": ((64, 4096), (1,)),
 }
 PLATFORMS = {"gpu": "cuda", "tpu": "tpu", "cpu": "default"}
-OF_ALL = ("two_passes", "within_a_kernel")  # they take no weights
+OF_ALL = ("two_passes", "within_a_kernel")  # without weights
 OF_WEIGHTED = (
     "corrected_two_passes",
     "in_float64",
@@ -33,7 +33,7 @@ OF_WEIGHTED = (
 
 
 def formulas() -> list[Check]:
-    """Every formula, in every arrangement that it has, with and without weights."""
+    """Returns checks of every formula in every arrangement it supports."""
     found = []
     for place, weighting in itertools.product(ARRANGEMENTS, ("none", "mask", "float")):
         shape, axes = ARRANGEMENTS[place]
@@ -50,7 +50,7 @@ def _names(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _used(shape: tuple[int, ...], axes: tuple[int, ...], weights: Any) -> set[str]:
-    """The formulas that are chosen here."""
+    """Returns the names of the formulas chosen on this platform."""
     platform = PLATFORMS[jax.default_backend()]
     return {
         choice.formulas_for(jnp.zeros(shape), weights, axes, purpose)[platform].__name__
@@ -85,7 +85,7 @@ def _check(name: str, place: str, kind: str, weights: Any, *, required: bool) ->
 
 
 def _shares(found: Any, x: Any, axes: tuple[int, ...], weights: Any) -> dict[str, float]:
-    """To what leaves y within the bound that is documented."""
+    """Allows errors that keep y within the documented bound."""
     n, mean, var = oracle.moments(wide(x), axes, weights)
     deviation = np.sqrt(var)
     ratio = np.abs(mean) / deviation

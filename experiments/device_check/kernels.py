@@ -1,4 +1,4 @@
-"""The kernels of rows on this device; where there is none, the formula takes its place."""
+"""The row kernels on this device; where none exists, the formula is checked instead."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ EPSILON = 1e-6
 
 
 def kernels() -> list[Check]:
-    """Gradients of every norm, shape and dtype, as far off as is documented."""
+    """Checks gradients of every norm, shape and dtype against the documented bound."""
     return [
         _check(name, shape, dtype)
         for name, shape, dtype in itertools.product(NORMS, SHAPES, DTYPES)
@@ -50,7 +50,7 @@ def _check(name: str, shape: tuple[int, int], dtype: str) -> Check:
 
 
 def _arrays(shape: tuple[int, int], dtype: str, mean: float) -> tuple[Any, ...]:
-    """Of x, with a standard deviation of 1, scale, bias and a cotangent."""
+    """Returns x, with a standard deviation of 1, scale, bias and a cotangent."""
     rng = np.random.default_rng(0)
     x, g = (rng.normal(each, 1, shape) for each in (mean, 1.0))
     scale, bias = (rng.normal(size=shape[1:]).astype(np.float32) for _ in range(2))

@@ -1,4 +1,4 @@
-"""ResNet-50 and blocks of a transformer, whose norms are an argument, in Linen."""
+"""ResNet-50 and transformer blocks in Linen, with the norm as an argument."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ MakeNorm = Callable[[], nn.Module]
 
 
 class Bottleneck(nn.Module):
-    """The block of He et al. 2015, its stride in the 3×3 convolution.
+    """The block of He et al. 2015, with its stride in the 3×3 convolution.
 
     Attributes:
-      width: of the inner convolutions; the outer ones have four times as many channels.
+      width: channels of the inner convolutions; the outer ones have four times as many.
       norm: makes the norm after each of them.
-      stride: of the block.
-      dtype: of the activations.
+      stride: the stride of the block.
+      dtype: the dtype of the activations.
     """
 
     width: int
@@ -44,10 +44,10 @@ class ResNet(nn.Module):
 
     Attributes:
       norm: makes a norm.
-      stages: the number of blocks of each; those of ResNet-50 by default.
-      width: of the first stage.
-      classes: how many logits.
-      dtype: of the activations.
+      stages: the number of blocks in each stage; defaults to ResNet-50's.
+      width: the width of the first stage.
+      classes: the number of logits.
+      dtype: the dtype of the activations.
     """
 
     norm: MakeNorm
@@ -74,9 +74,9 @@ class Transformer(nn.Module):
 
     Attributes:
       norm: makes a norm.
-      blocks: how many.
-      heads: of the attention.
-      dtype: of the activations.
+      blocks: the number of blocks.
+      heads: the number of attention heads.
+      dtype: the dtype of the activations.
     """
 
     norm: MakeNorm

@@ -1,10 +1,10 @@
-"""The programs that are timed: a norm, or a copy, of several arrays side by side.
+"""The programs that are timed: a norm, or a copy, applied to several arrays.
 
-A call takes a device's machine some microseconds, as long as a norm of few megabytes. So
-one program has the norms of several arrays, each of its own numbers: none can be left out,
-and together they do not fit into a cache. They are no loop: in the body of one XLA for a
-GPU finds no single kernel for the norm of a row, as it does where scale and bias are
-arguments of the program.
+Calling a device's program takes some microseconds, as long as a norm of a few megabytes. So
+one program applies the norm to several arrays, each with its own numbers: none can be left
+out, and together they do not fit into a cache. It is not a loop: in the body of a loop, XLA
+for a GPU does not find a single kernel for the norm of a row, as it does where scale and
+bias are arguments of the program.
 """
 
 import time
@@ -24,12 +24,12 @@ Function = Callable[..., Any]
 
 
 class Work(NamedTuple):
-    """A function of arguments that all arrays share, and of those that each has of its own.
+    """A function with arguments shared by all arrays, and arguments of each array.
 
     Attributes:
-      function: of them all, the shared ones first.
-      shared: their shapes and dtypes.
-      own: those of one array.
+      function: takes all arguments, the shared ones first.
+      shared: shapes and dtypes of the shared arguments.
+      own: shapes and dtypes of the arguments of one array.
     """
 
     function: Function
@@ -38,7 +38,7 @@ class Work(NamedTuple):
 
 
 def works(case: Timed) -> dict[str, Work]:
-    """The work of each, by name: the copy and the libraries."""
+    """Returns the work of the copy and of each library, by name."""
     x = jax.ShapeDtypeStruct(case.shape, case.dtype)
     found = {"copy": Work(copy, (jax.ShapeDtypeStruct((), case.dtype),), (x,))}
     for library, make in OPS[case.op].makers.items():
@@ -47,12 +47,12 @@ def works(case: Timed) -> dict[str, Work]:
 
 
 def copy(one: Any, x: Any) -> Any:
-    """x·1, of which the compiler does not know that it is 1: one read and one write."""
+    """x·1, where the compiler does not know the 1: one read and one write."""
     return x * one
 
 
 def _norm(norm: nn.Module, x: jax.ShapeDtypeStruct, mode: str) -> Work:
-    """The output and what the norm updates; and, with the backward pass, all gradients."""
+    """The output and the norm's updates; for the backward pass also all gradients."""
     variables = dict(jax.eval_shape(lambda x: norm.init(jax.random.key(0), x), x))
     params = variables.pop("params")
 
@@ -71,14 +71,14 @@ def _norm(norm: nn.Module, x: jax.ShapeDtypeStruct, mode: str) -> Work:
 
 
 def side_by_side(work: Work, copies: int) -> Source:
-    """The program of so many arrays; results take the memory of the last argument."""
+    """Returns the program for several arrays; results reuse the last argument's memory."""
     function = jax.jit(work.function)  # traced once
 
     def run(shared: Any, own: Any, results: Any) -> Any:
         del results
         found: list[Any] = []
         for each in own:
-            # One after the other, or reductions of several arrays would share a kernel.
+            # One after another: reductions of several arrays could share a kernel.
             held, _ = lax.optimization_barrier((each, found[-1:]))
             found.append(function(*shared, *held))
         return found
@@ -89,7 +89,7 @@ def side_by_side(work: Work, copies: int) -> Source:
 
 
 def normal(case: Timed) -> Source:
-    """The program that draws an array of the case, N(0, 1), from a key."""
+    """Returns the program that draws an array of the case, N(0, 1), from a key."""
 
     def draw(key: Any) -> Any:
         return jax.random.normal(key, case.shape, case.dtype)
@@ -98,7 +98,7 @@ def normal(case: Timed) -> Source:
 
 
 def noise(tree: Any) -> Any:
-    """Small arrays of these shapes, N(0, 1); scalars are 1."""
+    """Returns small arrays of these shapes, N(0, 1); scalars are 1."""
     rng = np.random.default_rng(0)
 
     def fill(each: Any) -> Any:
@@ -109,13 +109,13 @@ def noise(tree: Any) -> Any:
 
 
 class Repeated:
-    """A compiled program with its arguments, which is called several times in a row.
+    """A compiled program with its arguments, called several times in a row.
 
     Args:
       compiled: the program.
-      arguments: all but the last of it.
-      results: the shapes of the last, which is written to.
-      calls: how many in a row; the device works while the next one is being called.
+      arguments: all its arguments except the last.
+      results: the shapes of the last argument, which is overwritten.
+      calls: number of calls in a row; the device works during the next call.
     """
 
     def __init__(self, compiled: Any, arguments: Any, results: Any, calls: int):
@@ -132,12 +132,12 @@ class Repeated:
         jax.block_until_ready(self._results)
 
     def enqueue(self, calls: int) -> None:
-        """Calls without waiting; each replaces what the last one computed."""
+        """Calls without waiting; each call overwrites the previous results."""
         for _ in range(calls):
             self._results = self._compiled(*self._arguments, self._results)
 
     def seconds_to_call(self, calls: int = 4) -> float:
-        """What one call takes before it returns, while the device works."""
+        """Returns how long a call takes to return while the device works."""
         jax.block_until_ready(self._results)
         start = time.perf_counter()
         self.enqueue(calls)

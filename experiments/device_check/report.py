@@ -13,20 +13,20 @@ from typing import Any
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits, two_digits
 from experiments.harness.status import Refused, exit_status
 
-NAME = "device_check"  # of the experiment, as a result has it
+NAME = "device_check"  # the name of the experiment in a result
 PARTS = {
     "table": "the table of cases",
     "stable": "long sums, means to 10⁶ σ",
     "constants": "constants, ε = 0",
-    "formulas": "each formula by itself",
+    "formulas": "each formula on its own",
     "kernels": "kernels of the backward pass",
 }
-CACHE = 64e6  # bytes; what is read and written in a call may stay in a cache of that size
+CACHE = 64e6  # bytes; less traffic than this per call may stay in a cache
 Rows = Sequence[Mapping[str, Any]]
 
 
 def tables(measurements: Mapping[str, Rows]) -> Iterator[Table]:
-    """Of every part that is there."""
+    """Yields the table of every part that was measured."""
     checked = {part: measurements[part] for part in PARTS if part in measurements}
     if checked:
         yield correctness(checked)
@@ -39,14 +39,14 @@ def tables(measurements: Mapping[str, Rows]) -> Iterator[Table]:
 
 
 def correctness(checked: Mapping[str, Rows]) -> Table:
-    """How many checks passed, and how near the worst came to what is allowed."""
+    """Counts the passed checks, and shows the worst as a share of the allowed error."""
     rows = []
     for part, found in checked.items():
         relied_on = [row for row in found if row["required"]]
         passed = sum(row["passed"] for row in relied_on)
         name, value = _worst(relied_on)
         rows.append((PARTS[part], f"{passed} of {len(relied_on)}", two_digits(value), name))
-    title = "correctness; worst: the largest error as a share of what is allowed, and where"
+    title = "correctness; worst: the largest error as a share of the allowed one, and where"
     return Table(title, ("checks", "passed", "worst", "where"), rows)
 
 
@@ -61,7 +61,7 @@ def _worst(rows: Rows) -> tuple[str, float]:
 
 
 def formulas(found: Rows) -> Table:
-    """The worst of each formula, over arrangements and weights."""
+    """Shows the worst of each formula, over arrangements and weights."""
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for row in found:
         by_name.setdefault(row["name"].partition(":")[0], []).append(row)
@@ -74,12 +74,12 @@ def formulas(found: Rows) -> Table:
             for each in quantities
         )
         rows.append((name, f"{used} of {len(of_it)}", *worst))
-    title = "formulas; the largest error as a share of what is allowed; used: here, of all"
+    title = "formulas; the largest error as a share of the allowed one; used: here, of all"
     return Table(title, ("formula", "used", *quantities), rows)
 
 
 def times(found: Rows) -> Table:
-    """Times, and how many passes over x they are worth at the speed of the copy."""
+    """Shows times, and the number of passes over x they are worth at the copy's speed."""
     title = (
         "times in µs, medians; passes: over x, at the speed of the copy; share: of its "
         "bandwidth, by the least passes"
@@ -109,7 +109,7 @@ LIBRARIES = ("jaxnorm", "flax")
 
 
 def _reservation(row: Mapping[str, Any]) -> str:
-    """What a reader must know of the times of a row."""
+    """Marks what a reader must know about the times of a row."""
     found = []
     arrays = 2 if row["mode"] == "forward" else 4
     if row["bytes"] * arrays * row["side_by_side"] < CACHE:
@@ -121,7 +121,7 @@ def _reservation(row: Mapping[str, Any]) -> str:
 
 
 def networks(found: Rows) -> Table:
-    """Times and temporaries of a training step."""
+    """Shows times and temporaries of a training step."""
     rows = []
     for row in found:
         ours, flax = (row["microseconds"][each][0] / 1e3 for each in LIBRARIES)
@@ -135,7 +135,7 @@ def networks(found: Rows) -> Table:
 
 
 def text(table: Table) -> str:
-    """In columns, below the title."""
+    """Formats a table in columns below its title."""
     cells = [tuple(table.headings), *map(tuple, table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -149,11 +149,11 @@ def text(table: Table) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result; refused if it is of another kind."""
+    """Reads a result; refuses one of another kind."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Refused(f"{path}: is no result ({error}).") from error
+        raise Refused(f"{path}: is not a result ({error}).") from error
     is_of = result.get("settings", {}).get("experiment")
     if is_of != NAME:
         raise Refused(f"{path}: is a result of {is_of}, not of {NAME}.")
@@ -161,7 +161,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """What it was measured on, the tables in markdown, and the notes."""
+    """Returns the device and versions, the tables in markdown, and the notes."""
     versions = ", ".join(f"{name} {each}" for name, each in result["versions"].items())
     parts = [f"{result['device']}; {versions}.\n"]
     for table in tables(result["measurements"]):
@@ -181,7 +181,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused."""
+    """Returns the exit status: 0, or 2 if refused."""
     return exit_status(lambda: run(arguments))
 
 

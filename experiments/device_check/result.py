@@ -1,4 +1,4 @@
-"""The result of a check, written after each part of it, so that what is stopped is kept."""
+"""The result of a check, written after each part, so that an interrupt loses little."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ NAME = "device_check"
 
 
 class Result:
-    """A JSON file of what has been found so far.
+    """A JSON file with the results so far.
 
     Args:
-      path: of the file.
-      settings: of the run.
+      path: the path of the file.
+      settings: the settings of the run.
 
     Raises:
-      Refused: it cannot be written there.
+      Refused: the file cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
@@ -41,19 +41,19 @@ class Result:
 
     @property
     def content(self) -> dict[str, Any]:
-        """All that is in the file but for the seconds."""
+        """Everything in the file except the seconds."""
         return self._head | {"notes": self._notes, "measurements": self._measurements}
 
     def note(self, text: str) -> None:
-        """Something a reader must know, such as what was left out."""
+        """Adds something a reader must know, such as what was left out."""
         self._notes.append(text)
 
     def add(self, part: str, row: dict[str, Any]) -> None:
-        """A row of a part."""
+        """Adds a row to a part."""
         self._measurements.setdefault(part, []).append(row)
 
     def write(self, seconds: float) -> None:
-        """Replaces the file at once, so that it is whole whenever a run ends."""
+        """Replaces the file atomically, so that it is complete whenever a run ends."""
         text = json.dumps(self.content | {"seconds": round(seconds, 1)}, indent=1)
         beside = self.path.with_suffix(".part")
         try:

@@ -14,9 +14,9 @@ import jaxnorm.linen as jn
 Shape = tuple[int, ...]
 MODES = ("forward", "forward and backward")
 
-# How often an array of x's size is at least read or written, in either mode, both in one
-# program. A row is held where its moments and y are computed; of a column the moments need
-# x before the first y is known.
+# The least number of times that an array of x's size is read or written: forward, and
+# forward and backward in one program. A row stays where its moments and y are computed;
+# for a column the moments need all of x before the first y is known.
 OF_ROWS = (2, 5)
 OF_COLUMNS = (3, 7)
 
@@ -25,8 +25,8 @@ class Op(NamedTuple):
     """A norm in both libraries.
 
     Attributes:
-      makers: `make(dtype=...)` gives the module, by library.
-      passes: the least, forward, and forward and backward.
+      makers: `make(dtype=...)` returns the module, by library.
+      passes: the least number, forward, and forward and backward.
     """
 
     makers: dict[str, Callable[..., nn.Module]]
@@ -41,7 +41,7 @@ def _pair(name: str, passes: tuple[int, int], **options: Any) -> Op:
 
 
 def _by_kernel(name: str) -> Op:
-    """Ours with a kernel in the backward pass; flax has none."""
+    """Ours with a kernel in the backward pass; flax has no such kernel."""
     ours = functools.partial(getattr(jn, name), implementation="kernel")
     return Op({"jaxnorm": ours, "flax": getattr(nn, name)}, OF_ROWS)
 
@@ -58,7 +58,7 @@ OPS = {
 
 
 class Timed(NamedTuple):
-    """One comparison: jaxnorm, flax and a copy take turns."""
+    """One comparison, in which jaxnorm, flax and a copy take turns."""
 
     op: str
     shape: Shape
@@ -67,17 +67,17 @@ class Timed(NamedTuple):
 
     @property
     def size(self) -> str:
-        """The shape in text."""
+        """The shape as text."""
         return "x".join(map(str, self.shape))
 
     @property
     def passes(self) -> int:
-        """The least."""
+        """The least number of passes over x."""
         return OPS[self.op].passes[MODES.index(self.mode)]
 
     @property
     def bytes(self) -> int:
-        """Of x."""
+        """The size of x in bytes."""
         return math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ DTYPES = ("bfloat16", "float32")
 
 
 def timed(shapes: dict[str, tuple[Shape, ...]]) -> list[Timed]:
-    """All comparisons of these shapes."""
+    """Returns all comparisons of these shapes."""
     return [
         Timed(op, shape, dtype, mode)
         for op, sizes in shapes.items()

@@ -1,4 +1,4 @@
-"""Times of a training step: ResNet-50 and a transformer, by jaxnorm and by flax."""
+"""Times training steps of ResNet-50 and a transformer, with jaxnorm and with flax."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ TOKENS, IMAGES = (32, 512, 2048), (128, 224, 224, 3)
 
 
 def networks(dtype: str) -> list[Network]:
-    """Those that are measured."""
+    """Returns the networks that are measured."""
     return [
         *(
             Network(
@@ -31,7 +31,7 @@ def networks(dtype: str) -> list[Network]:
 
 
 def rehearsed(dtype: str) -> list[Network]:
-    """The same, as small as they can be."""
+    """Returns the same networks, as small as possible."""
     resnet = functools.partial(ResNet, stages=(1, 1), width=8, classes=10)
     transformer = functools.partial(Transformer, blocks=1, heads=2)
     norm = ("RMSNorm", {})
@@ -44,7 +44,7 @@ def rehearsed(dtype: str) -> list[Network]:
 def measure(
     chosen: Sequence[Network], rounds: int, calls: int, budget: Budget
 ) -> Iterator[dict[str, Any] | str]:
-    """A row for each network, or the reason why there is none."""
+    """Yields a row for each network, or the reason why there is none."""
     for network in chosen:
         if not budget.allows(network.seconds):
             yield f"{network}: {LATE}"
@@ -72,13 +72,13 @@ def _timed(
         }
         seconds = interleaved(training, rounds)
         losses = {library: float(each.loss) for library, each in training.items()}
-    except Exception as error:  # too large for this device, above all
+    except Exception as error:  # most likely too large for this device
         return f"{network}: {reason(error)}"
     return {
         "network": network.name,
         "shape": "x".join(map(str, network.shape)),
         "dtype": network.dtype,
-        # JSON has neither NaN nor infinity.
+        # JSON cannot express NaN or infinity.
         "losses": {k: each if np.isfinite(each) else None for k, each in losses.items()},
         "microseconds": {
             library: timing.microseconds(each, np.zeros(1), calls)

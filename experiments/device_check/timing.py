@@ -1,4 +1,4 @@
-"""Times of the norms beside flax and a copy: medians of rounds in which they take turns."""
+"""Times the norms beside flax and a copy: medians of rounds in which they take turns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,18 +13,18 @@ from experiments.device_check.compiling import LATE, Source, compile_all, reason
 from experiments.device_check.programs import Repeated, noise, normal, side_by_side, works
 from experiments.device_check.shapes import MODES, Timed
 
-TOGETHER = 12  # comparisons that are compiled in one go
-SECONDS_OF_ONE = 2.0  # that a comparison takes at most, and the compilation of its part
+TOGETHER = 12  # comparisons compiled together
+SECONDS_OF_ONE = 2.0  # upper limit for a comparison and its share of the compilation
 
 
 class Effort(NamedTuple):
     """How much is measured.
 
     Attributes:
-      rounds: in which each program takes its turn.
-      call: seconds that a call should take at least.
-      turn: seconds that the calls of a turn should take.
-      bandwidth: of memory in bytes a second, as far as it is known before.
+      rounds: number of rounds; in each, every program takes its turn.
+      call: least duration of a call in seconds.
+      turn: target duration of a turn's calls in seconds.
+      bandwidth: expected memory bandwidth in bytes per second.
     """
 
     rounds: int
@@ -33,12 +33,12 @@ class Effort(NamedTuple):
     bandwidth: float
 
     def copies(self, case: Timed) -> int:
-        """How many arrays lie side by side in a program."""
+        """Returns the number of arrays side by side in a program."""
         one = case.bytes * case.passes / self.bandwidth
         return int(np.clip(np.ceil(self.call / one), 1, MOST_COPIES))
 
     def calls(self, case: Timed, passes: int) -> int:
-        """How often a program of so many passes is called in a turn."""
+        """Returns the number of calls per turn for a program with so many passes."""
         one = case.bytes * passes * self.copies(case) / self.bandwidth
         return int(np.clip(self.turn / one, 3, 200))
 
@@ -51,7 +51,7 @@ REHEARSAL = Effort(rounds=3, call=2e-6, turn=1e-5, bandwidth=1e10)
 def measure(
     cases: Sequence[Timed], effort: Effort, budget: Budget
 ) -> Iterator[dict[str, Any] | str]:
-    """A row for each comparison, or the reason why there is none."""
+    """Yields a row for each comparison, or the reason why there is none."""
     for start in range(0, len(cases), TOGETHER):
         together = cases[start : start + TOGETHER]
         if not budget.allows(SECONDS_OF_ONE):
@@ -93,7 +93,7 @@ def _timed(
         programs = _programs(case, compiled, effort.copies(case), calls)
         seconds = interleaved({**programs, "nothing": _nothing()}, effort.rounds)
         calling = {name: each.seconds_to_call() for name, each in programs.items()}
-    except Exception as error:  # too large for this device, above all
+    except Exception as error:  # most likely too large for this device
         return f"{case}: {reason(error)}"
     copies = effort.copies(case)
     return describe(case) | {
@@ -112,7 +112,7 @@ def _timed(
 def _programs(
     case: Timed, compiled: Mapping[str, Any], copies: int, calls: Mapping[str, int]
 ) -> dict[str, Repeated]:
-    """All of them read the same arrays."""
+    """Returns the programs, all of which read the same arrays."""
     keys = iter(jax.random.split(jax.random.key(0), 2 * copies))
     both = range(2 if case.mode == MODES[1] else 1)
     drawn = [tuple(compiled[DRAW](next(keys)) for _ in both) for _ in range(copies)]
@@ -126,7 +126,7 @@ def _programs(
 
 
 def describe(case: Timed) -> dict[str, Any]:
-    """What is compared."""
+    """Describes what is compared."""
     return {
         "op": case.op,
         "shape": case.size,
@@ -140,20 +140,20 @@ def describe(case: Timed) -> dict[str, Any]:
 def microseconds(
     seconds: np.ndarray, nothing: np.ndarray, times: int
 ) -> tuple[float, float, float]:
-    """Median and quartiles of one of so many, less what one call and waiting take."""
+    """Returns the median and quartiles per unit of work, less the cost of one call."""
     quantiles = np.quantile(seconds, (0.5, 0.25, 0.75)) - np.median(nothing)
     median, lower, upper = (1e6 * np.maximum(quantiles, 1e-9) / times).tolist()
     return median, lower, upper
 
 
 def temporaries(compiled: Any) -> int | None:
-    """Bytes that a program needs beside its arguments and results, where XLA tells them."""
+    """Returns the bytes needed beside arguments and results, or None if unknown."""
     found = compiled.memory_analysis()
     return None if found is None else int(found.temp_size_in_bytes)
 
 
 def _nothing() -> Any:
-    """A call of a program that does next to nothing."""
+    """Returns a call of a program that does next to nothing."""
     scalar = jnp.zeros(())
     compiled = jax.jit(lambda x: x + 1).lower(scalar).compile()
     return lambda: jax.block_until_ready(compiled(scalar))

@@ -1,4 +1,4 @@
-"""A step of training a network with the norms of one library, and the runs of it."""
+"""A training step of a network with the norms of one library, and its runs."""
 
 import functools
 import math
@@ -19,16 +19,16 @@ LIBRARIES: dict[str, Any] = {"jaxnorm": jn, "flax": nn}
 
 
 class Network(NamedTuple):
-    """A network that is trained.
+    """A network to train.
 
     Attributes:
-      name: in tables.
+      name: its name in tables.
       norm: the name of its norm in both libraries, and its options.
-      make: `make(norm, dtype=...)` is the module.
-      shape: of the batch.
-      classes: of images; None predicts an array like the input.
-      dtype: of the activations.
-      seconds: that compiling and measuring take, about.
+      make: `make(norm, dtype=...)` returns the module.
+      shape: the shape of the batch.
+      classes: number of image classes; None predicts an array like the input.
+      dtype: the dtype of the activations.
+      seconds: approximate time for compiling and measuring.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Network(NamedTuple):
     seconds: float
 
     def module(self, library: str) -> nn.Module:
-        """With the norms of a library."""
+        """Returns the module with the norms of a library."""
         name, options = self.norm
         norm: MakeNorm = functools.partial(
             getattr(LIBRARIES[library], name), dtype=self.dtype, **options
@@ -52,7 +52,7 @@ class Network(NamedTuple):
 
 
 def step_of(network: Network, library: str) -> Source:
-    """A step of gradient descent, of ((parameters, state), x, target)."""
+    """Returns a gradient descent step as a function of ((parameters, state), x, target)."""
     module = network.module(library)
     x = jax.ShapeDtypeStruct(network.shape, network.dtype)
     variables = dict(jax.eval_shape(lambda x: module.init(jax.random.key(0), x), x))
@@ -77,7 +77,7 @@ def step_of(network: Network, library: str) -> Source:
 
 
 def _error(y: Any, target: Any) -> Any:
-    """The mean cross entropy of labels, or the mean square of differences."""
+    """Returns the cross entropy of labels, or the mean squared difference."""
     if target.ndim == 1:
         logits = jax.nn.log_softmax(y)
         return -jnp.mean(jnp.take_along_axis(logits, target[:, None], axis=-1))
@@ -85,7 +85,7 @@ def _error(y: Any, target: Any) -> Any:
 
 
 class Training:
-    """A network in training; a call takes some steps and waits for the last."""
+    """A network in training; a call takes several steps and waits for the last."""
 
     def __init__(self, arguments: Any, classes: int | None, compiled: Any, calls: int):
         self._compiled, self._calls = compiled, calls
@@ -97,16 +97,16 @@ class Training:
         self.loss: Any = None
 
     def __call__(self) -> None:
-        """Trains."""
+        """Takes the steps and waits for the last."""
         for _ in range(self._calls):
             self._trained, self.loss = self._compiled(self._trained, *self._batch)
         jax.block_until_ready((self._trained, self.loss))
 
 
 def initial(path: Any, shape: Any) -> jax.Array:
-    """The value a variable starts at, by its name: the same in both libraries.
+    """Returns a variable's initial value by its name, the same in both libraries.
 
-    Without the initialisers of flax, which would have to be compiled.
+    Avoids flax's initialisers, which would have to be compiled.
     """
     name = path[-1].key
     if name == "kernel":
@@ -117,6 +117,6 @@ def initial(path: Any, shape: Any) -> jax.Array:
 
 
 def _noise(shape: tuple[int, ...]) -> np.ndarray:
-    """N(0, 1), and the same 65,521 numbers again, which is faster than to draw all."""
+    """N(0, 1), repeating the same 65,521 numbers, which is faster than drawing all."""
     drawn = np.random.default_rng(0).standard_normal(65_521, np.float32)
     return np.resize(drawn, shape)

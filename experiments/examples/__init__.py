@@ -1,1 +1,1 @@
-"""Longer examples of how to use jaxnorm; `python -m experiments NAME` runs one."""
+"""Longer examples of using jaxnorm; `python -m experiments NAME` runs one."""

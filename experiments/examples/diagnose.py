@@ -1,8 +1,8 @@
-"""Why evaluation collapses: three faulty networks as they are diagnosed, and a well one.
+"""Why evaluation collapses: diagnoses of three faulty networks and of a healthy one.
 
-Each is trained for a few steps on scikit-learn's digits and is right on the test images by
-their own statistics, and wrong by its running ones. `jaxnorm.linen.diagnose` is given
-nothing but the network, its variables and test images.
+Each network is trained for a few steps on scikit-learn's digits. The faulty ones are right
+on the test images with the images' own statistics, and wrong with the running statistics.
+`jaxnorm.linen.diagnose` receives only the network, its variables and test images.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BATCH, RATE, CLASSES = 128, 2e-3, 10
 
 
 class Network(nn.Module):
-    """Two dense layers of 64 behind which there are norms, and one of logits."""
+    """Two dense layers of 64, each followed by a norm, and one for the logits."""
 
     norm: Any
 
@@ -46,10 +46,10 @@ class Case(NamedTuple):
 
     Attributes:
       model: the network.
-      steps: how many it is trained for.
-      last: how many of these, at the end, are of sorted data.
-      shown: `shown(images)`, in evaluation.
-      expected: the fault, by the norms; none where all is well.
+      steps: number of training steps.
+      last: how many of them, at the end, use sorted data.
+      shown: `shown(images)`, the images used in evaluation.
+      expected: the fault expected at each norm; empty for a healthy network.
     """
 
     model: Network
@@ -75,7 +75,7 @@ def _norm(**arguments: Any) -> Callable[[], nn.Module]:
 
 
 def cases() -> dict[str, Case]:
-    """The networks by what is done wrong with them."""
+    """Returns the networks, by what is wrong with them."""
     warm = Network(_norm(estimator=jaxnorm.ema(0.99, warmup=True)))
     return {
         "evaluated after 20 steps": Case(
@@ -94,7 +94,7 @@ def cases() -> dict[str, Case]:
 
 
 def order(labels: np.ndarray, case: Case, seed: int) -> np.ndarray:
-    """The samples of each step, (steps, batch); at the end as sorted data has them."""
+    """Returns the samples of each step, (steps, batch); the last from sorted data."""
     random = np.random.default_rng(seed)
     drawn = random.integers(0, len(labels), (case.steps, BATCH))
     if case.last:
@@ -104,7 +104,7 @@ def order(labels: np.ndarray, case: Case, seed: int) -> np.ndarray:
 
 
 def train(case: Case, dataset: data.Dataset, seed: int) -> dict[str, Any]:
-    """The variables after training."""
+    """Returns the variables after training."""
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     optimizer = optax.adam(RATE)
     variables = case.model.init(jax.random.key(seed), images[:2], train=False)
@@ -134,7 +134,7 @@ def train(case: Case, dataset: data.Dataset, seed: int) -> dict[str, Any]:
 
 
 def accuracies(case: Case, variables: Any, dataset: data.Dataset) -> tuple[float, float]:
-    """On the test images, in percent: by their own statistics, and by the running ones."""
+    """Returns test accuracy in percent, with the images' own and running statistics."""
     images = case.shown(dataset.test_images)
     by_batch, _ = case.model.apply(variables, images, train=True, mutable=["batch_stats"])
     by_running: Any = case.model.apply(variables, images, train=False)
@@ -146,7 +146,7 @@ def accuracies(case: Case, variables: Any, dataset: data.Dataset) -> tuple[float
 
 
 def verdict(name: str, case: Case, report: NormReport) -> Verdict:
-    """Whether it is told of exactly the norms that are faulty."""
+    """Checks that exactly the faulty norms are reported."""
     found = {each.norm: each.fault for each in report.diagnoses}
     expected = ", ".join(f"{fault} at {norm}" for norm, fault in case.expected.items())
     claim = f"{name}: {expected or 'nothing'} is what is found"
@@ -154,7 +154,7 @@ def verdict(name: str, case: Case, report: NormReport) -> Verdict:
 
 
 def together(reports: dict[str, NormReport]) -> NormReport:
-    """One report of the norms of all networks, for one figure."""
+    """Merges the reports of all networks into one, for one figure."""
     norms = [
         dataclasses.replace(norm, name=f"{name}:\n{norm.name}")
         for name, report in reports.items()
@@ -169,7 +169,7 @@ def together(reports: dict[str, NormReport]) -> NormReport:
 
 
 def printed(name: str, report: NormReport, accuracy: tuple[float, float]) -> str:
-    """A network's part of the text."""
+    """Returns a network's part of the text."""
     by_batch, by_running = accuracy
     return (
         f"{name}: {by_batch:.0f} % right by the batch's statistics, {by_running:.0f} % by "
@@ -178,19 +178,19 @@ def printed(name: str, report: NormReport, accuracy: tuple[float, float]) -> str
 
 
 def parser() -> options.Parser:
-    """The options of this experiment."""
+    """Returns the parser of this experiment's options."""
     made = argparse.ArgumentParser(
         prog=f"python -m experiments {NAME}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--seed", type=int, default=0, help="of weights and batches (0)")
+    made.add_argument("--seed", type=int, default=0, help="for weights and batches (0)")
     options.add_folder(made, NAME, "the text, the figure and the numbers")
     return made
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Trains, diagnoses, prints; takes seconds, and so keeps nothing to resume."""
+    """Trains, diagnoses and prints; takes only seconds, so nothing can be resumed."""
     chosen = parser().parse_args(arguments)
     dataset = data.load("digits")
     settings = {"experiment": NAME, "seed": chosen.seed, "data": dataset.describe()}
@@ -215,5 +215,5 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
+    """Returns the exit status: 0, 2 if refused, 130 if interrupted."""
     return exit_status(lambda: run(arguments))

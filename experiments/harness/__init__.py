@@ -1,1 +1,1 @@
-"""What studies share: data, training, runs that resume, results, figures and claims."""
+"""Shared by the studies: data, training, resumable runs, results, figures and claims."""

@@ -1,4 +1,4 @@
-"""Which training samples make the batches of a trial."""
+"""How the batches of a trial are chosen from the training samples."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ Batches = Callable[[np.random.Generator, Dataset], np.ndarray]
 
 
 def shuffled(rounds: int, steps: int, size: int, samples: int | None = None) -> Batches:
-    """Batches that go through the training data in one new order after another.
+    """Draws batches by passing through the training data, reshuffled for every pass.
 
     Args:
-      rounds: how many; the arm is observed after each.
-      steps: the batches of a round.
-      size: the samples of a batch.
-      samples: how many of the training data are used, the first ones; None uses all.
+      rounds: number of rounds; the arm is observed after each.
+      steps: number of batches per round.
+      size: number of samples per batch.
+      samples: use only the first so many training samples; None uses all.
 
     Returns:
       `batches(rng, data) -> indices`, of shape (rounds, steps, size).

@@ -1,4 +1,4 @@
-"""How arms are compared: trained on the same seeds, side by side or one after another."""
+"""Compares arms on the same seeds, either side by side or one after another."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ from experiments.harness.training import (
     start,
 )
 
-History = dict[str, dict[str, Any]]  # by arm and what was observed: (seeds, epochs, …)
+History = dict[str, dict[str, Any]]  # by arm and observed name: (seeds, epochs, …)
 
 
 def compare(
@@ -38,21 +38,21 @@ def compare(
     heading: str,
     line: Callable[[History, int, int], str],
 ) -> History:
-    """Trains all arms side by side on all seeds: same initial weights, same batches.
+    """Trains all arms side by side on all seeds, with the same initial weights and batches.
 
     Args:
-      run: the folder, which makes it resumable after any epoch.
-      arms: by name.
-      data: what they train on and are observed on.
-      seeds: how many; the seeds are 0, 1, ….
-      epochs: how many for each arm and seed.
-      batch_size: the samples of a batch.
+      run: the run's folder; it makes the comparison resumable after any epoch.
+      arms: the arms, by name.
+      data: the data to train and evaluate on.
+      seeds: number of seeds; they are 0, 1, ….
+      epochs: number of epochs for each arm and seed.
+      batch_size: number of samples per batch.
       heading: shown above the lines.
       line: `line(history, seed, epoch) -> str`, shown after each epoch of all arms.
 
     Returns:
-      What was observed: `history[arm][name]` has the shape (seeds, epochs, ...); what
-      diverges is recorded as `sweep` does it.
+      The observations: `history[arm][name]` has the shape (seeds, epochs, ...); divergence
+      is recorded as in `sweep`.
     """
     epoch_of = {name: make_epoch(arm) for name, arm in arms.items()}
     arrays = jax.tree.map(jnp.asarray, data.arrays)
@@ -105,14 +105,14 @@ def _of_seed(
 
 
 class Trial(NamedTuple):
-    """An arm of a sweep. Those that share an `Arm` are compiled once.
+    """An arm of a sweep. Trials that share an `Arm` compile it once.
 
     Attributes:
-      arm: what is compiled.
+      arm: the part that is compiled.
       batches: `batches(rng, data) -> indices` of training samples, of shape (rounds, steps
-        of a round, samples of a batch); the arm is observed after each round. Every trial
-        of a seed is given a generator that starts alike.
-      prepare: changes the values of the state that it starts with, as `at_rate` does.
+        per round, samples per batch); the arm is observed after each round. All trials of
+        a seed receive a generator in the same initial state.
+      prepare: changes values in the initial state, as `at_rate` does.
     """
 
     arm: Arm
@@ -121,7 +121,7 @@ class Trial(NamedTuple):
 
 
 def at_rate(rate: float) -> Callable[[TrainState], TrainState]:
-    """Sets the rate of an optimizer that was made by `optax.inject_hyperparams`."""
+    """Sets the learning rate of an optimizer made by `optax.inject_hyperparams`."""
 
     def prepare(state: TrainState) -> TrainState:
         rates = state.optimizer.hyperparams | {"learning_rate": jnp.float32(rate)}
@@ -134,7 +134,7 @@ HEADING = f"{'trial':>32}  test accuracy, %"
 
 
 def show_accuracy(name: str, observed: dict[str, np.ndarray]) -> str:
-    """The line of a trial: its last test accuracy."""
+    """Returns a trial's line: its final test accuracy."""
     return f"{name:>32}  {mean_sd(100 * observed['accuracy'][:, -1])}"
 
 
@@ -148,25 +148,25 @@ def sweep(
     line: Callable[[str, dict[str, np.ndarray]], str] = show_accuracy,
     make_epoch: Callable[[Arm], Epoch] = make_epoch,
 ) -> History:
-    """Trains one trial after another, each on all seeds: same initial weights.
+    """Trains one trial after another, each on all seeds with the same initial weights.
 
-    The seeds are trained at the same time, each by a thread of its own: a network that is
-    small keeps one core busy. (By vmap they train no faster than one after another, and
-    take twice as long to compile.)
+    The seeds are trained at the same time, one thread per seed: a small network keeps only
+    one core busy. (With vmap, training is no faster than one seed after another, and
+    compilation takes twice as long.)
 
     Args:
-      run: the folder, which makes it resumable after any trial.
-      trials: by name.
-      data: what they train on and are observed on.
-      seeds: how many; the seeds are 0, 1, ….
+      run: the run's folder; it makes the sweep resumable after any trial.
+      trials: the trials, by name.
+      data: the data to train and evaluate on.
+      seeds: number of seeds; they are 0, 1, ….
       heading: shown above the lines.
       line: `line(name, observed) -> str`, shown after each trial.
-      make_epoch: `make_stepwise_epoch` where the model convolves.
+      make_epoch: pass `make_stepwise_epoch` for convolutional models.
 
     Returns:
-      What was observed: `history[trial][name]` has the shape (seeds, rounds, ...), and is
-      NaN from the round on in which the loss was not finite. `diverged`, of shape (seeds,),
-      is the step at which that was, or NaN.
+      The observations: `history[trial][name]` has the shape (seeds, rounds, ...), and is
+      NaN from the first round with a non-finite loss. `diverged`, of shape (seeds,), is
+      the step of the first non-finite loss, or NaN.
     """
     arrays = jax.tree.map(jnp.asarray, data.arrays)
 
@@ -174,7 +174,7 @@ def sweep(
 
     def train(trial: Trial, seed: int) -> dict[str, np.ndarray]:
         epoch = compiled(trial.arm)
-        # Without jit: to compile it for an arm takes 2 s, to run its operations .1 s.
+        # Not jitted: compiling it for an arm takes 2 s, running it op by op .1 s.
         state = start(trial.arm, arrays.train_images, first_key(seed))
         state = trial.prepare(state)
         rounds = trial.batches(np.random.default_rng(seed), data)
@@ -186,7 +186,7 @@ def sweep(
         return without_what_diverged(found, rounds.shape[1])
 
     def train_all(trial: Trial) -> dict[str, np.ndarray]:
-        compiled(trial.arm)  # before the threads ask for it
+        compiled(trial.arm)  # fill the cache before the threads need it
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             each = list(threads.map(functools.partial(train, trial), range(seeds)))
         return jax.tree.map(lambda *each: np.stack(each), *each)
@@ -198,11 +198,13 @@ def sweep(
 def without_what_diverged(
     observed: dict[str, np.ndarray], steps: int
 ) -> dict[str, np.ndarray]:
-    """NaN where the loss is lost, and `diverged`, the step at which it was, in its place.
+    """Sets values to NaN once training diverged, and replaces `lost` by `diverged`.
+
+    `diverged` is the step of the first non-finite loss.
 
     Args:
-      observed: of one seed, with rounds as the first axis.
-      steps: how many a round has.
+      observed: the observations of one seed, with rounds as the first axis.
+      steps: number of steps per round.
     """
     lost = np.isfinite(observed["lost"])
     gone = np.logical_or.accumulate(lost)

@@ -1,4 +1,4 @@
-"""How an experiment speaks to the person who runs it."""
+"""Console output of the experiments."""
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +18,7 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def progress_bar() -> Progress:
-    """For steps whose number is known."""
+    """Returns a progress bar for a known number of steps."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

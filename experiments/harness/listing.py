@@ -1,4 +1,4 @@
-"""The experiments there are, what each shows, and how long it takes."""
+"""The list of experiments, what each shows, and how long it takes."""
 
 import ast
 import json
@@ -6,9 +6,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "published"
-SUMMARY = "summary.json"  # in it: the results of each study but for what was measured
+SUMMARY = "summary.json"  # the results of each study, without the raw measurements
 
-# In the order in which they are run, and stand in the report; each module has a `STUDY`.
+# In the order in which they run and appear in the report; each module has a `STUDY`.
 STUDIES = (
     "seed_network",
     "percentiles",
@@ -25,7 +25,7 @@ STUDIES = (
     "regularisation",
     "placement",
 )
-# Each module has a `main`, here and below.
+# Each module in the two lists below has a `main`.
 EXAMPLES = ("deploy", "diagnose", "distributed")
 TOOLS = (
     "all",
@@ -39,7 +39,7 @@ NAMES = (*STUDIES, *EXAMPLES, *TOOLS)
 
 
 def module(name: str) -> str:
-    """The module of an experiment.
+    """Returns the module of an experiment.
 
     >>> module("ghost"), module("benchmarks.accuracy")
     ('experiments.studies.ghost', 'experiments.benchmarks.accuracy')
@@ -49,7 +49,7 @@ def module(name: str) -> str:
 
 
 def docstring(name: str) -> str:
-    """What an experiment says of itself, read without importing it."""
+    """Returns the docstring of an experiment without importing it."""
     path = ROOT.parent.joinpath(*module(name).split("."))
     package = path / "__init__.py"
     path = package if package.exists() else path.with_suffix(".py")
@@ -58,12 +58,12 @@ def docstring(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """The first line of it."""
+    """Returns the first line of the docstring."""
     return docstring(name).partition("\n")[0]
 
 
 def published_seconds() -> dict[str, float]:
-    """How long each study took in the full run whose results are published."""
+    """Returns how long each study took in the full run whose results are published."""
     summary = PUBLISHED / SUMMARY
     results = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
     return {name: result["seconds"] for name, result in results.items()}

@@ -1,4 +1,4 @@
-"""The options that all experiments share, and what they open."""
+"""The options shared by all experiments, and the data and run that they select."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ QUICK = {"seeds": 2, "data": "digits"}
 
 
 def parser(name: str, description: str, **sizes: tuple[int, int]) -> Parser:
-    """A parser with the shared options.
+    """Returns a parser with the shared options.
 
     Args:
-      name: of the experiment.
-      description: what `--help` begins with.
-      **sizes: what else can be chosen, such as `epochs` or `batch_size`: how many in a
-        full run, and in a quick one.
+      name: name of the experiment.
+      description: the text at the start of `--help`.
+      **sizes: further counts that can be chosen, such as `epochs` or `batch_size`, each
+        with its default in a full run and in a quick run.
     """
     made = argparse.ArgumentParser(
         prog=f"python -m experiments {name}",
@@ -42,7 +42,7 @@ def parser(name: str, description: str, **sizes: tuple[int, int]) -> Parser:
     made.add_argument(
         "--quick",
         action="store_true",
-        help="a small run on digits, to see that it works; its verdicts say little",
+        help="a small run on digits, as a check that it works; its verdicts say little",
     )
     source = made.add_mutually_exclusive_group()
     source.add_argument("--data", choices=data.PACKAGED, help="packaged data (mnist5k)")
@@ -50,35 +50,35 @@ def parser(name: str, description: str, **sizes: tuple[int, int]) -> Parser:
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help="the four files of a data set in MNIST's IDX format, raw or .gz",
+        help="folder with the four files of a data set in MNIST's IDX format, raw or .gz",
     )
-    add_folder(made, name, "the result, the figure and, until then, what it resumes from")
+    add_folder(made, name, "the result, the figure and, until then, the state to resume")
     made.set_defaults(defaults={False: full, True: quick})
     return made
 
 
 def add_folder(made: Parser, name: str, holds: str) -> None:
-    """The options for the folder of a run, which holds that."""
+    """Adds the options for the folder of a run; `holds` says what is stored there."""
     made.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         default=Path("results") / name,
-        help=f"for {holds} (results/{name}); a run stopped half way goes on from there",
+        help=f"folder for {holds} (results/{name}); an interrupted run resumes from it",
     )
     made.add_argument(
-        "--restart", action="store_true", help="throw away what a run left in --out"
+        "--restart", action="store_true", help="discard any earlier run in --out"
     )
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def parse(made: Parser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options; what was not chosen is as in a full run, or a quick one."""
+    """Parses the options; those not given default to a full run's, or a quick run's."""
     chosen = made.parse_args(arguments)
     for name, value in chosen.defaults[chosen.quick].items():
         if getattr(chosen, name) is None:
@@ -87,14 +87,14 @@ def parse(made: Parser, arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def open_data(options: argparse.Namespace) -> data.Dataset:
-    """The data chosen, refused if it is smaller than a batch that was chosen."""
+    """Loads the chosen data; refuses a batch size that it cannot provide."""
     dataset = data.load(options.data, options.data_dir)
     available = len(dataset.train_labels)
     size = getattr(options, "batch_size", 2)
     if not 2 <= size <= available:
         raise Refused(
-            f"--batch-size {size}: a batch has from 2 samples (one has no variance) to the "
-            f"{available} of the training data."
+            f"--batch-size {size}: must be at least 2 (one sample has no variance) and at "
+            f"most {available}, the number of training samples."
         )
     return dataset
 
@@ -105,7 +105,7 @@ def open_run(
     dataset: data.Dataset,
     progress: Progress | None = None,
 ) -> Run:
-    """The folder chosen, for a run with these options on this data."""
+    """Opens the chosen folder, for a run with these options on this data."""
     sizes = [each for each in options.defaults[options.quick] if each != "data"]
     settings: dict[str, Any] = {
         "experiment": name,

@@ -1,4 +1,4 @@
-"""One style for all figures: colour-blind safe, readable at the size of a README."""
+"""One style for all figures: colour-blind safe and readable at the size of a README."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Okabe & Ito's palette; an arm, or a library, has one colour in every figure.
+# Okabe & Ito's palette; an arm or library has the same colour in every figure.
 COLOURS = {
     "plain": "#d55e00",
     "batch_norm": "#0072b2",
@@ -46,7 +46,7 @@ COLOURS = {
     "whitened": "#cc79a7",
     "linear": "#000000",
     "noisy": "#cc79a7",
-    # What is ordered is of one hue, from light to dark.
+    # An ordered series has one hue, from light to dark.
     "batch of 8": "#9ecae1",
     "batch of 16": "#4292c6",
     "batch of 64": "#2171b5",
@@ -79,13 +79,13 @@ STYLE: Any = {
 def figure(
     path: Path, rows: int, columns: int, *, height: float = 3.2, width: float = 4.6
 ) -> Iterator[Any]:
-    """Axes to draw into, each so high and wide; written to `path` at the end."""
+    """Yields axes, each of this height and width; writes to `path` at the end."""
     with mpl.rc_context(STYLE):
         drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn.subplots(rows, columns, squeeze=False)
         drawn.savefig(path, dpi=110)
-    # A palette takes a third of the space, which a repository keeps for ever.
+    # A palette takes a third of the space, which a repository stores for good.
     with Image.open(path) as image:
         image.convert("RGB").quantize(256).save(path, optimize=True)
 
@@ -93,9 +93,9 @@ def figure(
 def over_seeds(
     axes: Axes, x: Any, values: Any, *, arm: str, label: str, **line: Any
 ) -> None:
-    """The mean of (seeds, points) as a line, and its range over seeds as a band.
+    """Draws the mean of (seeds, points) as a line and the range over seeds as a band.
 
-    Where some seeds diverged, of the others; where all did, there is a gap.
+    Seeds that diverged are left out; where all diverged, there is a gap.
     """
     finite = np.ma.masked_invalid(np.asarray(values, float))
     low, middle, high = (
@@ -106,12 +106,12 @@ def over_seeds(
 
 
 def each_seed(axes: Axes, values: dict[str, Any], colours: dict[str, str]) -> None:
-    """A row for each name: a dot for each seed's value, and a bar at their mean.
+    """Draws a row for each name: a dot per seed, and a bar at the mean.
 
     Args:
-      axes: where; the values are along x.
-      values: of each name, (seeds,).
-      colours: of each name, a name in `COLOURS`.
+      axes: the axes to draw into, with the values along x.
+      values: the values (seeds,) for each name.
+      colours: a name in `COLOURS` for each name.
     """
     for place, (name, of_seeds) in enumerate(values.items()):
         finite = np.asarray(of_seeds, float)
@@ -122,13 +122,13 @@ def each_seed(axes: Axes, values: dict[str, Any], colours: dict[str, str]) -> No
             axes.plot(finite.mean(), place, "|", color=colour, ms=16, mew=2.5)
     axes.set_yticks(range(len(values)), list(values))
     for name, label in zip(values, axes.get_yticklabels(), strict=True):
-        label.set_color(COLOURS[colours[name]])  # a legend for the panels beside it
+        label.set_color(COLOURS[colours[name]])  # also the legend of the panels beside it
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
 
 
 def threshold(axes: Axes, *, y: float | None = None, x: float | None = None) -> None:
-    """A dotted line at a value that a claim names."""
+    """Draws a dotted line at a value that a claim names."""
     style: Any = {"color": "grey", "lw": 1.2, "ls": ":", "zorder": 0}
     if y is not None:
         axes.axhline(y, **style)
@@ -137,7 +137,7 @@ def threshold(axes: Axes, *, y: float | None = None, x: float | None = None) -> 
 
 
 def diverged(axes: Axes, x: Any, values: Any, *, arm: str) -> None:
-    """A cross at the bottom for each x at which a seed of (seeds, points) is NaN."""
+    """Draws a cross at the bottom for each x at which a seed of (seeds, points) is NaN."""
     lost = np.asarray(x, float)[np.isnan(np.asarray(values, float)).any(axis=0)]
     at = np.full(len(lost), 0.02)
     axes.plot(
@@ -146,6 +146,6 @@ def diverged(axes: Axes, x: Any, values: Any, *, arm: str) -> None:
 
 
 def seeds(values: Any) -> str:
-    """What is drawn of values of shape (seeds, …), for the label of an axis."""
+    """Returns an axis label for the mean and range of values of shape (seeds, …)."""
     number = len(values)
     return f"mean and range of {number} seed{'s' * (number > 1)}"

@@ -17,13 +17,13 @@ from experiments.harness.runs import Run
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run says of a claim.
+    """What a run says about a claim.
 
     Attributes:
-      claim: what is claimed, with its threshold.
-      rows: the rows of the table of claims that it belongs to, if to any.
-      passed: True, False, or None where the run is too small to tell.
-      evidence: the numbers.
+      claim: the claim, with its threshold.
+      rows: the rows in the table of claims that it belongs to, if any.
+      passed: True, False, or None if the run is too small to tell.
+      evidence: the numbers behind the verdict.
     """
 
     claim: str
@@ -45,7 +45,7 @@ SIGNIFICANCE = 0.05
 def on_every_seed(
     claim: str, rows: tuple[int, ...], values: ArrayLike, holds: ArrayLike, unit: str
 ) -> Verdict:
-    """Passes if the claim holds on every seed, of which there are enough; sign test."""
+    """Passes if the claim holds on every seed and a sign test finds enough seeds."""
     values, holds = np.asarray(values, float), np.asarray(holds, bool)
     if not np.isfinite(values).all():
         return _undefined(claim, rows, values, unit)
@@ -92,9 +92,9 @@ def _undefined(claim: str, rows: tuple[int, ...], values: np.ndarray, unit: str)
 
 
 def mean_sd(values: ArrayLike) -> str:
-    """The mean ± the sample standard deviation, which one value does not have.
+    """Formats the mean ± the sample standard deviation (omitted for a single value).
 
-    Of those that are finite; of how many seeds, where some diverged.
+    Only finite values count; if some seeds diverged, their number is shown, too.
     """
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
@@ -106,12 +106,12 @@ def mean_sd(values: ArrayLike) -> str:
 
 
 def make_table(*headings: str, title: str) -> Table:
-    """An empty table, in the one style of them all."""
+    """Returns an empty table in the common style."""
     return Table(*headings, title=title, title_justify="left", box=rich.box.SIMPLE)
 
 
 def cells(table: Table) -> dict[str, Any]:
-    """A table as it is kept: its title, headings and rows."""
+    """Returns a table as it is stored: title, headings and rows."""
     columns = [[str(cell) for cell in column.cells] for column in table.columns]
     return {
         "title": str(table.title),
@@ -121,7 +121,7 @@ def cells(table: Table) -> dict[str, Any]:
 
 
 def show(table: RenderableType, verdicts: Sequence[Verdict], run: Run) -> None:
-    """What an experiment ends with: its table, its verdicts and where the figure is."""
+    """Prints the table, the verdicts and the paths of figure and numbers."""
     console.print(table)
     for each in verdicts:
         rows = f" (rows {', '.join(map(str, each.rows))})" if each.rows else ""

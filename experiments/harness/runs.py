@@ -1,4 +1,4 @@
-"""A run: a folder, work in it that can be interrupted, and its result."""
+"""A run: a folder, interruptible work in it, and its result."""
 
 import importlib.metadata
 import json
@@ -22,7 +22,7 @@ PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """What makes results comparable: settings, versions and the kind of device."""
+    """Returns what makes results comparable: settings, versions and the kind of device."""
     return {
         "settings": settings,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -31,11 +31,11 @@ def identity(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Run:
-    """A folder that holds one run: what it needs to go on in `.run`, then its result.
+    """A folder that holds one run: the state to resume from in `.run`, then its result.
 
-    Opening it finds what stands in the way before anything is computed: a folder that
-    cannot be written to, or that holds a run with other settings or versions, or files
-    that are of no run; these are never touched.
+    Opening it detects obstacles before anything is computed: a folder that is not
+    writable, a run with other settings or versions, or files that do not belong to a
+    run. Such files are never touched.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Run:
         """Opens or makes the folder.
 
         Args:
-          folder: of the run.
+          folder: the folder of the run.
           settings: what makes its results comparable, besides versions and device.
-          restart: throws away the run that is in it.
-          progress: where its bar stands beside others; None gives it one of its own.
+          restart: discards an earlier run in the folder.
+          progress: a display to add its bar to; defaults to one of its own.
         """
         self.folder = folder
         self._progress = progress
@@ -78,7 +78,7 @@ class Run:
             ) from error
 
     def _claim(self, restart: bool) -> None:
-        """Makes the folder this run's, or finds that it is."""
+        """Claims the folder for this run, or checks that it already belongs to it."""
         known = next((each for each in (self.result, self._record) if each.exists()), None)
         if known is None:
             self._refuse_what_is_of_no_run()
@@ -95,7 +95,7 @@ class Run:
         for each in (self.figure, self._record.parent):
             if each.exists():
                 raise Refused(
-                    f"{each}: is there already, and of no run; move it away, or choose "
+                    f"{each}: exists but belongs to no run; move it away, or choose "
                     "another folder with --out."
                 )
 
@@ -104,26 +104,26 @@ class Run:
         if differences and not restart:
             raise Refused(
                 f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
-                "choose another folder with --out, or throw it away with --restart."
+                "choose another folder with --out, or discard it with --restart."
             )
 
     @property
     def measurements(self) -> dict[str, Any] | None:
-        """What a finished run measured, as arrays; None while it is not finished."""
+        """The measurements of a finished run, as arrays; None while it is unfinished."""
         return read_measurements(self.result) if self.result.exists() else None
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers must know, in the order it was noted."""
+        """What a reader of the numbers must know, in the order in which it was noted."""
         return self._noted("notes", [])
 
     @property
     def seconds(self) -> float:
-        """How long the work took, over all interruptions."""
+        """How long the work took, summed over interruptions."""
         return self._noted("seconds", 0.0)
 
     def note(self, text: str) -> None:
-        """Says and keeps a note, once; a run that is stopped and resumed still has it."""
+        """Prints and stores a note once; a run that is resumed still has it."""
         if text not in self.notes:
             console.print(text)
             self._keep(notes=[*self.notes, text])
@@ -138,7 +138,7 @@ class Run:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """Adds the seconds that pass within to those of the run."""
+        """Adds the time spent in the context to the run's seconds."""
         before = time.monotonic()
         try:
             yield
@@ -151,7 +151,7 @@ class Run:
         verdicts: list[dict[str, Any]],
         table: dict[str, Any] | None = None,
     ) -> None:
-        """Writes the result, and drops what was there to resume."""
+        """Writes the result, and deletes the state to resume from."""
         result = self.identity | {
             "notes": self.notes,
             "seconds": self.seconds,
@@ -175,15 +175,15 @@ class Run:
         """Advances the state `total` times, from the last checkpoint if there is one.
 
         Args:
-          advance: `advance(state, step) -> state`, a pure function, so that resuming
-            gives what one uninterrupted run gives, bit for bit.
-          state: a pytree of arrays, whose shapes and dtypes stay.
+          advance: `advance(state, step) -> state`, a pure function, so that a resumed run
+            gives the same result as an uninterrupted one, bit for bit.
+          state: a pytree of arrays whose shapes and dtypes do not change.
           total: the number of steps.
           heading: shown above the lines.
           line: `line(state, step) -> str`, shown after each step.
-          word: what is being done, beside the progress bar.
+          word: the label beside the progress bar.
         """
-        # Saved before the next step begins: what fails or is stopped then is known where.
+        # Saved before the next step begins, so that a failure can be traced to its step.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False
         )
@@ -220,16 +220,16 @@ class Run:
         heading: str,
         line: Callable[[str, dict[str, Any]], str],
     ) -> dict[str, dict[str, Any]]:
-        """Computes one part after another, but for those that were computed before.
+        """Computes one part after another, skipping those computed before.
 
         Args:
-          parts: by name, unlike any other of the run; each gives arrays by name, and the
-            same whenever it is called.
+          parts: functions by name, with names unique in the run; each returns arrays by
+            name, the same at every call.
           heading: shown above the lines.
           line: `line(name, part) -> str`, shown after each part.
 
         Returns:
-          What they gave, as float64 arrays, NaN where that was not finite.
+          The results as float64 arrays, with NaN for non-finite values.
         """
         self._parts.mkdir(exist_ok=True)
         found: dict[str, dict[str, Any]] = {}
@@ -253,7 +253,7 @@ class Run:
         return found
 
     def _done(self, progress: Progress, task: TaskID) -> None:
-        """Leaves the finished bar where it is, but not among those of others."""
+        """Removes a finished bar from a shared display, but not from one of its own."""
         if self._progress is not None:
             progress.remove_task(task)
 
@@ -263,10 +263,10 @@ class Run:
     def _save(self, manager: ocp.CheckpointManager, step: int, state: Any) -> None:
         try:
             manager.save(step, args=ocp.args.StandardSave(state))
-        except Exception as error:  # orbax and what it stands on raise many kinds
+        except Exception as error:  # orbax and its dependencies raise many kinds
             raise Refused(
-                f"{self._checkpoints}: cannot be written ({_first_line(error)}); make "
-                "room, and the same command resumes."
+                f"{self._checkpoints}: cannot be written ({_first_line(error)}); free some "
+                "space, and the same command resumes."
             ) from error
 
     def _restore(self, manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
@@ -275,7 +275,7 @@ class Run:
             return manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:
             raise Refused(
-                f"{self._checkpoints}: cannot be read ({_first_line(error)}); start again "
+                f"{self._checkpoints}: cannot be read ({_first_line(error)}); start over "
                 "with --restart."
             ) from error
 
@@ -285,9 +285,9 @@ def _first_line(error: Exception) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes all of it or nothing: an interrupt leaves no half a file.
+    """Writes the whole file or nothing: an interrupt leaves no partial file.
 
-    A file that has this content already is left alone.
+    A file that already has this content is left alone.
     """
     text = json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n"
     if path.exists() and _read_json(path) == json.loads(text):
@@ -298,11 +298,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_measurements(path: Path) -> dict[str, Any]:
-    """What `Run.finish` was given, from the file it wrote."""
+    """Reads the measurements passed to `Run.finish` from the file that it wrote."""
     content = _read_json(path)
     if "measurements" not in content:
         raise Refused(
-            f"{path}: has no measurements; move it away, or start again with --restart."
+            f"{path}: has no measurements; move it away, or start over with --restart."
         )
     return jax.tree.map(
         lambda values: np.asarray(values, float),
@@ -312,7 +312,7 @@ def read_measurements(path: Path) -> dict[str, Any]:
 
 
 def _as_list(array: Any) -> Any:
-    """Nested lists, with None for what is not finite: JSON has only numbers."""
+    """Returns nested lists with None for non-finite values, which JSON cannot express."""
     values = np.asarray(array).astype(object)
     values[~np.isfinite(array)] = None
     return values.tolist()
@@ -327,13 +327,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """The identity in a record or a result."""
+    """Reads the identity from a record or a result."""
     content = _read_json(path)
     names = ("settings", "versions", "device")
     if not all(name in content for name in names):
         raise Refused(
-            f"{path}: is no record of a run; move it away, or choose another folder with "
-            "--out."
+            f"{path}: is not the record of a run; move it away, or choose another folder "
+            "with --out."
         )
     return {name: content[name] for name in names}
 

@@ -1,6 +1,6 @@
-"""How an experiment ends: the errors it shows in one line, and the status of the process.
+"""How an experiment ends: errors shown in one line, and the exit status.
 
-Needs nothing but Python, so that what runs on a borrowed machine can use it too.
+Needs only Python, so that code on a borrowed machine can use it, too.
 """
 
 import sys
@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 
 class Refused(Exception):
-    """What the user asked for cannot be done; the message says why and how to mend it."""
+    """The request cannot be carried out; the message says why and how to fix it."""
 
 
 class Interrupted(Exception):
-    """The user stopped the run; the message says how to go on."""
+    """The user stopped the run; the message says how to resume."""
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """Runs, and turns what went wrong into one line and the status of the process."""
+    """Runs the function; turns what went wrong into one line and the exit status."""
     try:
         run()
     except Refused as error:
@@ -26,6 +26,6 @@ def exit_status(run: Callable[[], None]) -> int:
         print(error, file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on.", file=sys.stderr)
+        print("interrupted; the same command resumes.", file=sys.stderr)
         return 130
     return 0

@@ -1,4 +1,4 @@
-"""A study: what an experiment asks, how it measures, and what is made of the history."""
+"""A study: what an experiment measures, its claims, its table and its figure."""
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -22,14 +22,14 @@ class Study(NamedTuple):
     """One experiment.
 
     Attributes:
-      name: that of its module.
-      parser: its options, with those that all share.
-      measure: `measure(run, dataset, chosen) -> history`, resumable by what `run` has, so
+      name: the name of its module.
+      parser: its options, including the shared ones.
+      measure: `measure(run, dataset, chosen) -> history`, made resumable by `run`, so
         that nothing is computed twice.
-      verdicts: the claims, with what the history says of them. One that names rows of the
-        table of claims says what the source says, so that PASS speaks for the source.
-      table: the history for a reader.
-      draw: `draw(history, path)`, the figure.
+      verdicts: the claims, with what the history says about them. A claim that names rows
+        of the table of claims agrees with the source, so that PASS supports the source.
+      table: presents the history to a reader.
+      draw: `draw(history, path)`, draws the figure.
     """
 
     name: str
@@ -40,16 +40,16 @@ class Study(NamedTuple):
     draw: Callable[[History, Path], None]
 
     def __call__(self, arguments: Sequence[str], progress: Progress | None = None) -> int:
-        """The status of the process: 0, or 2 if refused, or 130 if interrupted.
+        """Runs the study; returns the exit status: 0, 2 if refused, 130 if interrupted.
 
         Args:
-          arguments: those of the command line.
-          progress: where its bar is to stand beside others.
+          arguments: the command-line arguments.
+          progress: a display to add its bar to.
         """
         return exit_status(lambda: self._run(arguments, progress))
 
     def _run(self, arguments: Sequence[str], progress: Progress | None) -> None:
-        """Measures, or goes on, or shows what is finished: table, verdicts, figure."""
+        """Measures, resumes, or shows a finished run: table, verdicts, figure."""
         chosen = options.parse(self.parser, arguments)
         dataset = options.open_data(chosen)
         run = options.open_run(self.name, chosen, dataset, progress)
@@ -58,7 +58,7 @@ class Study(NamedTuple):
             history = self.measure(run, dataset, chosen)
         else:
             console.print("this run is finished already; --restart runs it again")
-        # Of a finished run, too: what is kept is what is shown, if the claims changed.
+        # Also for a finished run: if the claims changed, stored and shown must agree.
         verdicts = [each.as_dict() for each in self.verdicts(history)]
         run.finish(history, verdicts, cells(self.table(history)))
         self.draw(history, run.figure)
@@ -70,11 +70,11 @@ def compare_arms(
     heading: str,
     line: Callable[[History, int, int], str],
 ) -> Callable[[Run, Dataset, Namespace], History]:
-    """How a study measures that trains its arms side by side, with a line an epoch.
+    """Returns the `measure` of a study that trains its arms side by side.
 
     Args:
-      make_arms: `make_arms(dataset, epochs, steps) -> {name: Arm}`, an epoch having so
-        many steps.
+      make_arms: `make_arms(dataset, epochs, steps) -> {name: Arm}`, with the number of
+        steps per epoch.
       heading: shown above the lines.
       line: `line(history, seed, epoch) -> str`, shown after each epoch of all arms.
     """
@@ -98,7 +98,7 @@ def compare_arms(
 
 
 def describe(arms: dict[str, Arm], dataset: Dataset) -> str:
-    """The shapes of the data, and how many parameters the arms have."""
+    """Describes the shapes of the data and the parameter counts of the arms."""
     counts: dict[int, list[str]] = {}
     for name, arm in arms.items():
         counts.setdefault(parameter_count(arm.model, dataset), []).append(name)

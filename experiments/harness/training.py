@@ -1,4 +1,4 @@
-"""The one trainer: a jitted epoch over batches, and what is observed after it."""
+"""The trainer: a jitted epoch over batches, and the observations after it."""
 
 import functools
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from experiments.harness.data import Arrays
 
 
 class TrainState(NamedTuple):
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
       params: the parameters.
       statistics: the running statistics, the collection `batch_stats`.
-      optimizer: the state of the optimizer, its count of steps among it.
-      noise: what the next step draws from, for dropout and the like: the data of a key.
+      optimizer: the state of the optimizer, including its step count.
+      noise: the key data for dropout and other noise in the next step.
     """
 
     params: Any
@@ -33,14 +33,14 @@ class TrainState(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """One way to train, to be compared with others.
+    """A way to train, to be compared with others.
 
     Attributes:
-      model: called as `model(images, train=...)`; gives logits. In training it may draw
+      model: called as `model(images, train=...)`; returns logits. In training it may draw
         from the streams `dropout` and `noise`.
-      optimizer: of optax.
+      optimizer: an optax optimizer.
       observe: `observe(model, variables, data) -> {name: value}`, evaluated after every
-        epoch by a jit of its own; the data are `Arrays`.
+        epoch in its own jit; the data are `Arrays`.
     """
 
     model: nn.Module
@@ -53,12 +53,12 @@ Epoch = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
 def start(arm: Arm, images: jax.Array, key: jax.Array) -> TrainState:
-    """A new state; arms whose parameters have the same names start at the same values.
+    """Returns a new state; parameters with the same names in other arms start equal.
 
     Args:
-      arm: what is to be trained.
-      images: some, of which only the shape counts.
-      key: draws the weights, and the noise in training.
+      arm: the arm to train.
+      images: any images; only the shape matters.
+      key: for the initial weights and the noise in training.
     """
     variables = arm.model.init(key, images[:2], train=False)
     params = variables["params"]
@@ -68,7 +68,7 @@ def start(arm: Arm, images: jax.Array, key: jax.Array) -> TrainState:
 
 
 def make_step(arm: Arm) -> Step:
-    """`step(state, batch) -> (state, loss)`, the batch being images and their labels."""
+    """Returns `step(state, batch) -> (state, loss)`; a batch is images and their labels."""
 
     def loss(params: Any, statistics: Any, noise: jax.Array, images: Any, labels: Any):
         logits, updates = arm.model.apply(
@@ -96,11 +96,11 @@ def make_step(arm: Arm) -> Step:
 
 
 def make_epoch(arm: Arm) -> Epoch:
-    """`epoch(state, data, batches) -> (state, observed)`, in two jits.
+    """Returns `epoch(state, data, batches) -> (state, observed)`, in two jits.
 
-    The batches are indices of training samples, (steps, size). Besides what the arm
-    observes there are `loss` and `loss_sd`, the mean and standard deviation of the
-    batches' losses, and `lost`: the first step whose loss is not finite, or NaN.
+    The batches are indices of training samples, (steps, size). In addition to the arm's
+    observations there are `loss` and `loss_sd`, the mean and standard deviation of the
+    batch losses, and `lost`: the first step with a non-finite loss, or NaN.
     """
     take_step = make_step(arm)
 
@@ -117,10 +117,10 @@ def make_epoch(arm: Arm) -> Epoch:
 
 
 def make_stepwise_epoch(arm: Arm) -> Epoch:
-    """The same, with a call for each step.
+    """Same as `make_epoch`, but with a call for each step.
 
-    For convolutions: on a CPU, XLA brings those in the body of a loop into no form that
-    its fast kernels take, and they are nine times slower there.
+    For convolutions: in the body of a loop, XLA:CPU does not bring them into the form
+    that its fast kernels need, and they are nine times slower.
     """
     step = jax.jit(make_step(arm))
 
@@ -158,10 +158,10 @@ def _first(true: jax.Array) -> jax.Array:
 
 
 def shuffled(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
-    """The indices of an epoch's batches, (steps, size), in an order drawn from the key.
+    """Returns the indices of an epoch's batches, (steps, size), in a random order.
 
-    The epoch goes once through the training data, in batches of one size; what is left
-    over waits for another epoch's order.
+    The epoch passes once through the training data in batches of equal size; samples left
+    over are skipped until another epoch's order includes them.
     """
     steps = len(images) // size
     order = jax.random.permutation(key, len(images))[: steps * size]
@@ -169,23 +169,23 @@ def shuffled(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
 
 
 def first_key(seed: int) -> jax.Array:
-    """Draws the first weights of a seed."""
+    """Returns the key for the initial weights of a seed."""
     return jax.random.fold_in(jax.random.key(seed), 0)
 
 
 def order_key(seed: int, epoch: int) -> jax.Array:
-    """Draws the order of the batches of an epoch."""
+    """Returns the key for the order of the batches in an epoch."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
 
 
 def accuracy(logits: Any, labels: jax.Array) -> jax.Array:
-    """The share of rows whose largest logit is at the label."""
+    """Returns the share of rows whose largest logit is at the label."""
     return jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
 
 
 def observe_accuracy(
     model: nn.Module, variables: Any, data: Arrays
 ) -> dict[str, jax.Array]:
-    """Test accuracy, by running statistics where there are any."""
+    """Returns the test accuracy, with running statistics if the model has them."""
     logits = model.apply(variables, data.test_images, train=False)
     return {"accuracy": accuracy(logits, data.test_labels)}

@@ -1,7 +1,7 @@
-"""The networks that are trained here: those of the sources, and deep ones of one kind.
+"""The networks trained in the experiments: the sources' networks, and deep dense ones.
 
-Those in Linen are what the experiments train, and are imported from here; those of the
-sources are in NNX, too, in `experiments.models.nnx`.
+Import the Linen networks, which the experiments train, from here. The sources' networks
+also exist in NNX, in `experiments.models.nnx`.
 """
 
 from experiments.models.deep import Deep as Deep

@@ -8,11 +8,11 @@ import jax
 
 Layer = Callable[[jax.Array], jax.Array]
 
-# Row 64 of the claims, of a TensorFlow program; after 784 inputs.
+# Row 64 of the claims, from a TensorFlow program; widths after the 784 inputs.
 SEED_WIDTHS = (1000, 500, 250, 250, 250, 10)
 SEED_NORM: dict[str, Any] = {"momentum": 0.99, "epsilon": 1e-10}
 
-# Rows 50 and 55, of Keras, whose defaults these are.
+# Rows 50 and 55, from Keras; these are its defaults.
 KERAS_NORM: dict[str, Any] = {"momentum": 0.99, "epsilon": 1e-3}
 KERAS_KERNEL = nn.initializers.glorot_uniform()
 
@@ -21,9 +21,9 @@ class Kit(NamedTuple):
     """How a framework makes the layers that have parameters.
 
     Attributes:
-      dense: from the numbers of features that go in and come out.
-      conv: likewise, of 3×3 kernels and without padding.
-      norm: batch normalisation, from the number of features.
+      dense: makes a dense layer from its numbers of input and output features.
+      conv: makes a 3×3 convolution without padding from the same arguments.
+      norm: makes batch normalisation from the number of features.
     """
 
     dense: Callable[[int, int], Layer]
@@ -46,7 +46,7 @@ def fully_connected(kit: Kit) -> tuple[Layer, ...]:
 def convolutional(kit: Kit, *, flatten: bool, classes: int = 2) -> tuple[Layer, ...]:
     """Row 55: (B, 28, 28, 3) → (B, 12, 12, 2), or (B, 2) with `flatten`.
 
-    As the source has it, without, it classifies each position of the last feature maps.
+    Without `flatten`, as in the source, it classifies each position of the feature maps.
     """
     features = 12 * 12 * 32 if flatten else 32
     return (

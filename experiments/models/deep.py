@@ -1,4 +1,4 @@
-"""Deep networks of dense layers, which differ in their norm and in little else."""
+"""Deep networks of dense layers that differ mainly in their norm."""
 
 from collections.abc import Callable
 
@@ -9,33 +9,33 @@ from flax.typing import Initializer
 import jaxnorm
 import jaxnorm.linen as jn
 
-Norm = Callable[[bool], nn.Module]  # made anew for each layer, from whether to train
+Norm = Callable[[bool], nn.Module]  # makes the norm of each layer, given `train`
 Activation = Callable[[jax.Array], jax.Array]
 
-# Right from the first step, so that evaluation shows the network and not the average.
+# Accurate from the first step, so that evaluation shows the network and not the average.
 ESTIMATOR = jaxnorm.ema(0.99, warmup=True)
 
 
 def batch_norm(train: bool) -> nn.Module:
-    """Whose running statistics are warmed up."""
+    """Returns batch norm with a warmed-up moving average."""
     return jn.BatchNorm(train=train, estimator=ESTIMATOR)
 
 
 def layer_norm(train: bool) -> nn.Module:
-    """Which does the same in training and evaluation."""
+    """Returns layer norm, which is the same in training and evaluation."""
     return jn.LayerNorm()
 
 
 def group_norm(train: bool) -> nn.Module:
-    """Of ten groups; likewise."""
+    """Returns group norm with ten groups, the same in training and evaluation."""
     return jn.GroupNorm(num_groups=10)
 
 
 def batch_renorm(steps: int) -> Norm:
-    """Whose limits grow as in the paper, but over a training of so many steps.
+    """Makes batch renorm whose limits grow as in the paper, scaled to so many steps.
 
-    In the paper (arXiv:1702.03275) they begin to grow at 4 % of 125,000 steps, and have
-    grown at 20 % and 32 %.
+    In the paper (arXiv:1702.03275) they start to grow at 4 % of 125,000 steps, and reach
+    their final values at 20 % and 32 %.
     """
     limits = jaxnorm.renorm_schedule(
         start=steps // 25, d_end=max(1, steps // 5), r_end=max(1, 8 * steps // 25)
@@ -44,18 +44,18 @@ def batch_renorm(steps: int) -> Norm:
 
 
 class Deep(nn.Module):
-    """Dense layers, each with a norm and an activation, and a last one that has neither.
+    """Dense layers, each with a norm and an activation, and a last one with neither.
 
     The input of each activation is sown into the collection `intermediates`, as `inputs`.
 
     Attributes:
-      widths: of the hidden layers.
-      classes: how many logits.
-      norm: makes the norm of a layer; None for none.
-      activation: after, or before, the norm.
-      norm_first: whether the norm is before the activation.
-      kernel_init: draws the weights of all layers.
-      skip: adds to each hidden layer of the width of the one before what went into it.
+      widths: widths of the hidden layers.
+      classes: number of logits.
+      norm: makes the norm of a layer; None for no norm.
+      activation: the activation, applied after or before the norm.
+      norm_first: whether the norm comes before the activation.
+      kernel_init: initialises the weights of all layers.
+      skip: adds the input of a hidden layer to its output if both have the same width.
       dropout: the share of hidden units dropped in training, after the activation.
     """
 

@@ -23,10 +23,10 @@ from jaxnorm import Estimator
 
 
 class ScaledDense(nn.Module):
-    """x ↦ x·V/√n for n inputs: the scaling lies inside the graph, V ~ N(0, 1).
+    """x ↦ x·V/√n for n inputs, with V ~ N(0, 1): the scaling is part of the graph.
 
-    So Adam, whose steps are of the size of its rate, moves W = V/√n by rate/√n: at .02
-    with 784 inputs by .0007.
+    Adam, whose steps have the size of its rate, therefore changes W = V/√n by rate/√n:
+    by .0007 for a rate of .02 with 784 inputs.
     """
 
     features: int
@@ -39,13 +39,13 @@ class ScaledDense(nn.Module):
 
 
 class SeedNetwork(nn.Module):
-    """The network of the source article: dense layers, each normalised, relu between.
+    """The network of the source article: dense layers, each normalised, relu in between.
 
-    With `normalized=False` a bias stands in place of β, and there is no γ; all else is
-    the same. The last layer is normalised too, and gives the logits.
+    With `normalized=False` a bias takes the place of β and there is no γ; everything else
+    is the same. The last layer is normalised, too, and returns the logits.
 
-    The input of the first relu is sown into the collection `intermediates`. An estimator
-    keeps the running statistics in place of the source's moving average.
+    The input of the first relu is sown into the collection `intermediates`. If given, an
+    estimator replaces the source's moving average for the running statistics.
     """
 
     widths: tuple[int, ...] = SEED_WIDTHS
@@ -78,9 +78,9 @@ class Convolutional(nn.Module):
     """The convolutional network of `architectures.convolutional`.
 
     Attributes:
-      flatten: classifies the images, not the positions in them.
-      classes: how many logits.
-      norm: makes the norm of a layer, from whether to train; None is the source's.
+      flatten: classifies whole images instead of the positions in them.
+      classes: number of logits.
+      norm: makes the norm of a layer, given `train`; defaults to the source's.
     """
 
     flatten: bool = False
@@ -111,7 +111,7 @@ def _chain(x: jax.Array, layers: tuple[Layer, ...]) -> jax.Array:
 
 
 def parameter_count(model: nn.Module, data: Dataset) -> int:
-    """How many parameters a model has on this data, without making them."""
+    """Returns the number of parameters of a model on this data, without creating them."""
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), data.train_images[:2], train=False)
     )

@@ -22,7 +22,7 @@ from jaxnorm import Estimator
 
 
 class ScaledDense(nnx.Module):
-    """x ↦ x·V/√n, as in Linen; there it is said why."""
+    """x ↦ x·V/√n; the Linen version explains why."""
 
     def __init__(self, inputs: int, features: int, *, rngs: nnx.Rngs):
         self.v = nnx.Param(jax.random.normal(rngs.params(), (inputs, features)))
@@ -32,7 +32,7 @@ class ScaledDense(nnx.Module):
 
 
 class Shift(nnx.Module):
-    """A bias, in place of a norm."""
+    """A bias in place of a norm."""
 
     def __init__(self, features: int):
         self.bias = nnx.Param(jnp.zeros(features))
@@ -42,7 +42,7 @@ class Shift(nnx.Module):
 
 
 class SeedNetwork(nnx.Module):
-    """The network of the source article, as in Linen, without what that sows."""
+    """The network of the source article, as in Linen, but without sowing."""
 
     def __init__(
         self,

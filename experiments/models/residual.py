@@ -1,4 +1,4 @@
-"""A small residual network, in Linen, each norm of which follows a convolution."""
+"""A small residual network in Linen, in which each norm follows a convolution."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ WIDTHS = (16, 32, 64)
 
 
 class NormalizedConv(nn.Module):
-    """A convolution without a bias, for which the norm's β stands, and its norm."""
+    """A convolution without bias (the norm's β replaces it), followed by its norm."""
 
     features: int
     kernel: int = 3
@@ -35,7 +35,7 @@ class NormalizedConv(nn.Module):
 
 
 class Block(nn.Module):
-    """relu(F(x) + x), F two convolutions; x passes a third where F changes its shape."""
+    """relu(F(x) + x) with two convolutions F; a third adapts x if F changes its shape."""
 
     features: int
     stride: int = 1
@@ -58,8 +58,8 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """A residual network (He et al. 2015): (B, H, W, C) → (B, classes).
 
-    A first convolution, three stages of one block, the mean over positions, and a dense
-    layer. The first convolution and the second and third stage halve height and width.
+    A first convolution, three stages of one block, the mean over the spatial axes, and a
+    dense layer. The first convolution and stages two and three halve height and width.
     """
 
     classes: int = 10

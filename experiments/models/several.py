@@ -1,7 +1,7 @@
-"""Several estimators in one norm, so that one network can be evaluated by each of them.
+"""Several estimators in one norm, so that one network can be evaluated with each of them.
 
-Training does not read the running statistics: networks that differ in their estimator alone
-are one network. So it is trained once, and its norms keep the statistics of all estimators.
+Training does not read the running statistics, so networks that differ only in their
+estimator are the same network. It is trained once, and its norms update all estimators.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class Kept(NamedTuple):
     """The state of `Several`.
 
     Attributes:
-      statistics: of the first estimator.
-      others: of each of the others, by name.
+      statistics: the state of the first estimator.
+      others: the states of the others, by name.
     """
 
     statistics: Any
@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Several(Estimator):
-    """Is read as the first of its estimators, and keeps the statistics of all.
+    """Updates several estimators; reads as the first of them.
 
     Attributes:
       estimators: pairs of a name and an estimator.
@@ -38,13 +38,13 @@ class Several(Estimator):
     estimators: tuple[tuple[str, Estimator], ...]
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Kept:
-        """The state of each."""
+        """Returns the state of each estimator."""
         first, *others = (each.init(shape, dtype) for _, each in self.estimators)
         names = [name for name, _ in self.estimators[1:]]
         return Kept(first, dict(zip(names, others, strict=True)))
 
     def update(self, state: Kept, moments: Moments) -> Kept:
-        """Each with the same batch."""
+        """Updates each estimator with the same batch."""
         (_, first), *others = self.estimators
         return Kept(
             first.update(state.statistics, moments),
@@ -52,17 +52,17 @@ class Several(Estimator):
         )
 
     def read(self, state: Kept) -> Moments:
-        """As the first."""
+        """Reads the first estimator."""
         return self.estimators[0][1].read(state.statistics)
 
 
 def by(name: str, model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, Any]:
-    """The model with only the estimator of this name, and its variables.
+    """Returns the model with only the estimator of this name, and its variables.
 
     Args:
-      name: of one of the estimators.
-      model: with an attribute `estimator`, which is `Several`.
-      variables: of the model.
+      name: the name of one of the estimators.
+      model: a model with an attribute `estimator`, which is `Several`.
+      variables: the model's variables.
     """
     several: Any = model
     estimators = dict(several.estimator.estimators)
@@ -70,7 +70,7 @@ def by(name: str, model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Mo
     prefix = "" if first else f"others_{name}_"
 
     def only(statistics: Mapping[str, Any]) -> dict[str, Any]:
-        if "mean" not in statistics:  # no norm's own, but those of the layers within
+        if "mean" not in statistics:  # not a norm, but a module with layers in it
             return {layer: only(within) for layer, within in statistics.items()}
         return {
             field.removeprefix(prefix): value

@@ -1,8 +1,8 @@
-"""One page of all claims and experiments, from the results that are there.
+"""Writes one page with all claims and experiments, from the available results.
 
-Takes what has been run here, from `results/`, and else what is published with the
-repository. `--publish` is for the maintainers: it puts what has been run here in the place
-of the published results, and the table of results into experiments/README.md.
+Prefers results of runs in `results/` to the results published with the repository.
+`--publish` is for maintainers: it replaces the published results by the runs, and updates
+the table of results in experiments/README.md.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from experiments.report.page import page
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the page: 0, or 2 if the results do not belong together."""
+    """Writes the page; returns 0, or 2 if the results do not belong together."""
     chosen = _parser().parse_args(arguments)
     return exit_status(lambda: _report(chosen))
 
@@ -32,13 +32,13 @@ def _parser() -> argparse.ArgumentParser:
         "--results",
         type=Path,
         default=Path("results"),
-        help="folder of runs (results; of quick ones it is results/quick)",
+        help="folder of runs (results; for quick runs, results/quick)",
     )
     made.add_argument(
-        "--out", type=Path, help="the page (report.html in the folder of runs)"
+        "--out", type=Path, help="path of the page (report.html in the folder of runs)"
     )
     made.add_argument(
-        "--publish", action="store_true", help="keep the runs in experiments/published"
+        "--publish", action="store_true", help="copy the runs to experiments/published"
     )
     return made
 

@@ -1,7 +1,7 @@
 """The table of claims, as HTML.
 
-The roles are said, since on narrow screens the style sheet lays the rows out as blocks,
-which takes from them what a table is to a screen reader.
+The roles are explicit because the style sheet lays out rows as blocks on narrow screens,
+which hides the table from screen readers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ HEADINGS = ("row", "source", "claim", "verdict", "evidence")
 
 
 def claims_table(claims: Iterable[Claim], studies: Sequence[Finished]) -> str:
-    """A row for each claim."""
+    """Returns a row for each claim."""
     headings = "".join(
         f'<th scope="col" role="columnheader">{each}</th>' for each in HEADINGS
     )
@@ -59,4 +59,4 @@ def _evidence(claim: Claim, found: list[tuple[Finished, Verdict]]) -> str:
         names = "".join(f"<li><code>{escape(each)}</code></li>" for each in claim.tests)
         said = "1 test" if len(claim.tests) == 1 else f"{len(claim.tests)} tests"
         parts.append(f"<details><summary>{said}</summary><ul>{names}</ul></details>")
-    return "".join(parts) or "<p>No experiment that tells has been run.</p>"
+    return "".join(parts) or "<p>No experiment that decides this has been run.</p>"

@@ -1,4 +1,4 @@
-"""What tests and experiments together say of a claim."""
+"""Judges claims from tests and experiments together."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,17 +9,17 @@ from experiments.report.reading import Finished
 
 WORDS = ("holds", "holds in part", "fails", "corrected", "open")
 RULE = (
-    "A claim holds if all that decides it speaks for it, fails if nothing does, and holds "
-    "in part otherwise. It is decided by the verdicts of experiments that name its row, "
-    "and by tests, which must pass for any change of this repository, unless these show "
-    "only how it would come about. It is corrected "
+    "A claim holds if everything that decides it supports it, fails if nothing does, and "
+    "holds in part otherwise. It is decided by the verdicts of experiments that name its "
+    "row, and by tests, which must pass for any change of this repository, except tests "
+    "that show only how it would come about. It is corrected "
     "where the sources are wrong or contradict each other, and open while nothing has "
     "decided it."
 )
 
 
 def concerning(claim: Claim, studies: Iterable[Finished]) -> list[tuple[Finished, Verdict]]:
-    """The verdicts that name the claim's row."""
+    """Returns the verdicts that name the claim's row."""
     return [
         (study, each)
         for study in studies
@@ -29,7 +29,7 @@ def concerning(claim: Claim, studies: Iterable[Finished]) -> list[tuple[Finished
 
 
 def judge(claim: Claim, verdicts: Iterable[Verdict]) -> str:
-    """One of `WORDS`."""
+    """Returns one of `WORDS`."""
     if claim.correction is not None:
         return "corrected"
     decided = [each.passed for each in verdicts if each.passed is not None]
@@ -43,7 +43,7 @@ def judge(claim: Claim, verdicts: Iterable[Verdict]) -> str:
 
 
 def count(claims: Iterable[Claim], studies: Iterable[Finished]) -> Counter[str]:
-    """How many claims there are of each word."""
+    """Counts the claims judged with each word."""
     known = list(studies)
     return Counter(
         judge(each, (verdict for _, verdict in concerning(each, known))) for each in claims
@@ -51,6 +51,6 @@ def count(claims: Iterable[Claim], studies: Iterable[Finished]) -> Counter[str]:
 
 
 def said(counts: Counter[str]) -> str:
-    """The counts, in a sentence."""
+    """Returns the counts in a sentence."""
     each = ", ".join(f"{word} {counts[word]}" for word in WORDS if counts[word])
     return f"The verdicts on the {counts.total()} claims of the articles: {each}."

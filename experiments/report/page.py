@@ -1,4 +1,4 @@
-"""The page: one file of HTML that loads nothing."""
+"""The page: one HTML file that loads nothing else."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from experiments.report.text import escape, slug
 STYLE = Path(__file__).with_name("style.css")
 
 WHAT = (
-    "Five articles on batch normalisation make 68 claims. Each is put to the test here, by "
-    "computing what it says or by experiments with five paired seeds, whose thresholds "
-    "were fixed before the run that is shown, and whose settings by trials with one seed."
+    "Five articles on batch normalisation make 68 claims. Each is tested here, either by "
+    "computing what it states or by experiments with five paired seeds. Thresholds were "
+    "fixed before the run that is shown; settings were chosen in trials with one seed."
 )
-QUICK = "These are quick runs, of few seeds on small data: too small to decide most claims."
+QUICK = "These are quick runs: few seeds on small data, too little to decide most claims."
 
 
 def page(studies: Studies) -> str:
-    """All claims with their verdicts, then a section for each study."""
+    """Returns all claims with their verdicts, then a section for each study."""
     known = list(studies.values())
     counts = count(CLAIMS, known)
     quick = f'<p class="note">{QUICK}</p>' if any(each.quick for each in known) else ""
@@ -72,7 +72,7 @@ def page(studies: Studies) -> str:
 
 
 def _overview(counts: dict[str, int]) -> str:
-    """The counts, large, above a bar of their proportions."""
+    """Returns the counts in large type, above a bar of their proportions."""
     shown = [word for word in WORDS if counts[word]]
     figures = "".join(
         f'<div class="{slug(word)}"><dd>{counts[word]}</dd><dt>{word}</dt></div>'
@@ -88,7 +88,7 @@ def _overview(counts: dict[str, int]) -> str:
 
 
 def _choice(counts: dict[str, int]) -> str:
-    """Which rows are shown; the style sheet hides the others."""
+    """Returns the choice of rows to show; the style sheet hides the others."""
     choices = {"all": len(CLAIMS)} | {word: counts[word] for word in WORDS if counts[word]}
     inputs = "".join(
         f'<label><input type="radio" name="show" id="show-{slug(word)}"'
@@ -107,7 +107,7 @@ def _filters() -> str:
 
 
 def _environments(studies: Studies) -> str:
-    """On what and with which versions the studies ran."""
+    """Returns the devices and versions with which the studies ran."""
     ran: dict[str, list[str]] = {}
     for name, each in studies.items():
         versions = " · ".join(" ".join(pair) for pair in each.result["versions"].items())

@@ -1,4 +1,4 @@
-"""Keeping results with the repository, and their table in experiments/README.md."""
+"""Publishes results in the repository, and their table in experiments/README.md."""
 
 import shutil
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from experiments.report.reading import Finished
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-LARGEST = 150_000  # bytes of a figure
+LARGEST = 150_000  # size of a figure in bytes
 
 
 def publish(
     results: Path, published: Path = reading.PUBLISHED, readme: Path = README
 ) -> None:
-    """Puts the runs in the place of the published results of the same studies."""
+    """Replaces the published results of the same studies by the runs."""
     here = reading.read_runs(results)
     if any(each.quick for each in here.values()):
         raise Refused(f"{results}: holds --quick runs, which are not to be published.")
@@ -30,7 +30,7 @@ def publish(
         ran = {"seeds": settings["seeds"], "data": settings["data"]["name"]}
         if ran != options.FULL:
             raise Refused(
-                f"{results}: {each.name} was run with {ran}; what is published has "
+                f"{results}: {each.name} was run with {ran}, but published results need "
                 f"{options.FULL}."
             )
     for each in here.values():
@@ -51,7 +51,7 @@ def publish(
 
 
 def block(studies: Iterable[Finished]) -> str:
-    """The table of verdicts, and how many claims of the articles hold."""
+    """Returns the table of verdicts, after the counts of the articles' claims."""
     known = list(studies)
     rows = [
         "| experiment | claim | verdict | evidence | minutes |",
@@ -63,12 +63,12 @@ def block(studies: Iterable[Finished]) -> str:
             cells = [name, each.claim, each.word, each.evidence, minutes]
             escaped = [cell.replace("|", "\\|") for cell in cells]
             rows.append(f"| {' | '.join(escaped)} |")
-            name = minutes = ""  # once a study
+            name = minutes = ""  # shown once per study
     return "\n".join([f"{said(count(CLAIMS, known))}", "", *rows])
 
 
 def with_block(text: str, table: str) -> str:
-    """The text with this between the two markers."""
+    """Replaces the text between the two markers by the table."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""The results that there are: those run here, and else those published."""
+"""The available results: those of runs here, otherwise the published ones."""
 
 import itertools
 import json
@@ -15,13 +15,13 @@ KEPT = ("settings", "versions", "device", "seconds", "notes", "table", "verdicts
 
 @dataclass(frozen=True)
 class Finished:
-    """What is shown of a study.
+    """What is shown of a finished study.
 
     Attributes:
-      name: that of its module.
-      result: what is kept of its `result.json`.
-      figure: the picture.
-      published: whether it came with the repository, and was not run here.
+      name: the name of its module.
+      result: the stored part of its `result.json`.
+      figure: the path of the figure.
+      published: whether it came with the repository instead of a run here.
     """
 
     name: str
@@ -57,10 +57,10 @@ Studies = dict[str, Finished]
 
 
 def read(results: Path, published: Path = PUBLISHED) -> Studies:
-    """Every study that is finished, in the order in which they are listed.
+    """Reads every finished study, in the order of the list.
 
-    What is published stands in for what was not run here, unless that was run quickly,
-    which is not to be compared.
+    Published results stand in for studies that were not run here, except beside quick
+    runs, with which they are not comparable.
     """
     here = read_runs(results)
     quick = any(each.quick for each in here.values())
@@ -69,7 +69,7 @@ def read(results: Path, published: Path = PUBLISHED) -> Studies:
 
 
 def read_runs(results: Path) -> Studies:
-    """The finished studies in a folder of runs; refused if they do not belong together."""
+    """Reads the finished studies in a folder; refuses those that do not belong together."""
     found = {}
     for name in STUDIES:
         path = results / name / "result.json"
@@ -86,9 +86,9 @@ def read_runs(results: Path) -> Studies:
 
 
 def refuse_what_differs(studies: Studies) -> None:
-    """Quick runs and full ones, or such of different versions, are not to be compared."""
+    """Refuses a mix of quick and full runs, or of versions: they are not comparable."""
     for one, other in itertools.pairwise(studies.values()):
-        mend = "run one again with --restart, or name another folder with --results."
+        mend = "run one again with --restart, or choose another folder with --results."
         if one.quick != other.quick:
             quick, full = (one, other) if one.quick else (other, one)
             raise Refused(
@@ -102,13 +102,13 @@ def refuse_what_differs(studies: Studies) -> None:
                 if version != versions[1].get(name)
             ]
             raise Refused(
-                f"{one.name} and {other.name} are of different versions "
+                f"{one.name} and {other.name} are from different versions "
                 f"({', '.join(differing)}); {mend}"
             )
 
 
 def read_published(folder: Path = PUBLISHED) -> Studies:
-    """The studies whose results come with the repository."""
+    """Reads the studies whose results come with the repository."""
     summary = folder / SUMMARY
     if not summary.exists():
         return {}
@@ -129,13 +129,13 @@ def _kept(path: Path) -> dict[str, Any]:
         return kept
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refused(
-            f"{path}: is no result of a run ({type(error).__name__}: {error}); "
+            f"{path}: is not the result of a run ({type(error).__name__}: {error}); "
             "move it away."
         ) from error
 
 
 def write(path: Path, text: str) -> None:
-    """Writes the file, and the folder it lies in."""
+    """Writes the file, and creates its folder if needed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

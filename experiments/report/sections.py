@@ -1,4 +1,4 @@
-"""A study on the page: its question, its figure, its verdicts."""
+"""A study's section on the page: question, figure and verdicts."""
 
 import base64
 import textwrap
@@ -11,7 +11,7 @@ from experiments.report.text import escape, pill, prose
 
 
 def section(study: Finished) -> str:
-    """What the study asks, shows and finds."""
+    """Returns a section with what the study asks, shows and finds."""
     first, *paragraphs = docstring(study.name).split("\n\n")
     about = "".join(f"<p>{prose(textwrap.fill(each, 10**6))}</p>" for each in paragraphs)
     picture = base64.b64encode(study.figure.read_bytes()).decode("ascii")
@@ -39,7 +39,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _table(table: dict[str, Any]) -> str:
-    """The numbers, for who wants them."""
+    """Returns the numbers, folded away."""
     headings = "".join(f'<th scope="col">{escape(each)}</th>' for each in table["headings"])
     rows = "".join(
         f'<tr><th scope="row">{escape(first)}</th>'
@@ -55,7 +55,7 @@ def _table(table: dict[str, Any]) -> str:
 
 
 def _settings(study: Finished) -> str:
-    """How it was run, and how long it took."""
+    """Returns how the study was run, and how long it took."""
     settings: dict[str, Any] = study.result["settings"]
     said = [f"{study.minutes:.1f} minutes", study.origin]
     said += ["quick"] * study.quick
@@ -74,7 +74,7 @@ def _settings(study: Finished) -> str:
 
 
 def missing(studies: Studies) -> str:
-    """The studies that have no result yet."""
+    """Returns the list of studies that have no result yet."""
     names = [name for name in STUDIES if name not in studies]
     if not names:
         return ""

@@ -1,10 +1,11 @@
 """Batch norm fails in batches of two samples, where group norm does not.
 
 Row 19 of the claims, after Wu & He 2018 (arXiv:1803.08494). Three layers of 100
-relu units are trained by SGD with batches of 2 to 128 samples. Every trial sees as many
-samples, in the same order; the rate grows with the batch, up to a limit. Normalised by
-itself, a batch of two is ±1 in each feature, whatever it was: so batch norm is evaluated by
-recalibrated statistics, too (arXiv:2105.07576), which are right and do not mend that.
+relu units are trained by SGD with batches of 2 to 128 samples. Every trial sees the same
+number of samples in the same order; the rate grows with the batch, up to a limit.
+Normalised on its own, a batch of two becomes ±1 in each feature, whatever it was.
+So batch norm is also evaluated with recalibrated statistics (arXiv:2105.07576), which are
+correct but do not fix that.
 """
 
 import functools
@@ -44,9 +45,9 @@ from experiments.models import (
 )
 
 NAME = "batch_size"
-SIZES = {False: (2, 4, 8, 16, 32, 128), True: (2, 16, 32)}  # by whether it is quick
-SAMPLES = {False: 16_384, True: 2_048}  # that a trial sees, by whether the run is quick
-RATE, LARGEST_RATE = 0.1, 0.3  # at a batch of 32, and for any
+SIZES = {False: (2, 4, 8, 16, 32, 128), True: (2, 16, 32)}  # by whether the run is quick
+SAMPLES = {False: 16_384, True: 2_048}  # seen by a trial, by whether the run is quick
+RATE, LARGEST_RATE = 0.1, 0.3  # for batches of 32, and the upper limit
 CALIBRATION = 1_024  # training samples
 LABELS = {
     "plain": "none",
@@ -58,10 +59,10 @@ LABELS = {
 
 
 def observe_batch_norm(model, variables, data, *, size: int) -> dict[str, jax.Array]:
-    """Test accuracy also by recalibrated statistics; training accuracy by two kinds.
+    """Returns test accuracy, also recalibrated, and training accuracy in two ways.
 
-    Statistics are recalibrated from batches of the size trained with, which are here the
-    ghosts of one large batch.
+    Statistics are recalibrated from batches of the size used in training, here as the
+    ghost batches of one large batch.
     """
     ghosts = model.clone(norm=lambda train: jn.BatchNorm(train=train, ghost_size=size))
     images = data.train_images[:CALIBRATION]
@@ -81,7 +82,7 @@ def observe_batch_norm(model, variables, data, *, size: int) -> dict[str, jax.Ar
 
 
 def rate_of(size: int) -> float:
-    """In proportion to the batch, up to a limit."""
+    """Returns a rate proportional to the batch size, up to a limit."""
     return min(RATE * size / 32, LARGEST_RATE)
 
 
@@ -113,25 +114,25 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def trial_name(norm: str, size: int) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{norm}, {size}"
 
 
 def sizes(history: History) -> list[int]:
-    """Those that were run."""
+    """Returns the batch sizes that were run."""
     return [size for size in SIZES[False] if trial_name("plain", size) in history]
 
 
 def accuracies(history: History, norm: str, seen: str = "accuracy") -> np.ndarray:
-    """In percent, (seeds, sizes); NaN where training diverged."""
+    """Returns accuracies in percent, (seeds, sizes); NaN where training diverged."""
     of_sizes = [history[trial_name(norm, size)][seen][:, -1] for size in sizes(history)]
     return 100 * np.stack(of_sizes, axis=1)
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
-    Where a network diverged, what is said of it stays open.
+    A claim about a network that diverged stays open.
     """
 
     def at(size: int, norm: str, seen: str = "accuracy") -> np.ndarray:
@@ -187,7 +188,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy with each size of batch, and that of batch norm in other ways."""
+    """Tabulates test accuracy for each batch size, and recalibrated batch norm."""
     drawn = make_table(
         *("batch", "none", "BN", "LN", "GN", "BRN", "BN recal."),
         title="test accuracy in %, mean ± sd over seeds; of BN recalibrated, too",
@@ -200,7 +201,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Error against the batch, of all norms and of batch norm in several ways."""
+    """Draws error over batch size, for all norms and for batch norm in several ways."""
     ways = {
         "train, batch": ("batch statistics", "training data, of the batch"),
         "train, running": ("EMA", "training data, running"),
@@ -224,7 +225,7 @@ def draw(history: History, path: Path) -> None:
         ticks = (5, 10, 20, 50, 100)
         left.set(title="Test error", ylabel="%", yscale="log", ylim=(4, 100))
         left.set(yticks=ticks, yticklabels=ticks)
-        right.set(title="Batch norm, by which statistics", ylabel="error, %", ylim=(0, 100))
+        right.set(title="Batch norm by statistics", ylabel="error, %", ylim=(0, 100))
         for each in (left, right):
             each.set(xscale="log", xticks=shown, xticklabels=shown)
             each.set_xlabel(f"batch size ({plotting.seeds(accuracies(history, 'plain'))})")

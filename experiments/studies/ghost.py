@@ -1,9 +1,9 @@
 """Ghost batches give a large batch the better test accuracy of small ones.
 
 After Hoffer et al. 2017 (arXiv:1705.08741). Three layers of 100 relu units with batch norm
-are trained by SGD with batches of 496 samples, that are normalised as a whole, or in ghosts
-of 31 or of 16; and with batches of 32. All arms start at the same weights, and take as many
-updates at the same rate. The gap is that between training and test accuracy.
+are trained by SGD with batches of 496 samples, normalised as a whole or in ghost batches
+of 31 or 16; and with batches of 32. All arms start at the same weights and take the same
+number of updates at the same rate. The gap is training minus test accuracy.
 """
 
 from argparse import Namespace
@@ -27,7 +27,7 @@ from experiments.models import Deep, Norm
 from experiments.models.deep import ESTIMATOR
 
 NAME = "ghost"
-# The samples of a batch, and of a ghost; by the names of the arms.
+# The number of samples per batch and per ghost batch, by arm.
 ARMS = {
     "batch_norm": (496, None),
     "ghosts of 31": (496, 31),
@@ -36,12 +36,12 @@ ARMS = {
 }
 LABELS = dict(zip(ARMS, ("496, whole", "496 in 31s", "496 in 16s", "32"), strict=True))
 ROUNDS = {False: 20, True: 4}  # by whether the run is quick
-STEPS = 25  # of a round
+STEPS = 25  # per round
 RATE = 0.1
 
 
 def observe(model, variables, data) -> dict[str, jax.Array]:
-    """Accuracy on training and test data, by running statistics."""
+    """Returns accuracy on training and test data, with running statistics."""
 
     def of(images, labels):
         return accuracy(model.apply(variables, images, train=False), labels)
@@ -53,7 +53,7 @@ def observe(model, variables, data) -> dict[str, jax.Array]:
 
 
 def in_ghosts(size: int | None) -> Norm:
-    """Batch norm that normalises so many samples together in training."""
+    """Returns batch norm with ghost batches of this size in training."""
     return lambda train: jn.BatchNorm(train=train, estimator=ESTIMATOR, ghost_size=size)
 
 
@@ -69,19 +69,19 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def accuracies(history: History, arm: str) -> np.ndarray:
-    """On the test data in percent, (seeds, rounds); NaN once training diverged."""
+    """Returns test accuracies in percent, (seeds, rounds); NaN once training diverged."""
     return 100 * np.asarray(history[arm]["accuracy"], float)
 
 
 def gaps(history: History, arm: str) -> np.ndarray:
-    """Accuracy on training data above that on test data, in points, (seeds, rounds)."""
+    """Returns training minus test accuracy in points, (seeds, rounds)."""
     return 100 * np.asarray(history[arm]["train"], float) - accuracies(history, arm)
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
-    Where an arm diverges its gap is not known, and they stay open.
+    If an arm diverges, its gap is unknown and the claims about it stay open.
     """
     test = {arm: accuracies(history, arm)[:, -1] for arm in ARMS}
     gap = {arm: gaps(history, arm)[:, -1] for arm in ARMS}
@@ -109,7 +109,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy and generalisation gap at the end."""
+    """Tabulates final test accuracy and generalisation gap."""
     drawn = make_table(
         *("batch", "test accuracy", "training − test"),
         title="at the end, in % and points, mean ± sd over seeds",
@@ -121,7 +121,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Test accuracy over updates, and the gap of each seed."""
+    """Draws test accuracy over updates, and the gap of each seed."""
     with plotting.figure(path, rows=1, columns=2, height=3.6) as axes:
         over, each = axes[0]
         for arm, label in LABELS.items():

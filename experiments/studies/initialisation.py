@@ -1,10 +1,10 @@
 """Batch norm makes training depend less on the first weights: accuracy over their scale.
 
-The set-up of `learning_rate`: five layers of 100 relu units, with and without batch norm,
-trained by plain SGD. All weights are drawn from N(0, σ²), σ from .001 to 10: the same
+Same set-up as `learning_rate`: five layers of 100 relu units, with and without batch norm,
+trained by plain SGD. All weights are drawn from N(0, σ²), with σ from .001 to 10: the same
 draws, scaled, so that the arms and scales of a seed differ in nothing else. Ioffe & Szegedy
 (arXiv 1502.03167) claim that one can be less careful about initialisation; that both arms
-degrade where σ is large was seen in trials of our own.
+degrade where σ is large was found in our own trials.
 """
 
 from argparse import Namespace
@@ -35,15 +35,15 @@ STEPS = {False: 600, True: 60}  # by whether the run is quick
 WIDTHS = (100,) * 5
 RATE = 0.1
 
-# Fixed before the run whose figures are shown, in percent.
-SMALL, LARGE = 0.01, 1.0  # the scales up to, and from, which the claims are made
+# In percent; fixed before the run whose figures are shown.
+SMALL, LARGE = 0.01, 1.0  # the claims are about scales up to SMALL and from LARGE
 TRAINED = 85.0
 CHANCE = 20.0
 LOSS = 5.0  # points
 
 
 def at_scale(scale: float) -> Callable[[TrainState], TrainState]:
-    """Multiplies the weights by that, and leaves the biases and γ as they are."""
+    """Multiplies the weights by `scale`; leaves the biases and γ as they are."""
 
     def scaled(path: tuple, value: jax.Array) -> jax.Array:
         return value * scale if path[-1].key == "kernel" else value
@@ -70,18 +70,18 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def trial_name(norm: str, scale: float) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{norm}, {scale:g}"
 
 
 def accuracies(history: History, norm: str) -> np.ndarray:
-    """Final test accuracy in percent, (seeds, scales); NaN where training diverged."""
+    """Returns final test accuracies in percent, (seeds, scales); NaN where diverged."""
     of_scales = [history[trial_name(norm, each)]["accuracy"][:, -1] for each in SCALES]
     return 100 * np.stack(of_scales, axis=1)
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; what diverged is worth no accuracy at all."""
+    """Returns the verdicts; diverged training counts as 0 %."""
     plain, norm = (np.nan_to_num(accuracies(history, each)) for each in NORMS)
     small = np.array(SCALES) <= SMALL
     lowest, highest = norm[:, small].min(1), plain[:, small].max(1)
@@ -106,7 +106,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def degrades(name: str, values: np.ndarray) -> Verdict:
-    """Whether the accuracies of a norm, (seeds, scales), suffer where σ is large."""
+    """Tests whether accuracies of a norm, (seeds, scales), suffer where σ is large."""
     large = np.array(SCALES) >= LARGE
     lost = values.max(1) - values[:, large].max(1)
     return on_every_seed(
@@ -120,7 +120,7 @@ def degrades(name: str, values: np.ndarray) -> Verdict:
 
 
 def table(history: History) -> Table:
-    """Test accuracy at each scale."""
+    """Tabulates test accuracy at each scale."""
     drawn = make_table(
         "σ",
         *LABELS.values(),
@@ -133,7 +133,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Accuracy against the scale, and where training diverged."""
+    """Draws accuracy over the scale, and marks where training diverged."""
     number = plotting.seeds(accuracies(history, "plain"))
     with plotting.figure(path, rows=1, columns=1, height=3.8, width=6.4) as axes:
         ((drawn,),) = axes

@@ -44,24 +44,24 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def trial_name(norm: str, rate: float) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{norm}, {rate:g}"
 
 
 def accuracies(history: History, norm: str) -> np.ndarray:
-    """Final test accuracy in percent, (seeds, rates); NaN where training diverged."""
+    """Returns final test accuracies in percent, (seeds, rates); NaN where diverged."""
     of_rates = [history[trial_name(norm, rate)]["accuracy"][:, -1] for rate in RATES]
     return 100 * np.stack(of_rates, axis=1)
 
 
 def largest_stable(history: History, norm: str) -> np.ndarray:
-    """The largest rate that is stable, (seeds,); 0 where none is."""
+    """Returns the largest stable rate, (seeds,); 0 if there is no stable one."""
     stable = accuracies(history, norm) >= STABLE  # False for NaN
     return np.max(np.where(stable, RATES, 0.0), axis=1)
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     plain, norm = (largest_stable(history, each) for each in NORMS)
     ratio = np.round(norm / np.maximum(plain, min(RATES)), 6)  # .3/.1 is below 3
     best_plain, best_norm = (accuracies(history, each) for each in NORMS)
@@ -85,7 +85,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy at each rate, and the largest that is stable."""
+    """Tabulates test accuracy at each rate, and the largest stable rate."""
     drawn = make_table(
         "rate",
         *NORMS,
@@ -99,7 +99,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Accuracy against the rate, and where training diverged."""
+    """Draws accuracy over the rate, and marks where training diverged."""
     with plotting.figure(path, rows=1, columns=1, height=3.8, width=6.4) as axes:
         ((drawn,),) = axes
         for norm, label in zip(NORMS, ("plain", "batch norm"), strict=True):

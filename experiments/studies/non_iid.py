@@ -1,9 +1,9 @@
-"""Batch norm fails on batches of one class, which layer norm and batch renorm bear better.
+"""Batch norm fails on batches of one class; layer norm and batch renorm cope better.
 
 After Ioffe 2017, section 4.3 (arXiv:1702.03275). Three layers of 100 relu units are trained
-by SGD with batches of 40 samples that come from 1, 2, 5 or 10 of the classes; the classes
-take turns. The test data are evaluated by running statistics; by the statistics of test
-batches that are made like those trained with; and by those of the whole test data.
+by SGD with batches of 40 samples from 1, 2, 5 or 10 of the classes; the classes take turns.
+The test data are evaluated with running statistics, with the statistics of test batches
+composed as in training, and with the statistics of the whole test data.
 """
 
 import functools
@@ -34,7 +34,7 @@ from experiments.harness.training import Arm, accuracy, observe_accuracy
 from experiments.models import Deep, batch_norm, batch_renorm, layer_norm
 
 NAME = "non_iid"
-CLASSES = {False: (1, 2, 5, 10), True: (1, 10)}  # in a batch, by whether it is quick
+CLASSES = {False: (1, 2, 5, 10), True: (1, 10)}  # per batch, by whether the run is quick
 BATCH = 40
 STEPS = {False: 2_000, True: 300}  # by whether the run is quick
 RATE = 0.02
@@ -55,9 +55,9 @@ WAYS = {
 def batches_of_classes(
     rng: np.random.Generator, labels: np.ndarray, classes: int, steps: int
 ) -> np.ndarray:
-    """Indices of samples, (steps, BATCH): of a batch, as many of each of so many classes.
+    """Returns sample indices, (steps, BATCH), with `classes` equally frequent classes each.
 
-    The classes take turns in one new order after another; within one, samples are drawn.
+    The classes take turns, reshuffled for every pass; samples of a class are drawn.
     """
     of_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     turns = -(-steps * classes // len(of_class))
@@ -69,7 +69,7 @@ def batches_of_classes(
 
 
 def observe_batches(model, variables, data, *, batches) -> dict[str, jax.Array]:
-    """Test accuracy also by the statistics of these batches, and of all test data."""
+    """Returns test accuracy, also with the statistics of these batches and of all data."""
 
     def train(images: jax.Array) -> jax.Array:
         return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
@@ -82,7 +82,7 @@ def observe_batches(model, variables, data, *, batches) -> dict[str, jax.Array]:
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Trains each norm with each number of classes in a batch."""
+    """Trains each norm with each number of classes per batch."""
     steps = STEPS[chosen.quick]
 
     def make_arm(norm: Any, seen: Callable[..., Any] = observe_accuracy) -> Arm:
@@ -112,17 +112,17 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def trial_name(norm: str, classes: int) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{norm}, {classes}"
 
 
 def numbers(history: History) -> list[int]:
-    """Of classes in a batch, those that were run."""
+    """Returns the numbers of classes per batch that were run."""
     return [each for each in CLASSES[False] if trial_name("plain", each) in history]
 
 
 def accuracies(history: History, norm: str, seen: str = "accuracy") -> np.ndarray:
-    """In percent, (seeds, numbers of classes); NaN where training diverged."""
+    """Returns accuracies in percent, (seeds, numbers of classes); NaN where diverged."""
     of_each = [
         history[trial_name(norm, classes)][seen][:, -1] for classes in numbers(history)
     ]
@@ -130,9 +130,9 @@ def accuracies(history: History, norm: str, seen: str = "accuracy") -> np.ndarra
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
-    What diverged counts as 0 %.
+    Diverged training counts as 0 %.
     """
     one = {norm: np.nan_to_num(accuracies(history, norm)[:, 0]) for norm in LABELS}
     alike = np.nan_to_num(accuracies(history, "batch_norm", "alike")[:, 0])
@@ -168,7 +168,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy with each number of classes in a batch."""
+    """Tabulates test accuracy for each number of classes per batch."""
     drawn = make_table(
         *("classes", "none", "BN", "LN", "BRN"),
         *("BN, alike", "BRN, alike"),
@@ -185,7 +185,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Accuracy against the classes in a batch, of all norms and of BN in several ways."""
+    """Draws accuracy over the classes per batch, for all norms and BN in several ways."""
     number = plotting.seeds(accuracies(history, "plain"))
     shown = numbers(history)
     with plotting.figure(path, rows=1, columns=2, height=3.8) as axes:
@@ -200,7 +200,7 @@ def draw(history: History, path: Path) -> None:
         for limit in (30, 85):
             plotting.threshold(left, y=limit)
         left.set(title="Test accuracy", ylabel="%")
-        right.set(title="Batch norm, by which statistics", ylabel="test accuracy, %")
+        right.set(title="Batch norm by statistics", ylabel="test accuracy, %")
         for each in (left, right):
             each.set(xscale="log", ylim=(0, 100), xticks=shown, xticklabels=shown)
             each.set_xlabel(f"classes in a batch ({number})")

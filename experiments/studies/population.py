@@ -1,10 +1,10 @@
 """Evaluation is as good as its statistics: moving averages, or the network measured again.
 
-Rows 10, 20, 58, 61 and 62 of the claims. The network of the source article is trained
-as the main job trains it, once; training does not read the running statistics, so that
-every estimator can follow the same training. After every few steps it is evaluated by
-each, and by statistics measured again at its weights as they are: on some training samples,
-or on all (Wu & Johnson 2021, arXiv:2105.07576), which the others are compared with.
+Rows 10, 20, 58, 61 and 62 of the claims. The network of the source article is trained once,
+as in the main job; training does not read the running statistics, so every estimator can
+follow the same training. Every few steps the network is evaluated with each estimator, and
+with statistics measured again at its current weights: on some of the training samples,
+or on all (Wu & Johnson 2021, arXiv:2105.07576), which is the reference for the others.
 """
 
 from argparse import Namespace
@@ -37,10 +37,10 @@ from experiments.models.several import Several, by
 from experiments.studies.seed_network import RATE
 
 NAME = "population"
-# By their names in tables and figures.
+# By the names in tables and figures.
 ESTIMATORS = {
     "EMA .9": jaxnorm.ema(0.9),
-    "EMA .99": jaxnorm.ema(0.99),  # the source's
+    "EMA .99": jaxnorm.ema(0.99),  # used by the source
     "EMA .999": jaxnorm.ema(0.999),
     "debiased .99": jaxnorm.ema(0.99, debias=True),
     "warmed up .99": jaxnorm.ema(0.99, warmup=True),
@@ -48,15 +48,15 @@ ESTIMATORS = {
     "cumulative": jaxnorm.cumulative(),
     "population": jaxnorm.population(),
 }
-SAMPLES = (10, 100, 1000)  # on which the network is measured again, besides all
+SAMPLES = (10, 100, 1000)  # for measuring the network again, besides all
 AGAIN, BATCH = "measured again", "test batch"
 STEPS, ROUNDS = 15, {False: 20, True: 4}
-EARLY = 150  # the step that the claims are of, or the last one before
+EARLY = 150  # the step of the claims, or the last step of a shorter run
 SHOWN = (30, 60, 150, 300)
 
 
 def again(samples: int) -> str:
-    """The name of what is measured again on so many samples."""
+    """Returns the name of statistics measured again on so many samples."""
     return f"{AGAIN}, {samples}"
 
 
@@ -79,7 +79,7 @@ COLOURS = {
 
 
 def observe(model, variables, data) -> dict[str, Any]:
-    """By each of `NAMES`: accuracy, and errors of the first norm's mean and variance."""
+    """For each of `NAMES`: accuracy, and errors of the first norm's mean and variance."""
 
     def train(variables, images):
         return model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -108,13 +108,16 @@ def observe(model, variables, data) -> dict[str, Any]:
 
 
 def first_norm(model: Any, variables: Any) -> tuple[jax.Array, jax.Array]:
-    """The mean and variance that the first norm evaluates by."""
+    """Returns the mean and variance that the first norm uses in evaluation."""
     statistics = variables["batch_stats"]["BatchNorm_0"]
     return statistics["mean"], statistics["var"]
 
 
 def errors(found: tuple[Any, Any], truth: tuple[Any, Any]) -> dict[str, jax.Array]:
-    """Of the mean in deviations, and of the variance's logarithm: means over features."""
+    """Returns the errors of the mean and of the logarithm of the variance.
+
+    Both are averaged over features; the mean is in units of the standard deviation.
+    """
     (mean, var), (true_mean, true_var) = found, truth
     return {
         "mean": jnp.mean(jnp.abs(mean - true_mean) / jnp.sqrt(true_var)),
@@ -123,7 +126,7 @@ def errors(found: tuple[Any, Any], truth: tuple[Any, Any]) -> dict[str, jax.Arra
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Trains one network for each seed."""
+    """Trains one network per seed."""
     widths = (*SeedNetwork.widths[:-1], dataset.classes)
     model = SeedNetwork(widths, estimator=Several(tuple(ESTIMATORS.items())))
     batches = shuffled(ROUNDS[chosen.quick], STEPS, size=120)
@@ -139,25 +142,25 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def curves(history: History, what: str) -> dict[str, np.ndarray]:
-    """Of each of `NAMES` that has it, (seeds, rounds); accuracy in percent."""
+    """For each of `NAMES` that has it: (seeds, rounds), with accuracy in percent."""
     unit = 100 if what == "accuracy" else 1
     found = history[NAME]
     return {n: unit * found[f"{n}: {what}"] for n in NAMES if f"{n}: {what}" in found}
 
 
 def steps_of(history: History) -> np.ndarray:
-    """The step of each round."""
+    """Returns the last step of each round."""
     return STEPS * np.arange(1, history[NAME]["loss"].shape[1] + 1)
 
 
 def at(history: History, step: int, what: str = "accuracy") -> dict[str, np.ndarray]:
-    """Of each of `NAMES`, (seeds,), after so many steps, or after the last."""
+    """For each of `NAMES`: (seeds,) after `step` steps, or at an earlier end."""
     place = min(step // STEPS, history[NAME]["loss"].shape[1]) - 1
     return {name: values[:, place] for name, values in curves(history, what).items()}
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     last = int(steps_of(history)[-1])
     early = min(EARLY, last)
     then, now = at(history, early), at(history, last)
@@ -209,7 +212,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy after some steps, mean ± sd over seeds."""
+    """Tabulates test accuracy after some steps, mean ± sd over seeds."""
     last = steps_of(history)[-1]
     shown = [step for step in SHOWN if step < last] + [last]
     drawn = make_table(
@@ -226,7 +229,7 @@ DRAWN = tuple(n for n in NAMES if n not in (*map(again, SAMPLES), "warmed up .99
 
 
 def draw(history: History, path: Path) -> None:
-    """Accuracy and errors of the statistics over steps; accuracy of each seed early on."""
+    """Draws accuracy and errors of statistics over steps, and early accuracy per seed."""
     steps = steps_of(history)
     early = min(EARLY, int(steps[-1]))
     with plotting.figure(path, rows=2, columns=2, height=3.6) as axes:
@@ -240,7 +243,7 @@ def draw(history: History, path: Path) -> None:
                     )
             place.set_xlabel(f"step ({plotting.seeds(of[DRAWN[0]])})")
         over.set(title="Test accuracy", ylabel="%", ylim=(50, 100))
-        mean.set(title="Error of the mean, first norm", ylabel="deviations")
+        mean.set(title="Error of the mean, first norm", ylabel="standard deviations")
         var.set(title="Error of the variance, first norm", ylabel="|log ratio|")
         for place, decades in ((mean, (0.01, 3)), (var, (0.01, 10))):
             place.set(yscale="log", ylim=decades)

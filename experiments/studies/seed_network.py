@@ -1,9 +1,9 @@
 """The network of the source article with and without batch normalisation: the main job.
 
 Rows 12, 13 and 64–68 of the claims. Seven layer sizes, 784 to 10, trained on digits by
-Adam; the arms are the same but for the norm, start at the same weights and see the same
-batches. What the source in fact measured, accuracy by the statistics of the test batch
-(its flag for testing is never used), stands beside accuracy by running statistics: the
+Adam; the arms differ only in the norm, start at the same weights and see the same batches.
+The source actually measured accuracy with the statistics of the test batch (its flag for
+testing is never used). Here that is shown beside accuracy with running statistics: the
 source's moving average, the same debiased or warmed up, and statistics measured again.
 """
 
@@ -34,16 +34,16 @@ from experiments.models.several import Several, by
 
 NAME = "seed_network"
 RATE = 0.02
-DECAY_AFTER = 0.15  # of the epochs
+DECAY_AFTER = 0.15  # share of the epochs
 PERCENTILES = (15, 50, 85)
 DECAY = 0.99
 ESTIMATORS = {
-    "running": jaxnorm.ema(DECAY),  # the source's
+    "running": jaxnorm.ema(DECAY),  # used by the source
     "debiased": jaxnorm.ema(DECAY, debias=True),
     "warmed up": jaxnorm.ema(DECAY, warmup=True),
 }
 EVALUATED = (*ESTIMATORS, "calibrated", "batch")
-COLOURS = {  # of the curves, by the names of plotting.COLOURS
+COLOURS = {  # by curve, the names in plotting.COLOURS
     "plain": "plain",
     "BN, running": "batch_norm",
     "BN, debiased": "EMA, debiased",
@@ -54,18 +54,18 @@ COLOURS = {  # of the curves, by the names of plotting.COLOURS
 
 
 def learning_rate(epoch: Any, epochs: int) -> Any:
-    """The rate of an epoch, counted from 0: constant, then falling linearly towards 0."""
+    """Returns the rate of an epoch (from 0): constant, then falling linearly towards 0."""
     start = round(DECAY_AFTER * epochs)
     return RATE * jnp.minimum(1.0, (epochs - epoch) / (epochs - start))
 
 
 def schedule(epochs: int, steps: int) -> optax.Schedule:
-    """The learning rate of a step, where an epoch has that many steps."""
+    """Returns the learning rate as a function of the step, with `steps` per epoch."""
     return lambda step: learning_rate(jnp.asarray(step) // steps, epochs)
 
 
 def observe_plain(model, variables, data) -> dict[str, jax.Array]:
-    """Accuracy, and the percentiles of the input of the first relu."""
+    """Returns accuracy and the percentiles of the first relu's input."""
     logits, sown = model.apply(
         variables, data.test_images, train=False, mutable=["intermediates"]
     )
@@ -76,7 +76,7 @@ def observe_plain(model, variables, data) -> dict[str, jax.Array]:
 
 
 def observe_normalized(model, variables, data) -> dict[str, jax.Array]:
-    """Accuracy by all statistics there are; percentiles by those of the test batch."""
+    """Returns accuracy with all statistics, and percentiles with the test batch's."""
     images, labels = data.test_images, data.test_labels
 
     def train(variables: Any, images: jax.Array) -> tuple[jax.Array, Any]:
@@ -102,7 +102,7 @@ def _percentiles(sown: Any) -> jax.Array:
 
 
 def make_arms(dataset: Dataset, epochs: int, steps: int) -> dict[str, Arm]:
-    """The two arms, alike but for the norm; an epoch has that many steps."""
+    """Returns the two arms, which differ only in the norm; `steps` is per epoch."""
     widths = (*SeedNetwork.widths[:-1], dataset.classes)
     optimizer = optax.adam(schedule(epochs, steps))
     return {
@@ -116,7 +116,7 @@ def make_arms(dataset: Dataset, epochs: int, steps: int) -> dict[str, Arm]:
 
 
 def accuracies(history: History) -> dict[str, np.ndarray]:
-    """Test accuracy in percent, (seeds, epochs): plain, and BN by each statistics."""
+    """Returns test accuracy in percent, (seeds, epochs): plain, and BN by statistics."""
     norm = history["batch_norm"]
     curves = {"plain": history["plain"]["accuracy"]}
     curves |= {f"BN, {name}": norm[name] for name in EVALUATED}
@@ -129,7 +129,7 @@ HEADING = """\
 
 
 def line(history: History, seed: int, epoch: int) -> str:
-    """What an epoch gave, below the heading."""
+    """Returns the line of an epoch, below the heading."""
     plain, norm = (history[arm] for arm in ("plain", "batch_norm"))
     seeds, epochs = plain["loss"].shape
     loss = " ".join(f"{arm['loss'][seed, epoch]:7.4f}" for arm in (plain, norm))
@@ -143,7 +143,7 @@ def line(history: History, seed: int, epoch: int) -> str:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     curves = accuracies(history)
     plain, running, batch = (curves[n] for n in ("plain", "BN, running", "BN, batch"))
     epochs = plain.shape[1]
@@ -185,7 +185,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy after some epochs, mean ± sd over seeds, and epochs to 90 %."""
+    """Tabulates test accuracy after some epochs (mean ± sd) and epochs to 90 %."""
     curves = accuracies(history)
     seeds, epochs = curves["plain"].shape
     shown = [epoch for epoch in (1, 2, 5, 20, 100) if epoch < epochs] + [epochs]
@@ -212,7 +212,7 @@ def _epochs_to(first: np.ndarray) -> str:
 
 
 def draw(history: History, path: Path) -> None:
-    """Loss, test accuracy, the input of the first relu, and the learning rate."""
+    """Draws the loss, test accuracy, the first relu's input and the learning rate."""
     seeds, epochs = history["plain"]["loss"].shape
     epoch = np.arange(1, epochs + 1)
     with plotting.figure(path, rows=2, columns=2) as axes:
@@ -249,14 +249,14 @@ def draw(history: History, path: Path) -> None:
 
 
 def parser() -> options.Parser:
-    """The options of this experiment."""
+    """Returns the parser of this experiment's options."""
     made = options.parser(NAME, __doc__ or "", epochs=(20, 2), batch_size=(120, 120))
     made.add_argument(
         "--full",
         dest="epochs",
         action="store_const",
         const=100,
-        help="the source's 100 epochs, as --epochs 100",
+        help="the source's 100 epochs, same as --epochs 100",
     )
     return made
 

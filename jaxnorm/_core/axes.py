@@ -135,18 +135,46 @@ def expand(
     return jnp.expand_dims(array, complement(axes, ndim))
 
 
-def check_features(shape: Shape, **arrays: Any) -> None:
-    """Raises a ValueError unless each named array (or None) has exactly this shape.
+def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None:
+    """Raises a ValueError unless each named array (or None) is a scale or bias of x.
 
-    Exactly: a scale of shape (1,) would broadcast, and hide a mistake in the axis.
+    It has exactly the shape of the features, or it varies along other axes as well and has
+    the rank of x, each size being 1 or that of x. Exactly: a scale of shape (1,) would
+    broadcast, and hide a mistake in the axis.
+
+    Args:
+      shape: of x.
+      features: the feature axes of x.
+      arrays: by their names.
+
+    >>> check_affine((8, 28, 28, 3), (3,), scale=jnp.ones(3), bias=jnp.ones((8, 1, 1, 3)))
     """
+    of_features = take(shape, features)
     for name, array in arrays.items():
-        if array is not None and jnp.shape(array) != shape:
-            raise ValueError(
-                f"{name} has shape {jnp.shape(array)}, but the features of x have "
-                f"shape {shape}; give {name} the shape {shape}, or name the axes of x "
-                "that it belongs to with axis=."
-            )
+        if array is None or jnp.shape(array) == of_features:
+            continue
+        given = jnp.shape(array)
+        if len(given) == len(shape) > len(features) and all(
+            one in (1, each) for one, each in zip(given, shape, strict=True)
+        ):
+            continue
+        per_sample = tuple(n if i in (0, *features) else 1 for i, n in enumerate(shape))
+        raise ValueError(
+            f"{name} has shape {given}, but x has shape {shape} and features of shape "
+            f"{of_features}, along feature_axes={features}; give {name} the shape "
+            f"{of_features}, or, for a {name} that varies along other axes as well, the "
+            f"rank of x with size 1 where it does not vary, such as {per_sample} for one "
+            "per sample."
+        )
+
+
+def varies(array: Any, ndim: int, features: tuple[int, ...]) -> bool:
+    """Whether a scale or bias (or None) of an x of this rank has other axes than features.
+
+    >>> varies(jnp.ones(3), 4, (3,)), varies(jnp.ones((8, 1, 1, 3)), 4, (3,))
+    (False, True)
+    """
+    return array is not None and jnp.ndim(array) == ndim > len(features)
 
 
 def is_multiple(size: Any, of: int) -> bool:
@@ -195,50 +223,48 @@ def count_groups(channels: Any, num_groups: int | None, group_size: int | None) 
     return divisor if group_size is None else channels // divisor
 
 
-def positions(
-    shape: Shape, features: tuple[int, ...], reduced: Axis | None
+def spatial_axes(
+    shape: Shape, features: tuple[int, ...], reduction_axes: Axis | None
 ) -> tuple[int, ...]:
-    """The axes over which a single feature has its moments taken.
+    """The axes over which the moments of a single feature of a single sample are taken.
 
-    They are those given, or else all but the first, which is the batch, and the features.
-    Raises a ValueError if one of them is of features, or if the batch is.
+    Defaults to all axes except the first, which is the batch, and the feature axes.
+    Raises a ValueError if one of them is a feature axis, or if the batch axis is one.
 
-    >>> positions((8, 28, 28, 3), features=(3,), reduced=None)
+    >>> spatial_axes((8, 28, 28, 3), features=(3,), reduction_axes=None)
     (1, 2)
     """
-    if reduced is not None:
-        axes = canonical_axes(reduced, len(shape))
+    if reduction_axes is not None:
+        axes = canonical_axes(reduction_axes, len(shape))
         both = [each for each in axes if each in features]
         if both:
             raise ValueError(
-                f"reduced={reduced} and axis={features} of x, of shape {shape}, both name "
-                f"the axes {both}; reduce the axes of positions only, as in reduced="
-                f"{complement((0, *features), len(shape))}."
+                f"reduction_axes={reduction_axes} and feature_axes={features} of x, of "
+                f"shape {shape}, both name the axes {both}; reduce over spatial axes only, "
+                f"as in reduction_axes={complement((0, *features), len(shape))}."
             )
         return axes
     if 0 in features:
         raise ValueError(
-            f"axis={features} names the first axis of x, of shape {shape}, which is taken "
-            "for the batch; name in reduced= the axes over which the moments are taken."
+            f"feature_axes={features} names the first axis of x, of shape {shape}, which "
+            "is taken for the batch; name in reduction_axes= the axes over which the "
+            "moments are taken."
         )
     return complement((0, *features), len(shape))
 
 
-def without_last(axes: Axis | None, ndim: int) -> tuple[int, ...]:
-    """The axes but the last, which flax wants named for groups; None is all but the first.
+def spatial_axes_of_groups(
+    shape: Shape, features: tuple[int, ...], reduction_axes: Axis | None
+) -> tuple[int, ...]:
+    """The same for groups of features, whose own axes may be named and are left out.
 
-    >>> without_last((1, 2, -1), ndim=4), without_last(None, ndim=4)
-    ((1, 2), (1, 2))
+    >>> spatial_axes_of_groups((8, 28, 28, 3), features=(3,), reduction_axes=(1, 2, 3))
+    (1, 2)
     """
-    if axes is None:
-        return tuple(range(1, ndim - 1))
-    given = canonical_axes(axes, ndim)
-    if ndim - 1 not in given:
-        raise ValueError(
-            f"reduction_axes={axes} of an array of rank {ndim} lack the last axis, of the "
-            "features, over groups of which the moments are taken too; add -1."
-        )
-    return given[:-1]
+    if reduction_axes is not None:
+        given = canonical_axes(reduction_axes, len(shape))
+        reduction_axes = tuple(each for each in given if each not in features)
+    return spatial_axes(shape, features, reduction_axes)
 
 
 def check_samples(shape: Shape, reduced: tuple[int, ...], *, mapped: bool) -> None:
@@ -250,7 +276,7 @@ def check_samples(shape: Shape, reduced: tuple[int, ...], *, mapped: bool) -> No
         raise ValueError(
             f"x has shape {shape}, and no axis is left to take moments over: each value "
             "would be normalised by itself; give x an axis of samples or positions, or "
-            "name other axes in axis= or reduced=."
+            "name other axes in feature_axes= or reduction_axes=."
         )
     if 0 in take(shape, reduced):
         raise ValueError(

@@ -11,7 +11,15 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import Axis, Shape, canonical_axes, count_groups, positions, take
+from jaxnorm._core.axes import (
+    Axis,
+    Shape,
+    canonical_axes,
+    count_groups,
+    spatial_axes_of_groups,
+    take,
+)
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_floating
 from jaxnorm._core.groups import Groups, share, total_of_groups
 from jaxnorm._core.layouts import number_along, size_along
@@ -42,8 +50,11 @@ class Samples(NamedTuple):
     about_zero: bool = False
 
 
-def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Moments:
-    """The moments of `x` over `axes`.
+@renamed_arguments(axes="reduction_axes")
+def measure(
+    x: ArrayLike, reduction_axes: Axis, weights: ArrayLike | None = None
+) -> Moments:
+    """Returns the moments of `x` over `reduction_axes`.
 
     With weights w (1 when not given) over the reduced axes,
 
@@ -56,7 +67,7 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
 
     Args:
       x: floating array of any rank.
-      axes: the axes to reduce, one or several; none means each element is a sample
+      reduction_axes: the axes to reduce, one or several; none means each element is a sample
         of its own.
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
@@ -70,17 +81,18 @@ def measure(x: ArrayLike, axes: Axis, weights: ArrayLike | None = None) -> Momen
       ValueError: an axis is out of range or repeated; weights do not broadcast.
 
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
-    >>> measure(x, axes=0)
+    >>> measure(x, 0)
     Moments(count=Array([2., 2.], dtype=float32), mean=Array([ 2., 20.], dtype=float32), var=Array([  1., 100.], dtype=float32))
-    >>> measure(x, axes=0, weights=jnp.array([[True], [False]])).mean
+    >>> measure(x, 0, weights=jnp.array([[True], [False]])).mean
     Array([ 1., 10.], dtype=float32)
     """  # noqa: E501 (a doctest's output cannot be broken)
     x = as_floating(x)
-    return _measured(x, weights, Samples(canonical_axes(axes, x.ndim)))
+    return _measured(x, weights, Samples(canonical_axes(reduction_axes, x.ndim)))
 
 
+@renamed_arguments(axes="reduction_axes")
 def measure_about_zero(
-    x: ArrayLike, axes: Axis, weights: ArrayLike | None = None
+    x: ArrayLike, reduction_axes: Axis, weights: ArrayLike | None = None
 ) -> Moments:
     """The moments of `x` about 0 in place of its mean: those of a root mean square.
 
@@ -88,24 +100,25 @@ def measure_about_zero(
 
     They merge like others. The arguments, errors and derivatives are those of `measure`.
 
-    >>> measure_about_zero(jnp.array([3.0, 4.0]), axes=0).var
+    >>> measure_about_zero(jnp.array([3.0, 4.0]), 0).var
     Array(12.5, dtype=float32)
     """
     x = as_floating(x)
     count, _, square = _measured(
-        x, weights, Samples(canonical_axes(axes, x.ndim), about_zero=True)
+        x, weights, Samples(canonical_axes(reduction_axes, x.ndim), about_zero=True)
     )
     return Moments(count, jnp.zeros_like(square), square)
 
 
+@renamed_arguments(axes="reduction_axes", features="feature_axes")
 def measure_groups(
     x: ArrayLike,
-    axes: Axis,
-    features: Axis,
+    reduction_axes: Axis,
+    feature_axes: Axis,
     num_groups: int,
     weights: ArrayLike | None = None,
 ) -> Moments:
-    """The moments of `x` over `axes` and groups of its features, for each feature.
+    """Returns the moments of `x` over `reduction_axes` and groups of its features.
 
     The features, in their order, are split into `num_groups` of one size; those of a group
     have the same moments. On a CPU, XLA is several times slower to reduce positions and
@@ -119,15 +132,18 @@ def measure_groups(
     Array([ 2.,  2., 20., 20.], dtype=float32)
     """
     x = as_floating(x)
-    features = canonical_axes(features, x.ndim)
-    axes = positions(x.shape, features, axes)
+    features = canonical_axes(feature_axes, x.ndim)
+    axes = spatial_axes_of_groups(x.shape, features, reduction_axes)
     number = count_groups(math.prod(take(x.shape, features)), num_groups, None)
     return _measured(x, weights, Samples(axes, Groups(features, number)))
 
 
 def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
-    if weights is not None:
-        weights = as_weights(weights, x)
+    return measure_samples(x, None if weights is None else as_weights(weights, x), samples)
+
+
+def measure_samples(x: Array, weights: Array | None, samples: Samples) -> Moments:
+    """The moments of operands that have been checked, of the shape of the axes kept."""
     moments = _moments(x, weights, samples)
     return Moments(*(jnp.squeeze(each, samples.axes) for each in moments))
 

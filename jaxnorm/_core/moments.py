@@ -58,7 +58,7 @@ def pool(moments: Moments, axes: Axis) -> Moments:
       axes: the axes to merge, one or several.
 
     >>> from jaxnorm import measure
-    >>> parts = measure(jnp.arange(6.0).reshape(2, 3), axes=1)
+    >>> parts = measure(jnp.arange(6.0).reshape(2, 3), reduction_axes=1)
     >>> pool(parts, axes=0).var, jnp.var(jnp.arange(6.0))
     (Array(2.9166667, dtype=float32), Array(2.9166667, dtype=float32))
     """
@@ -224,7 +224,7 @@ def synchronize(
 
     >>> x = jnp.array([[1.0, 2.0], [3.0, 6.0]])  # two devices, two samples each
     >>> from jaxnorm import measure
-    >>> local = lambda x: synchronize(measure(x, axes=0), "devices").mean
+    >>> local = lambda x: synchronize(measure(x, reduction_axes=0), "devices").mean
     >>> jax.vmap(local, axis_name="devices")(x)
     Array([3., 3.], dtype=float32)
     """

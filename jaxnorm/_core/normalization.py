@@ -15,12 +15,14 @@ from jaxnorm._core.axes import (
     Axis,
     Shape,
     canonical_axes,
-    check_features,
+    check_affine,
     complement,
     expand,
     is_sharded,
     take,
+    varies,
 )
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_operand, check_number
 from jaxnorm._core.moments import Moments
 from jaxnorm._core.residuals import keeping_only_x, reread, spread
@@ -42,7 +44,7 @@ def check_operands(
 
     Raises for what no norm can take, looking at shapes, dtypes and epsilon alone.
     """
-    check_features(take(x.shape, features), scale=scale, bias=bias)
+    check_affine(x.shape, features, scale=scale, bias=bias)
     for name, parameter in (("scale", scale), ("bias", bias)):
         if parameter is not None and jnp.iscomplexobj(parameter):
             raise TypeError(
@@ -65,14 +67,15 @@ def check_rounding(rounding: Any) -> None:
         )
 
 
+@renamed_arguments(reduced="reduction_axes", features="feature_axes")
 def normalize(
     x: ArrayLike,
     moments: Moments,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
-    reduced: Axis,
-    features: Axis,
+    reduction_axes: Axis,
+    feature_axes: Axis,
     epsilon: float,
     weights: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
@@ -84,11 +87,11 @@ def normalize(
 
     Args:
       x: floating array of any rank.
-      moments: its moments over the axes `reduced`, or running ones in their place.
-      scale: γ, of the shape of the axes `features` of x; None is 1.
+      moments: its moments over the axes `reduction_axes`, or running ones in their place.
+      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
       bias: β, likewise; None is 0.
-      reduced: the axes over which the moments were taken.
-      features: the axes over which scale and bias vary.
+      reduction_axes: the axes over which the moments were taken.
+      feature_axes: the axes over which scale and bias vary.
       epsilon: ε ≥ 0. A variance of 0 gives β exactly, also with ε = 0.
       weights: those the moments were taken with. What has weight 0 is normalised like
         the rest; but where it is not finite, or nothing has any weight, the output is
@@ -107,50 +110,67 @@ def normalize(
 
     >>> x = jnp.array([1.0, 3.0])
     >>> moments = Moments(jnp.array(2.0), jnp.array(2.0), jnp.array(1.0))
-    >>> normalize(x, moments, reduced=0, features=(), epsilon=0.0)
+    >>> normalize(x, moments, reduction_axes=0, feature_axes=(), epsilon=0.0)
     Array([-1.,  1.], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
     check_rounding(rounding)
-    kept = complement(canonical_axes(reduced, x.ndim), x.ndim)
-    features = canonical_axes(features, x.ndim)
-    _check_moments(moments, take(x.shape, kept))
+    kept = complement(canonical_axes(reduction_axes, x.ndim), x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
+    check_moments(moments, take(x.shape, kept))
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-
-    moments = Moments(*(wide_along(each, kept, x) for each in moments))
-    return _normalize_given(
-        x,
-        moments,
-        None if scale is None else wide_along(scale, features, x),
-        None if bias is None else wide_along(bias, features, x),
-        weights,
-        float(epsilon),
-        dtype,
-        rounding,
-    )
+    how = How(float(epsilon), dtype, rounding, "given")
+    return normalize_given(x, moments, scale, bias, weights, kept, features, how)
 
 
 def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
-    """`array`, whose axes are these of x, in the rank of x and its accumulation dtype."""
+    """An array with these axes of x, or with all of them, in the rank of x.
+
+    In the accumulation dtype of x.
+    """
     wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
-    return expand(wide, axes, x.ndim)
+    return wide if varies(wide, x.ndim, axes) else expand(wide, axes, x.ndim)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7), inline=True)
-@functools.partial(keeping_only_x, static_argnums=(5, 6, 7))
+def wide_affine(
+    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, features: tuple[int, ...]
+) -> tuple[Array | None, Array | None]:
+    """Scale and bias (or None) as `wide_along` the features."""
+    scale, bias = (
+        None if each is None else wide_along(each, features, x) for each in (scale, bias)
+    )
+    return scale, bias
+
+
+def normalize_given(
+    x: Array,
+    moments: Moments,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    weights: Array | None,
+    kept: tuple[int, ...],
+    features: tuple[int, ...],
+    how: "How",
+) -> Array:
+    """`normalize` of operands that have been checked; the moments have the axes `kept`."""
+    moments = Moments(*(wide_along(each, kept, x) for each in moments))
+    return _normalize_given(
+        x, moments, *wide_affine(x, scale, bias, features), weights, how
+    )
+
+
+@functools.partial(jax.jit, static_argnums=5, inline=True)
+@functools.partial(keeping_only_x, static_argnums=5)
 def _normalize_given(
     x: Array,
     moments: Moments,
     scale: Array | None,
     bias: Array | None,
     weights: Array | None,
-    epsilon: float,
-    dtype: np.dtype,
-    rounding: Rounding,
+    how: "How",
 ) -> Array:
     count, mean, var = moments
     found = Measured(count, mean, jnp.zeros_like(mean), var)
-    how = How(epsilon, dtype, rounding, "given")
     wide = jnp.asarray(x, accumulation_dtype(x.dtype))
     return normalized(wide, x, found, scale, bias, weights, how)
 
@@ -368,7 +388,8 @@ def inverse_deviation(var: Array, epsilon: float) -> Array:
     return lax.rsqrt(jnp.where(shifted == 0, jnp.inf, shifted))
 
 
-def _check_moments(moments: Any, shape: Shape) -> None:
+def check_moments(moments: Any, shape: Shape) -> None:
+    """Raises an error unless these are Moments of this shape."""
     if not isinstance(moments, Moments):
         raise TypeError(
             f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "
@@ -379,5 +400,5 @@ def _check_moments(moments: Any, shape: Shape) -> None:
         raise ValueError(
             f"count, mean and var of the moments have the shapes {shapes}, but what is not "
             f"reduced of x has shape {shape}; measure x over the same axes as are given "
-            "in reduced=."
+            "in reduction_axes=."
         )

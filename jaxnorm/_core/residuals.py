@@ -98,7 +98,7 @@ def spread(vector: Array, function: Callable[[Array], Array], over: Array) -> Ar
     shape = over.shape
     axes = tuple(i for i, n in enumerate(shape) if vector.shape[i] != n)
     tidy = is_tidy(shape, axes)
-    if tidy or vector.dtype == jnp.float64:
+    if tidy or not axes or vector.dtype == jnp.float64:
         return function(vector)
     place = jax.typeof(over).sharding if is_sharded(over) else None
     plain = functools.partial(jnp.broadcast_to, shape=shape, out_sharding=place)

@@ -6,7 +6,12 @@ from typing import Any
 
 import jax
 
-from jaxnorm._core.axes import canonical_axes, complement, positions, without_last
+from jaxnorm._core.axes import (
+    canonical_axes,
+    complement,
+    spatial_axes,
+    spatial_axes_of_groups,
+)
 from jaxnorm.statistics.averages import PlainAverage
 from jaxnorm.statistics.wrappers import Wrapper
 
@@ -97,11 +102,12 @@ def _axes(module: Any, x: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         features = canonical_axes(module.axis, x.ndim)
         return features, complement(features, x.ndim)
     if hasattr(module, "num_groups"):
-        return (x.ndim - 1,), without_last(module.reduction_axes, x.ndim)
+        features = canonical_axes(getattr(module, "feature_axes", -1), x.ndim)
+        return features, spatial_axes_of_groups(x.shape, features, module.reduction_axes)
     features = canonical_axes(module.feature_axes, x.ndim)
     if hasattr(module, "reduction_axes"):
         return features, canonical_axes(module.reduction_axes, x.ndim)
-    return features, positions(x.shape, features, None)
+    return features, spatial_axes(x.shape, features, None)
 
 
 def _groups(module: Any, x: Any) -> int | None:

@@ -152,7 +152,7 @@ class BatchNorm(nn.Module):
             # A lone example, initialised before it is mapped, has no batch as yet.
             train=train and not (initializing and x.ndim == len(features)),
             update=update and not initializing,
-            axis=self.axis,
+            feature_axes=self.axis,
             epsilon=self.epsilon,
             estimator=estimator,
             weights=one_weighting(mask, weights),

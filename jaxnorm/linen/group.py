@@ -9,7 +9,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import without_last
+from jaxnorm._core.axes import canonical_axes, take
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
 from jaxnorm._core.weights import one_weighting
@@ -35,14 +35,15 @@ class GroupNorm(nn.Module):
       use_scale: whether there is a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
-      reduction_axes: the axes over which the moments are taken, the last one, of the
-        features, among them; None is all but the first.
+      reduction_axes: the axes over which the moments are taken, in addition to the
+        features of a group; defaults to all axes except the first, which is the batch.
       axis_name: mapped axes along which samples are split. Not used while initialising.
       axis_index_groups: groups of indices along axis_name that are one sample each.
       use_fast_variance: accepted and without effect. The variance is
         always that of x − μ; flax's fast E[x²] − μ² cancels.
       force_float32_reductions: accepted and without effect: they always are, at least.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      feature_axes: the feature axis or axes, over which scale and bias vary.
 
     >>> model = GroupNorm(num_groups=2)
     >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
@@ -65,6 +66,7 @@ class GroupNorm(nn.Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
     rounding: Rounding = "once"
+    feature_axes: Axes = -1
 
     @nn.compact
     def __call__(
@@ -77,19 +79,18 @@ class GroupNorm(nn.Module):
         """Normalises x.
 
         Args:
-          x: floating array of any rank, its features on the last axis.
+          x: floating array of any rank.
           mask: booleans that broadcast against x; what is False counts in no moment.
           weights: in place of a mask, a boolean mask or non-negative weights that
             broadcast against x: one of 2 counts as if the value were there twice.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: the features do not divide into the groups; reduction_axes are without
-            the last, out of range or repeated; a mask or weights do not fit x, or both are
-            given.
+          ValueError: the features do not divide into the groups; an axis is out of range
+            or repeated; a mask or weights do not fit x, or both are given.
         """
         x = as_floating(x)
-        features = x.shape[-1:]
+        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
         scale = parameter(self, "scale", features)
         bias = parameter(self, "bias", features)
         return group_norm(
@@ -98,7 +99,8 @@ class GroupNorm(nn.Module):
             bias,
             num_groups=self.num_groups,
             group_size=self.group_size,
-            reduced=without_last(self.reduction_axes, x.ndim),
+            feature_axes=self.feature_axes,
+            reduction_axes=self.reduction_axes,
             epsilon=self.epsilon,
             weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),

@@ -93,7 +93,7 @@ class InstanceNorm(nn.Module):
             x,
             scale,
             bias,
-            axis=self.feature_axes,
+            feature_axes=self.feature_axes,
             epsilon=self.epsilon,
             weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, bias, dtype=self.dtype),

@@ -90,8 +90,8 @@ class RMSNorm(nn.Module):
         return rms_norm(
             x,
             scale,
-            axis=self.feature_axes,
-            reduced=self.reduction_axes,
+            feature_axes=self.feature_axes,
+            reduction_axes=self.reduction_axes,
             epsilon=self.epsilon,
             weights=one_weighting(mask, weights),
             dtype=canonicalize_dtype(x, scale, dtype=self.dtype),

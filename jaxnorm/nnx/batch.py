@@ -181,7 +181,7 @@ class BatchNorm(nnx.Module):
             shaped(bias, features),
             train=train,
             update=update,
-            axis=self.axis,
+            feature_axes=self.axis,
             epsilon=self.epsilon,
             estimator=estimator,
             weights=one_weighting(mask, weights),

@@ -11,7 +11,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import count_groups, without_last
+from jaxnorm._core.axes import count_groups
 from jaxnorm._core.normalization import Rounding
 from jaxnorm._core.weights import one_weighting
 from jaxnorm.nnx.parameters import features_of, parameter, promote, shaped
@@ -27,7 +27,7 @@ class GroupNorm(nnx.Module):
     source.
 
     Args:
-      num_features: how many features x has.
+      num_features: how many features x has, on all feature axes together.
       num_groups: into how many groups the features are split, in their order.
       group_size: how many features a group has, in place of num_groups, then None.
       epsilon: added to the variance, ≥ 0.
@@ -37,14 +37,15 @@ class GroupNorm(nnx.Module):
       use_scale: whether there is a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
-      reduction_axes: the axes over which the moments are taken, the last one, of the
-        features, among them; None is all but the first.
+      reduction_axes: the axes over which the moments are taken, in addition to the
+        features of a group; defaults to all axes except the first, which is the batch.
       axis_name: mapped axes along which samples are split.
       axis_index_groups: groups of indices along axis_name that are one sample each.
       use_fast_variance: accepted and without effect. The variance is always that
         of x − μ; flax's fast E[x²] − μ² cancels.
       promote_dtype: as in flax, `promote_dtype((x, scale, bias), dtype=dtype)`.
       rounding: where the output is rounded to its dtype; see `jaxnorm.normalize`.
+      feature_axes: the feature axis or axes, over which scale and bias vary.
       rngs: the random keys for the initialisers.
       bias_metadata: of the bias's `nnx.Param`.
       scale_metadata: of the scale's `nnx.Param`.
@@ -73,6 +74,7 @@ class GroupNorm(nnx.Module):
         use_fast_variance: bool = True,
         promote_dtype: Callable[..., Any] = promote_dtype,
         rounding: Rounding = "once",
+        feature_axes: Axes = -1,
         rngs: nnx.Rngs,
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         scale_metadata: Mapping[str, Any] = MappingProxyType({}),
@@ -98,6 +100,7 @@ class GroupNorm(nnx.Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
+        self.feature_axes = feature_axes
 
     def __call__(
         self,
@@ -109,24 +112,25 @@ class GroupNorm(nnx.Module):
         """Normalises x.
 
         Args:
-          x: floating array of any rank, its features on the last axis.
+          x: floating array of any rank.
           mask: booleans that broadcast against x; what is False counts in no moment.
           weights: in place of a mask, a boolean mask or non-negative weights that
             broadcast against x: one of 2 counts as if the value were there twice.
 
         Raises:
           TypeError: x is not real floating.
-          ValueError: x has not num_features features; reduction_axes are without the last,
-            out of range or repeated; a mask or weights do not fit x, or both are given.
+          ValueError: x has not num_features features; an axis is out of range or repeated;
+            a mask or weights do not fit x, or both are given.
         """
         x, dtype, scale, bias = promote(self, x, self.scale, self.bias)
-        features = features_of(self, x, -1)
+        features = features_of(self, x, self.feature_axes)
         return group_norm(
             x,
             shaped(scale, features),
             shaped(bias, features),
             num_groups=self.num_groups,
-            reduced=without_last(self.reduction_axes, jnp.ndim(x)),
+            feature_axes=self.feature_axes,
+            reduction_axes=self.reduction_axes,
             epsilon=self.epsilon,
             weights=one_weighting(mask, weights),
             axis_name=self.axis_name,

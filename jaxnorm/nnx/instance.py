@@ -119,7 +119,7 @@ class InstanceNorm(nnx.Module):
             x,
             shaped(scale, features),
             shaped(bias, features),
-            axis=self.feature_axes,
+            feature_axes=self.feature_axes,
             epsilon=self.epsilon,
             weights=one_weighting(mask, weights),
             axis_name=self.axis_name,

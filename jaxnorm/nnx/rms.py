@@ -113,8 +113,8 @@ class RMSNorm(nnx.Module):
         return rms_norm(
             x,
             shaped(scale, features),
-            axis=self.feature_axes,
-            reduced=self.reduction_axes,
+            feature_axes=self.feature_axes,
+            reduction_axes=self.reduction_axes,
             epsilon=self.epsilon,
             weights=one_weighting(mask, weights),
             axis_name=self.axis_name,

@@ -1,14 +1,16 @@
 """Ghost batches: parts of a batch that are each normalised by themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxnorm._core.axes import gathered, is_multiple, placed_as, shards_along
-from jaxnorm._core.moments import Moments, merge, pool
+from jaxnorm._core.moments import Moments, merge, pool, synchronize
+from jaxnorm.norms._own_moments import Plan, normalize_and_measure
 
 
 def ghost_sizes(samples: Any, size: int) -> list[tuple[Any, Any]]:
@@ -33,28 +35,65 @@ def ghost_sizes(samples: Any, size: int) -> list[tuple[Any, Any]]:
     return [each for each in ((larger, least + 1), (number - larger, least)) if each[0]]
 
 
-def by_ghosts(
-    function: Callable[[Array, Any], tuple[Array, Moments]],
+def normalize_ghosts(
     x: Array,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
     weights: Array | None,
+    how: Plan,
+    size: int,
+) -> tuple[Array, Moments]:
+    """The output of each ghost by its own moments, and the moments of the whole batch.
+
+    The samples lie along the first axis that is reduced.
+    """
+    alone = how._replace(axis_name=None, axis_index_groups=None)
+
+    def normalize(x: Array, scale: Any, bias: Any, weights: Any) -> tuple[Array, Moments]:
+        return normalize_and_measure(x, scale, bias, weights, alone)
+
+    scale, bias = (None if each is None else jnp.asarray(each) for each in (scale, bias))
+    y, moments = _by_ghosts(normalize, x, (scale, bias, weights), how.samples.axes[0], size)
+    return y, synchronize(moments, how.axis_name, how.axis_index_groups)
+
+
+def _by_ghosts(
+    function: Callable[..., tuple[Array, Moments]],
+    x: Array,
+    others: Sequence[Array | None],
     axis: int,
     size: int,
 ) -> tuple[Array, Moments]:
-    """What `function(x, weights)` makes of each ghost; outputs in a row, moments merged.
+    """Applies `function(x, *others)` to each ghost; joins outputs and merges moments.
 
-    The samples lie along `axis`; a ghost has as many as `ghost_sizes` says.
+    Args:
+      function: returns the output and the moments of a ghost.
+      x: the batch.
+      others: scale, bias and weights (or None), split if they vary along the axis.
+      axis: of the samples, of which a ghost has as many as `ghost_sizes` says.
+      size: of a ghost.
     """
-    mapped = None if weights is None or weights.shape[axis] == 1 else axis
+    split = [
+        each is not None and each.ndim == x.ndim and each.shape[axis] != 1
+        for each in others
+    ]
     place, sizes = x, ghost_sizes(x.shape[axis], size)
     if len(sizes) > 1 or sizes[0][0] % shards_along(x, axis):
         # Ghosts lie on several devices, and a shard cannot be cut.
         x = gathered(x, (axis,))
-        weights = weights if mapped is None else gathered(weights, (axis,))
+        others = [
+            gathered(each, (axis,)) if is_split else each
+            for each, is_split in zip(others, split, strict=True)
+        ]
     outputs, moments, start = [], [], 0
     for number, each in sizes:
         parts = _split(x, axis, start, number, each)
-        parted = weights if mapped is None else _split(weights, axis, start, number, each)
-        y, of_ghosts = jax.vmap(function, (axis, mapped), (axis, 0))(parts, parted)
+        parted = [
+            _split(other, axis, start, number, each) if is_split else other
+            for other, is_split in zip(others, split, strict=True)
+        ]
+        mapped = (axis, *(axis if is_split else None for is_split in split))
+        y, of_ghosts = jax.vmap(function, mapped, (axis, 0))(parts, *parted)
         outputs.append(y.reshape(*x.shape[:axis], number * each, *x.shape[axis + 1 :]))
         moments.append(pool(of_ghosts, 0))
         start += number * each

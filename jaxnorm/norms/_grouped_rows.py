@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import is_sharded
+from jaxnorm._core.axes import is_sharded, varies
 from jaxnorm._core.layouts import is_symbolic
 from jaxnorm._core.measurement import Samples
 from jaxnorm._core.residuals import keeping_only_x
@@ -32,13 +32,23 @@ def normalize_rows(
     moved = jnp.moveaxis(x, features, rear)
     split = (*moved.shape[: x.ndim - len(features)], groups.number, -1)
     rows = moved.reshape(split)
-    scale, bias = (
-        None if each is None else jnp.reshape(each, split[-2:]) for each in (scale, bias)
-    )
+
+    def as_rows(array: Array) -> Array:
+        moved = jnp.moveaxis(array, features, rear)
+        return moved.reshape(*moved.shape[: x.ndim - len(features)], groups.number, -1)
+
+    def by_group(vector: ArrayLike | None) -> Array | None:
+        if vector is None or not varies(vector, x.ndim, features):
+            return None if vector is None else jnp.reshape(vector, split[-2:])
+        of = jnp.asarray(vector)
+        shape = (n if i in features else of.shape[i] for i, n in enumerate(x.shape))
+        return as_rows(jnp.broadcast_to(of, tuple(shape)))
+
+    per_sample = any(varies(each, x.ndim, features) for each in (scale, bias))
+    scale, bias = by_group(scale), by_group(bias)
     if weights is not None:
-        weights = jnp.moveaxis(jnp.broadcast_to(weights, x.shape), features, rear)
-        weights = weights.reshape(split)
-    if features == (x.ndim - 1,) and _has_tiles(rows):
+        weights = as_rows(jnp.broadcast_to(weights, x.shape))
+    if features == (x.ndim - 1,) and not per_sample and _has_tiles(rows):
         y = _normalize_by_platform(rows, scale, bias, weights, how)
     else:
         y = _normalize(rows, scale, bias, weights, how)

@@ -1,4 +1,4 @@
-"""Normalise an array by its own moments: what all norms share."""
+"""Normalises an array by its own moments, or by running ones: what all norms share."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from jaxnorm._core.axes import take, varies
 from jaxnorm._core.dtypes import accumulation_dtype
 from jaxnorm._core.kernels.choosing import (
     Implementation,
@@ -24,8 +25,11 @@ from jaxnorm._core.moments import Moments, check_axis_groups, synchronize
 from jaxnorm._core.normalization import (
     How,
     Rounding,
+    check_moments,
     check_rounding,
+    normalize_given,
     normalized,
+    wide_affine,
     wide_along,
 )
 from jaxnorm._core.residuals import keeping_only_x, residual
@@ -97,10 +101,14 @@ def normalize_by_own(
     lone = weights is None and plan.samples.groups is None and plan.axis_name is None
     # XLA for a GPU makes one kernel of it only with vectors that are not computed.
     purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
-    is_kernel = lone and plan.implementation == "kernel"
+    is_kernel = (
+        lone
+        and plan.implementation == "kernel"
+        and not any(varies(each, x.ndim, plan.features) for each in (scale, bias))
+    )
     if is_kernel and fits(x, plan.dtype, plan.samples.axes, plan.features):
         return _by_kernel(x, scale, bias, plan, purpose)
-    return _output(x, *_wide(x, scale, bias, plan), weights, plan, purpose)
+    return _output(x, *wide_affine(x, scale, bias, plan.features), weights, plan, purpose)
 
 
 def _by_kernel(
@@ -128,7 +136,7 @@ class _Rows:
     purpose: Purpose
 
     def __call__(self, x: Array, scale: Array, bias: Array | None) -> Array:
-        vectors = _wide(x, scale, bias, self.plan)
+        vectors = wide_affine(x, scale, bias, self.plan.features)
         return _output(x, *vectors, None, self.plan, self.purpose)
 
 
@@ -143,22 +151,11 @@ def normalize_and_measure(
 ) -> tuple[Array, Moments]:
     """The output and the moments, of the shape of what is not reduced.
 
-    `correct`, if there is one, makes a scale and bias of (scale, bias, moments, epsilon,
-    *given).
+    `correct(moments, epsilon, *given)`, if given, returns (r, d) of the features, by which
+    y = γ·((x − μ)/σ·r + d) + β.
     """
-    if correct is None:
-        scale, bias = _wide(x, scale, bias, plan)
+    scale, bias = wide_affine(x, scale, bias, plan.features)
     return _output_and_moments(x, scale, bias, weights, given, plan, correct)
-
-
-def _wide(
-    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, plan: Plan
-) -> tuple[Array | None, Array | None]:
-    scale, bias = (
-        None if each is None else wide_along(each, plan.features, x)
-        for each in (scale, bias)
-    )
-    return scale, bias
 
 
 def _are_wide(x: Array, *vectors: ArrayLike | None) -> bool:
@@ -202,12 +199,31 @@ def _output_and_moments(
     )
     moments = Moments(*kept)
     if correct is not None:
-        scale, bias = (
+        ratio, shift = (
             wide_along(each, plan.features, x)
-            for each in correct(scale, bias, moments, plan.epsilon, *given)
+            for each in correct(moments, plan.epsilon, *given)
         )
+        shift = shift if scale is None else scale * shift
+        scale = ratio if scale is None else scale * ratio
+        bias = shift if bias is None else bias + shift
     how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
     return normalized(wide, x, found, scale, bias, weights, how), moments
+
+
+def normalize_by_running(
+    x: Array,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    weights: Array | None,
+    plan: Plan,
+    running: Moments,
+) -> Array:
+    """The output by running moments of the features, of operands that have been checked."""
+    check_moments(running, take(x.shape, plan.features))
+    how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
+    return normalize_given(
+        x, running, scale, bias, weights, plan.features, plan.features, how
+    )
 
 
 def _moments(

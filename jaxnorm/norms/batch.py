@@ -6,17 +6,23 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand, check_count
-from jaxnorm._core.measurement import Samples, measure
-from jaxnorm._core.moments import Moments, synchronize
-from jaxnorm._core.normalization import Rounding, check_operands, normalize
+from jaxnorm._core.measurement import Samples, measure_samples
+from jaxnorm._core.moments import synchronize
+from jaxnorm._core.normalization import Rounding, check_operands
 from jaxnorm._core.train_flags import resolve_update
-from jaxnorm.norms._ghosts import by_ghosts
-from jaxnorm.norms._own_moments import normalize_and_measure, plan
+from jaxnorm.norms._ghosts import normalize_ghosts
+from jaxnorm.norms._own_moments import (
+    normalize_and_measure,
+    normalize_by_running,
+    plan,
+)
 from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
+@renamed_arguments(axis="feature_axes")
 def batch_norm(
     x: ArrayLike,
     statistics: State,
@@ -24,7 +30,7 @@ def batch_norm(
     bias: ArrayLike | None = None,
     *,
     train: bool,
-    axis: Axis = -1,
+    feature_axes: Axis = -1,
     epsilon: float = 1e-5,
     estimator: Estimator[State] | None = None,
     weights: ArrayLike | None = None,
@@ -45,13 +51,13 @@ def batch_norm(
     Args:
       x: floating array of any rank.
       statistics: the state of the estimator, at first `estimator.init(features)`, where
-        `features` is the shape of the axes `axis` of x.
+        `features` is the shape of the axes `feature_axes` of x.
       scale: γ, of the shape `features`; None is 1.
       bias: β, likewise; None is 0.
       train: whether to normalise with this batch rather than with the running statistics,
         and to update these.
-      axis: the feature axis or axes, -1 for channels last, 1 for channels first. All
-        others are reduced.
+      feature_axes: the feature axis or axes, -1 for channels last, 1 for channels first.
+        All others are reduced.
       epsilon: ε ≥ 0, added to the variance.
       estimator: how the running statistics follow those of the batches; defaults to
         `ema(0.99)`.
@@ -99,7 +105,7 @@ def batch_norm(
     Array([ 1., 10.], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
     reduced = complement(features, x.ndim)
     update = resolve_update(train, update=update)
     if ghost_size is not None:
@@ -108,8 +114,9 @@ def batch_norm(
     follower = or_default(estimator)
     statistics = as_statistics(statistics, follower, take(x.shape, features))
 
+    samples = Samples(reduced)
     how = plan(
-        Samples(reduced),
+        samples,
         features,
         epsilon=epsilon,
         dtype=dtype,
@@ -117,35 +124,17 @@ def batch_norm(
         axis_name=axis_name,
         axis_index_groups=axis_index_groups,
     )
-
-    def by_given(statistics: State) -> Array:
-        return normalize(
-            x,
-            follower.read(statistics),
-            scale,
-            bias,
-            reduced=reduced,
-            features=features,
-            epsilon=epsilon,
-            weights=weights,
-            dtype=dtype,
-            rounding=rounding,
-        )
-
-    if not train and not update:
-        return by_given(statistics), statistics
-    check_samples(x.shape, reduced, mapped=axis_name is not None and ghost_size is None)
-    if not train:
-        y = by_given(statistics)
-        moments = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
-    elif ghost_size is None:
+    if train or update:
+        mapped = axis_name is not None and ghost_size is None
+        check_samples(x.shape, reduced, mapped=mapped)
+    if train and ghost_size is not None:
+        y, moments = normalize_ghosts(x, scale, bias, weights, how, ghost_size)
+    elif train:
         y, moments = normalize_and_measure(x, scale, bias, weights, how)
     else:
-        alone = how._replace(axis_name=None, axis_index_groups=None)
-
-        def by_itself(x: Array, weights: Array | None) -> tuple[Array, Moments]:
-            return normalize_and_measure(x, scale, bias, weights, alone)
-
-        y, moments = by_ghosts(by_itself, x, weights, reduced[0], ghost_size)
+        y = normalize_by_running(x, scale, bias, weights, how, follower.read(statistics))
+        if not update:
+            return y, statistics
+        moments = measure_samples(x, weights, samples)
         moments = synchronize(moments, axis_name, axis_index_groups)
     return y, follower.update(statistics, moments) if update else statistics

@@ -16,17 +16,23 @@ from jaxnorm._core.axes import (
     placed_as,
     take,
 )
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_operand
-from jaxnorm._core.measurement import Samples, measure
+from jaxnorm._core.measurement import Samples, measure_samples
 from jaxnorm._core.moments import Moments, synchronize
-from jaxnorm._core.normalization import Rounding, check_operands, normalize
+from jaxnorm._core.normalization import Rounding, check_operands
 from jaxnorm._core.train_flags import resolve_update
-from jaxnorm.norms._own_moments import normalize_and_measure, plan
+from jaxnorm.norms._own_moments import (
+    normalize_and_measure,
+    normalize_by_running,
+    plan,
+)
 from jaxnorm.norms.renorm_limits import check_limits
 from jaxnorm.statistics.averages import or_default
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
+@renamed_arguments(axis="feature_axes")
 def batch_renorm(
     x: ArrayLike,
     statistics: State,
@@ -36,7 +42,7 @@ def batch_renorm(
     train: bool,
     r_max: ArrayLike = 3.0,
     d_max: ArrayLike = 5.0,
-    axis: Axis = -1,
+    feature_axes: Axis = -1,
     epsilon: float = 1e-5,
     estimator: Estimator[State] | None = None,
     weights: ArrayLike | None = None,
@@ -60,13 +66,13 @@ def batch_renorm(
     Args:
       x: floating array of any rank.
       statistics: the state of the estimator, at first `estimator.init(features)`, where
-        `features` is the shape of the axes `axis` of x.
+        `features` is the shape of the axes `feature_axes` of x.
       scale: γ, of the shape `features`; None is 1.
       bias: β, likewise; None is 0.
       train: whether to normalise with this batch, and update the statistics.
       r_max: the limit of r, ≥ 1; it may be traced, as from a schedule.
       d_max: the limit of d, ≥ 0, likewise.
-      axis: the feature axis or axes. All others are reduced.
+      feature_axes: the feature axis or axes. All others are reduced.
       epsilon: ε ≥ 0, added to the variances.
       estimator: how the running statistics follow those of the batches; defaults to
         `ema(0.99)`.
@@ -95,7 +101,7 @@ def batch_renorm(
            [3.]], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
     reduced = complement(features, x.ndim)
     update = resolve_update(train, update=update)
     check_limits(r_max, d_max)
@@ -106,47 +112,36 @@ def batch_renorm(
     running = follower.read(statistics)
     if train or update:
         check_samples(x.shape, reduced, mapped=axis_name is not None)
+    how = plan(
+        Samples(reduced),
+        features,
+        epsilon=epsilon,
+        dtype=dtype,
+        rounding=rounding,
+        axis_name=axis_name,
+        axis_index_groups=axis_index_groups,
+    )
     if train:
-        how = plan(
-            Samples(reduced),
-            features,
-            epsilon=epsilon,
-            dtype=dtype,
-            rounding=rounding,
-            axis_name=axis_name,
-            axis_index_groups=axis_index_groups,
-        )
         given = (running, r_max, d_max)
-        y, batch = normalize_and_measure(x, scale, bias, weights, how, _corrected, given)
+        y, batch = normalize_and_measure(x, scale, bias, weights, how, _correction, given)
     else:
-        y = normalize(
-            x,
-            running,
-            scale,
-            bias,
-            reduced=reduced,
-            features=features,
-            epsilon=epsilon,
-            weights=weights,
-            dtype=dtype,
-            rounding=rounding,
-        )
+        y = normalize_by_running(x, scale, bias, weights, how, running)
         if not update:
             return y, statistics
-        batch = synchronize(measure(x, reduced, weights), axis_name, axis_index_groups)
+        batch = synchronize(
+            measure_samples(x, weights, how.samples), axis_name, axis_index_groups
+        )
     return y, follower.update(statistics, batch) if update else statistics
 
 
-def _corrected(
-    scale: ArrayLike | None,
-    bias: ArrayLike | None,
+def _correction(
     batch: Moments,
     epsilon: float,
     running: Moments,
     r_max: ArrayLike,
     d_max: ArrayLike,
 ) -> tuple[Array, Array]:
-    """γ·r and β + γ·d, so that y = γr·(x − μ_B)/σ_B + (β + γd)."""
+    """Returns r and d of each feature."""
     wide = accumulation_dtype(batch.mean.dtype, running.mean.dtype)
     batch, running = jax.tree.map(
         lambda each: lax.stop_gradient(each.astype(wide)), (batch, running)
@@ -162,6 +157,4 @@ def _corrected(
     )
     r = jnp.where(known, jnp.clip(ratio, 1 / r_max, r_max), 1)
     d = jnp.clip(shift, -d_max, d_max)
-    gamma = jnp.ones_like(r) if scale is None else jnp.asarray(scale).astype(wide)
-    beta = jnp.zeros_like(d) if bias is None else jnp.asarray(bias).astype(wide)
-    return gamma * r, beta + gamma * d
+    return r, d

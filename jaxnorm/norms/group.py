@@ -11,9 +11,10 @@ from jaxnorm._core.axes import (
     canonical_axes,
     check_samples,
     count_groups,
-    positions,
+    spatial_axes_of_groups,
     take,
 )
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand
 from jaxnorm._core.groups import Groups
 from jaxnorm._core.measurement import Samples
@@ -22,6 +23,7 @@ from jaxnorm.norms._grouped_rows import normalize_rows
 from jaxnorm.norms._own_moments import normalize_by_own, plan
 
 
+@renamed_arguments(axis="feature_axes", reduced="reduction_axes")
 def group_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -29,8 +31,8 @@ def group_norm(
     *,
     num_groups: int | None = 32,
     group_size: int | None = None,
-    axis: Axis = -1,
-    reduced: Axis | None = None,
+    feature_axes: Axis = -1,
+    reduction_axes: Axis | None = None,
     epsilon: float = 1e-6,
     weights: ArrayLike | None = None,
     axis_name: str | tuple[str, ...] | None = None,
@@ -44,14 +46,14 @@ def group_norm(
 
     Args:
       x: floating array of any rank.
-      scale: γ, of the shape of the axes `axis` of x; None is 1.
+      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
       bias: β, likewise; None is 0.
       num_groups: into how many groups the features are split, in their order.
       group_size: how many features a group has, in place of num_groups, then None.
-      axis: the feature axis or axes, over which scale and bias vary.
-      reduced: the axes of the positions, over which the moments are taken besides the
-        features of a group; None is all but the first, which is the batch, and those of
-        the features.
+      feature_axes: the feature axis or axes, over which scale and bias vary.
+      reduction_axes: the spatial axes, over which the moments are taken in addition to
+        the features of a group. The feature axes may be among them. Defaults to all axes
+        except the first, which is the batch.
       epsilon: ε ≥ 0, added to the variance.
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 counts in no moment; see `normalize` for its output.
@@ -65,9 +67,9 @@ def group_norm(
 
     Raises:
       TypeError: x is not real floating.
-      ValueError: an axis is out of range, repeated, or both reduced and of features; the
-        features do not divide into the groups; scale, bias or weights do not fit x;
-        epsilon is negative; groups are of one feature and there is no axis of positions.
+      ValueError: an axis is out of range or repeated; the features do not divide into the
+        groups; scale, bias or weights do not fit x; epsilon is
+        negative; groups are of one feature and there are no spatial axes.
 
     Source: Wu & He 2018, "Group Normalization" (arXiv:1803.08494), equations 1, 2 and 7.
     With one group it is layer normalisation of the whole sample, with as many groups as
@@ -78,8 +80,8 @@ def group_norm(
     Array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
-    reduced = positions(x.shape, features, reduced)
+    features = canonical_axes(feature_axes, x.ndim)
+    reduced = spatial_axes_of_groups(x.shape, features, reduction_axes)
     channels = take(x.shape, features)
     groups = count_groups(math.prod(channels), num_groups, group_size)
     together = reduced if groups == math.prod(channels) else (*reduced, *features)

@@ -5,20 +5,22 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import Axis, canonical_axes, check_samples, positions
+from jaxnorm._core.axes import Axis, canonical_axes, check_samples, spatial_axes
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand
 from jaxnorm._core.measurement import Samples
 from jaxnorm._core.normalization import Rounding, check_operands
 from jaxnorm.norms._own_moments import normalize_by_own, plan
 
 
+@renamed_arguments(axis="feature_axes", reduced="reduction_axes")
 def instance_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
-    axis: Axis = -1,
-    reduced: Axis | None = None,
+    feature_axes: Axis = -1,
+    reduction_axes: Axis | None = None,
     epsilon: float = 1e-6,
     weights: ArrayLike | None = None,
     axis_name: str | tuple[str, ...] | None = None,
@@ -32,11 +34,11 @@ def instance_norm(
 
     Args:
       x: floating array of any rank.
-      scale: γ, of the shape of the axes `axis` of x; None is 1.
+      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
       bias: β, likewise; None is 0.
-      axis: the feature axis or axes, over which scale and bias vary.
-      reduced: the axes of the positions, over which the moments are taken; None is all
-        but the first, which is the batch, and those of the features.
+      feature_axes: the feature axis or axes, over which scale and bias vary.
+      reduction_axes: the spatial axes, over which the moments are taken; defaults to all
+        axes except the first, which is the batch, and the feature axes.
       epsilon: ε ≥ 0, added to the variance.
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 counts in no moment; see `normalize` for its output.
@@ -63,8 +65,8 @@ def instance_norm(
             [ 1., -1.]]], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
-    reduced = positions(x.shape, features, reduced)
+    features = canonical_axes(feature_axes, x.ndim)
+    reduced = spatial_axes(x.shape, features, reduction_axes)
     check_samples(x.shape, reduced, mapped=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 

@@ -6,6 +6,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import Axis, canonical_axes, check_samples
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand
 from jaxnorm._core.kernels.choosing import Implementation
 from jaxnorm._core.measurement import Samples
@@ -13,13 +14,14 @@ from jaxnorm._core.normalization import Rounding, check_operands
 from jaxnorm.norms._own_moments import normalize_by_own, plan
 
 
+@renamed_arguments(axis="feature_axes", reduced="reduction_axes")
 def rms_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
-    axis: Axis = -1,
-    reduced: Axis | None = None,
+    feature_axes: Axis = -1,
+    reduction_axes: Axis | None = None,
     epsilon: float = 1e-6,
     weights: ArrayLike | None = None,
     axis_name: str | tuple[str, ...] | None = None,
@@ -36,10 +38,11 @@ def rms_norm(
 
     Args:
       x: floating array of any rank.
-      scale: γ, of the shape of the axes `axis` of x; None is 1.
+      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
       bias: β, likewise; None is 0.
-      axis: the feature axis or axes, over which scale and bias vary.
-      reduced: the axes over which the moments are taken; None is `axis`. With axis=-1,
+      feature_axes: the feature axis or axes, over which scale and bias vary.
+      reduction_axes: the axes over which the moments are taken; None is
+        `feature_axes`. With feature_axes=-1,
         (1, 2, 3) is each image of (N, H, W, C) as a whole.
       epsilon: ε ≥ 0, added to the variance.
       weights: boolean mask or non-negative weights that broadcast against x. What has
@@ -73,8 +76,8 @@ def rms_norm(
            [-1. ,  1. ]], dtype=float32)
     """
     x, dtype = as_operand(x, dtype)
-    features = canonical_axes(axis, x.ndim)
-    reduced = features if reduced is None else canonical_axes(reduced, x.ndim)
+    features = canonical_axes(feature_axes, x.ndim)
+    reduced = features if reduction_axes is None else canonical_axes(reduction_axes, x.ndim)
     check_samples(x.shape, reduced, mapped=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 

@@ -7,12 +7,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import Axis, canonical_axes, complement, expand, take
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_floating
 from jaxnorm._core.normalization import normalize
 from jaxnorm.preprocessing.summary import Summary, check_summary
 
 
-def standardize(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Array, "..."]:
+@renamed_arguments(axis="feature_axes")
+def standardize(
+    x: ArrayLike, summary: Summary, feature_axes: Axis = -1
+) -> Float[Array, "..."]:
     """Scales `x` so that the data summarised have mean 0 and variance 1.
 
         y = (x − μ)/σ
@@ -22,8 +26,8 @@ def standardize(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Array,
 
     Args:
       x: floating array of any rank.
-      summary: that of the data, of the shape of the axes `axis` of x.
-      axis: the feature axis or axes.
+      summary: that of the data, of the shape of the axes `feature_axes` of x.
+      feature_axes: the feature axis or axes.
 
     Returns:
       y, in the shape and dtype of x; 16 bit are computed in float32.
@@ -39,12 +43,17 @@ def standardize(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Array,
     >>> standardize(x, summarize(x)).T
     Array([[-1.,  1.]], dtype=float32)
     """
-    x, axes = _check_operands(x, summary, axis)
+    x, axes = _check_operands(x, summary, feature_axes)
     samples = complement(axes, x.ndim)
-    return normalize(x, summary.moments, reduced=samples, features=axes, epsilon=0.0)
+    return normalize(
+        x, summary.moments, reduction_axes=samples, feature_axes=axes, epsilon=0.0
+    )
 
 
-def mean_normalize(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Array, "..."]:
+@renamed_arguments(axis="feature_axes")
+def mean_normalize(
+    x: ArrayLike, summary: Summary, feature_axes: Axis = -1
+) -> Float[Array, "..."]:
     """Scales `x` so that the data summarised have mean 0 and a range of width 1.
 
         y = (x − μ)/(max − min)
@@ -58,10 +67,11 @@ def mean_normalize(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Arr
     >>> mean_normalize(x, summarize(x)).T
     Array([[-0.375, -0.25 ,  0.625]], dtype=float32)
     """
-    return _by_width(x, summary, axis, about_mean=True)
+    return _by_width(x, summary, feature_axes, about_mean=True)
 
 
-def min_max(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Array, "..."]:
+@renamed_arguments(axis="feature_axes")
+def min_max(x: ArrayLike, summary: Summary, feature_axes: Axis = -1) -> Float[Array, "..."]:
     """Scales `x` so that the data summarised lie between 0 and 1.
 
         y = (x − min)/(max − min)
@@ -76,12 +86,14 @@ def min_max(x: ArrayLike, summary: Summary, axis: Axis = -1) -> Float[Array, "..
     >>> min_max(x, summarize(x)).T
     Array([[0.   , 0.125, 1.   ]], dtype=float32)
     """
-    return _by_width(x, summary, axis, about_mean=False)
+    return _by_width(x, summary, feature_axes, about_mean=False)
 
 
-def _by_width(x: ArrayLike, summary: Summary, axis: Axis, *, about_mean: bool) -> Array:
+def _by_width(
+    x: ArrayLike, summary: Summary, feature_axes: Axis, *, about_mean: bool
+) -> Array:
     """(x − μ)/(max − min), or with min in place of μ; 0 where there is no width."""
-    x, axes = _check_operands(x, summary, axis)
+    x, axes = _check_operands(x, summary, feature_axes)
     wide = accumulation_dtype(x.dtype)
     mean, low, high = (
         expand(jnp.asarray(each).astype(wide), axes, x.ndim)
@@ -98,16 +110,17 @@ def _by_width(x: ArrayLike, summary: Summary, axis: Axis, *, about_mean: bool) -
 
 
 def _check_operands(
-    x: ArrayLike, summary: Any, axis: Axis
+    x: ArrayLike, summary: Any, feature_axes: Axis
 ) -> tuple[Array, tuple[int, ...]]:
     """The array x, and its feature axes, which are those of the summary."""
     x = as_floating(x)
     check_summary(summary)
-    axes = canonical_axes(axis, x.ndim)
+    axes = canonical_axes(feature_axes, x.ndim)
     if jnp.shape(summary.minimum) != take(x.shape, axes):
         raise ValueError(
             f"the summary is of features of shape {jnp.shape(summary.minimum)}, but x, of "
-            f"shape {x.shape}, has {take(x.shape, axes)} along axis={axis}; name in axis= "
-            "the axes of x along which the data were summarised."
+            f"shape {x.shape}, has {take(x.shape, axes)} along "
+            f"feature_axes={feature_axes}; name in feature_axes= the "
+            "axes of x along which the data were summarised."
         )
     return x, axes

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from jaxnorm._core.axes import Axis, canonical_axes, complement, take
+from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.measurement import measure
 from jaxnorm._core.moments import Moments, merge
@@ -51,20 +52,23 @@ class Summary(NamedTuple):
         return cls(Moments.empty(shape, dtype), infinite, -infinite)
 
 
-def summarize(x: ArrayLike, axis: Axis = -1, weights: ArrayLike | None = None) -> Summary:
+@renamed_arguments(axis="feature_axes")
+def summarize(
+    x: ArrayLike, feature_axes: Axis = -1, weights: ArrayLike | None = None
+) -> Summary:
     """The moments and the range of each feature of one array.
 
         n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n,  min and max of x where w > 0
 
     Args:
       x: floating array of any rank.
-      axis: the feature axis or axes; all others are of samples. () makes one feature of
-        all of x.
+      feature_axes: the feature axis or axes; all others are of samples. () makes one
+        feature of all of x.
       weights: boolean mask or non-negative weights that broadcast against x. What has
         weight 0 reaches nothing, be it NaN or infinite.
 
     Returns:
-      A Summary of the shape of the axes `axis`, in at least float32.
+      A Summary of the shape of the axes `feature_axes`, in at least float32.
 
     Raises:
       TypeError: x is not real floating, or weights are complex.
@@ -75,7 +79,7 @@ def summarize(x: ArrayLike, axis: Axis = -1, weights: ArrayLike | None = None) -
     Array([ 1., 10.], dtype=float32)
     """
     x = as_floating(x)
-    samples = complement(canonical_axes(axis, x.ndim), x.ndim)
+    samples = complement(canonical_axes(feature_axes, x.ndim), x.ndim)
     if weights is not None:
         weights = as_weights(weights, x)
     moments = measure(x, samples, weights)
@@ -98,7 +102,7 @@ def merge_summaries(*summaries: Summary) -> Summary:
       ValueError: no summaries, or of features of different shapes.
 
     >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
-    >>> whole = merge_summaries(summarize(x[:1], axis=()), summarize(x[1:], axis=()))
+    >>> whole = merge_summaries(summarize(x[:1], ()), summarize(x[1:], ()))
     >>> float(whole.moments.mean), float(whole.minimum), float(whole.maximum)
     (4.0, 1.0, 9.0)
     """
@@ -121,14 +125,15 @@ def merge_summaries(*summaries: Summary) -> Summary:
 
 
 # Compiled once a shape of batch, and for all passes over data.
-_summarize = jax.jit(summarize, static_argnames=("axis",))
+_summarize = jax.jit(summarize, static_argnames=("feature_axes",))
 _merge = jax.jit(merge_summaries)
 
 
+@renamed_arguments(axis="feature_axes")
 def fit(
     batches: Iterable[Any],
     *,
-    axis: Axis = -1,
+    feature_axes: Axis = -1,
     start: Summary | None = None,
     progress: bool = True,
 ) -> Summary:
@@ -144,13 +149,13 @@ def fit(
         features, and any number of samples. Each new shape of batch is compiled for once:
         pad the last batch with a weight of 0, or let it be. Tuples of x and labels are
         not meant: give (x for x, _ in data).
-      axis: the feature axis or axes of each batch.
+      feature_axes: the feature axis or axes of each batch.
       start: the Summary of data seen before, to go on from. Equal to one pass over all
         of the data up to rounding, as other pairs are merged.
       progress: whether to show a bar on stderr.
 
     Returns:
-      A Summary of the shape of the axes `axis`, in at least float32.
+      A Summary of the shape of the axes `feature_axes`, in at least float32.
 
     Raises:
       TypeError: a batch is not real floating: map it to x.astype(jnp.float32) first.
@@ -169,7 +174,7 @@ def fit(
     shape = None if start is None else jnp.shape(start.minimum)
     cascade = Cascade(_merge)
     for batch in tqdm(batches, unit="batch", disable=not progress):
-        part = _summarize_batch(batch, axis, shape)
+        part = _summarize_batch(batch, feature_axes, shape)
         shape = part.minimum.shape
         cascade.add(part)
     total = cascade.total(start)
@@ -181,7 +186,9 @@ def fit(
     return total
 
 
-def _summarize_batch(batch: Any, axis: Axis, shape: tuple[int, ...] | None) -> Summary:
+def _summarize_batch(
+    batch: Any, feature_axes: Axis, shape: tuple[int, ...] | None
+) -> Summary:
     """The summary of a batch whose features must be of this shape, None being any."""
     pair = batch if isinstance(batch, tuple) else (batch, None)
     if len(pair) != 2:
@@ -190,13 +197,14 @@ def _summarize_batch(batch: Any, axis: Axis, shape: tuple[int, ...] | None) -> S
             "(x, weights), is expected; choose what is meant, as in (x for x, *_ in data)."
         )
     x = as_floating(pair[0])
-    axes = canonical_axes(axis, x.ndim)
+    axes = canonical_axes(feature_axes, x.ndim)
     given = take(x.shape, axes)
     if shape is not None and given != shape:
         raise ValueError(
-            f"a batch of shape {x.shape} has features of shape {given}, along axis={axis}, "
-            f"but those before it, or start=, have {shape}; name the axes of features, of "
-            "one size in all batches, in axis=, and crop or pad to it what varies."
+            f"a batch of shape {x.shape} has features of shape {given}, along "
+            f"feature_axes={feature_axes}, but those before it, or start=, have {shape}; "
+            "name the axes of features, of one size in all batches, in "
+            "feature_axes=, and crop or pad to it what varies."
         )
     return _summarize(x, axes, pair[1])
 

@@ -44,7 +44,7 @@ def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[Guarded]:
 
     >>> from jaxnorm import ema, measure
     >>> guarded = skip_nonfinite(ema(0.9))
-    >>> bad = measure(jnp.array([1.0, jnp.nan]), axes=0)
+    >>> bad = measure(jnp.array([1.0, jnp.nan]), reduction_axes=0)
     >>> guarded.update(guarded.init(()), bad)
     Guarded(statistics=Statistics(mean=Array(0., dtype=float32), var=Array(1., dtype=float32)), skipped=Array(1, dtype=int32))
     """  # noqa: E501 (a doctest's output cannot be broken)
@@ -118,7 +118,7 @@ def accumulate(estimator: Estimator[Any], every: int) -> Estimator[Accumulated]:
     >>> halves = accumulate(ema(0.0), every=2)
     >>> state = halves.init(())
     >>> for half in (jnp.array([1.0, 3.0]), jnp.array([5.0, 7.0])):
-    ...     state = halves.update(state, measure(half, axes=0))
+    ...     state = halves.update(state, measure(half, reduction_axes=0))
     >>> halves.read(state).var, jnp.var(jnp.array([1.0, 3.0, 5.0, 7.0]))
     (Array(5., dtype=float32), Array(5., dtype=float32))
     """

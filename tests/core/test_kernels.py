@@ -185,8 +185,8 @@ MISFITS = {
     "features": ((48, 100), {}),
     "rows": ((47, 256), {}),
     "weights": (SHAPE, {"weights": np.arange(48)[:, None] < 20}),
-    "axis": ((256, 48), {"axis": 0}),
-    "reduced": ((4, 4, 256), {"reduced": (1, 2)}),
+    "axis": ((256, 48), {"feature_axes": 0}),
+    "reduced": ((4, 4, 256), {"reduction_axes": (1, 2)}),
     "dtype": (SHAPE, {"dtype": "float16"}),
 }
 

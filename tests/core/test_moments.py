@@ -21,7 +21,7 @@ samples = hnp.arrays(np.float32, (SAMPLES, 2), elements=values)
 weights = hnp.arrays(np.float32, (SAMPLES, 1), elements=st.sampled_from([0, 0.25, 1, 3]))
 
 # Jitted once each: hypothesis draws hundreds of arrays of one shape.
-measured = jax.jit(functools.partial(measure, axes=0))
+measured = jax.jit(functools.partial(measure, reduction_axes=0))
 merged = jax.jit(merge)
 
 
@@ -140,9 +140,9 @@ def test_weights_that_differ_by_feature_give_counts_that_do(rng):
 
 def test_pool_merges_channels_into_groups(rng):
     x = rng.normal(size=(2, 7, 4)).astype(np.float32)
-    channels = measure(x, axes=1)
+    channels = measure(x, reduction_axes=1)
     groups = pool(Moments(*(each.reshape(2, 2, 2) for each in channels)), axes=-1)
-    direct = measure(x.reshape(2, 7, 2, 2), axes=(1, 3))
+    direct = measure(x.reshape(2, 7, 2, 2), reduction_axes=(1, 3))
     assert_same(groups, direct)
 
 

@@ -20,4 +20,4 @@ X, GOOD = jnp.ones((4, 3)), jnp.ones(3)
 )
 def test_moments_that_do_not_fit_are_refused_with_the_mend(moments, error, message):
     with pytest.raises(error, match=message):
-        normalize(X, moments, reduced=0, features=-1, epsilon=1e-5)
+        normalize(X, moments, reduction_axes=0, feature_axes=-1, epsilon=1e-5)

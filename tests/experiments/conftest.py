@@ -10,9 +10,10 @@ import pytest
 def need(monkeypatch):
     """`need(name)` imports a library, or skips the test if it is not installed.
 
-    What is installed and cannot be imported fails: `pytest.importorskip` would skip.
+    A library that is installed but fails to import fails the test, not skips it as
+    `pytest.importorskip` would.
     """
-    # Keras reads it once, when it is first imported.
+    # Keras reads this once, when it is first imported.
     monkeypatch.setenv("KERAS_BACKEND", "jax")
 
     def found(*names: str) -> None:

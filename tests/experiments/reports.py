@@ -1,4 +1,4 @@
-"""Results of studies that nobody ran."""
+"""Fabricated results of studies."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ def verdict(rows, passed, claim="it is <so> | not so", evidence="5/5 seeds & mor
 
 
 def put(folder, name, *verdicts, quick=False, jax="0.10.2"):
-    """Writes what a run of the study leaves."""
+    """Writes the files that a run of the study leaves."""
     of = folder / name
     of.mkdir(parents=True)
     result = {

@@ -1,4 +1,4 @@
-"""The study of accuracy: its oracle is ours, its errors are errors, and it is reported."""
+"""The accuracy study: its oracle matches ours, known errors are recorded and reported."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_the_bound_is_that_of_each_element():
 
 
 def figures_of(name, outputs, bits, monkeypatch):
-    """What is recorded of an implementation that gives these outputs."""
+    """Returns the record of an implementation with these outputs."""
     from experiments.benchmarks.accuracy import errors
 
     case, inputs = drawn("float32", 10)
@@ -157,7 +157,7 @@ def test_a_run_compares_all_and_is_reported(tmp_path, monkeypatch, capsys, need)
             bits = 16 if name == "torch" and dtype != "float32" else 32
             assert figures["y_bits"] == [bits] * len(table["mean"]), (name, dtype)
     float32 = result["measurements"]["float32"]["implementations"]
-    for name in NAMES:  # at a mean of 0 all are right
+    for name in NAMES:  # at mean 0, all are accurate
         assert float32[name]["y"][0] < 1e-5
         assert float32[name]["dx"][0] < 1e-5
     assert (tmp_path / "result.json").read_text().count("NaN") == 0

@@ -1,4 +1,4 @@
-"""The studies of what is in a batch: their thresholds, and their own arithmetic."""
+"""The studies of batch composition: their thresholds and their arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ def words(verdicts):
 
 
 def of_seeds(percent):
-    """A share of each of five seeds, after one round."""
+    """The same share for each of five seeds, after one round."""
     return np.broadcast_to(np.asarray(percent, float) / 100, (SEEDS,))[:, None]
 
 
 def batch_sizes(**changed):
-    """Where all norms end at 93 %, but for what is named `NORM_SIZE_seen`."""
+    """A history in which all norms end at 93 %, except for those named `NORM_SIZE_seen`."""
     seen = ("accuracy", "recalibrated", "train, batch", "train, running")
     history = {
         batch_size.trial_name(norm, size): {each: of_seeds(93) for each in seen}
@@ -65,7 +65,7 @@ def test_the_rate_grows_with_the_batch_up_to_a_limit():
 
 @pytest.mark.slow  # two networks are compiled
 def test_statistics_are_recalibrated_by_ghosts_as_by_batches():
-    """What `observe_batch_norm` does in one call is what many small batches give."""
+    """One call of `observe_batch_norm` agrees with many small batches."""
     x = jax.random.normal(jax.random.key(0), (16, 5))
 
     def recalibrated(size, batches):
@@ -91,7 +91,7 @@ def test_the_limits_of_batch_renorm_grow_over_the_training():
 
 
 def ghosts(**percent):
-    """Of each arm, the accuracies on test data; all end at 100 % on training data."""
+    """Test accuracies by arm; training accuracies all end at 100 %."""
     test = {"batch_norm": 92.0, "ghosts of 16": 93.0, "batch of 32": 93.0} | percent
     return {
         arm: {"accuracy": of_seeds(test.get(arm, 92.0)), "train": of_seeds(100)}
@@ -149,7 +149,7 @@ def test_a_batch_has_as_many_of_each_of_its_classes(classes):
         _, counts = np.unique(batch, return_counts=True)
         np.testing.assert_array_equal(counts, [non_iid.BATCH // classes] * classes)
     turn = drawn[: 10 // classes]
-    assert set(turn.flat) == set(range(10))  # all of them take part in each turn
+    assert set(turn.flat) == set(range(10))  # all classes take part in each turn
 
 
 def test_a_sample_of_a_class_is_any_of_it():
@@ -159,7 +159,7 @@ def test_a_sample_of_a_class_is_any_of_it():
 
 
 def regularised(wrong=0.3, **test):
-    """Of each arm the test accuracy; all end at 100 % on what they were trained with."""
+    """Test accuracies by arm; accuracies on the training samples all end at 100 %."""
     percent = {
         "plain": 90,
         "batch_norm": 91,

@@ -63,7 +63,7 @@ def test_a_process_without_the_environment_starts_again_with_it():
     outside = {key: each for key, each in os.environ.items() if key != "KERAS_BACKEND"}
     command = [sys.executable, "-m", "experiments", "benchmarks", "--shapes", "3"]
     done = subprocess.run(command, env=outside, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)  # status is handed on
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)  # the status is passed on
 
 
 def test_it_is_listed_without_importing_it(capsys):
@@ -143,7 +143,7 @@ def name(request, need, lenient):
 
 
 def same(outputs, expected, mode):
-    """What is expected is there, and close, and nothing else is."""
+    """Checks that exactly the expected results exist, and that they are close."""
     for got, want in zip(outputs, expected, strict=True):
         assert (got is None) == (want is None), mode
         if want is not None:
@@ -151,7 +151,7 @@ def same(outputs, expected, mode):
 
 
 def own_moments(inputs, reduced, features):
-    """What a norm gives of inputs whose moments it takes over these axes."""
+    """Returns a norm's expected results for inputs with moments over these axes."""
     from experiments.benchmarks.layers import EPSILON
     from tests.support import oracle
 
@@ -178,7 +178,7 @@ def instance_norm(inputs):
 
 
 def group_norm(inputs):
-    """As the mean over positions and features of x in groups, on an axis of their own."""
+    """Same as the mean over positions and features, with the groups on their own axis."""
 
     def split(each):
         return each.reshape(*each.shape[:-1], 32, -1)
@@ -199,7 +199,7 @@ def group_norm(inputs):
 
 
 def rms_norm(inputs):
-    """As layer norm of (x, −x), whose mean is 0 and whose variance is that about 0."""
+    """Same as layer norm of (x, −x): its mean is 0, its variance is taken about 0."""
     x, g, scale = inputs.x, inputs.g, inputs.params["scale"]
     doubled = inputs._replace(
         x=np.concatenate([x, -x], -1),
@@ -256,7 +256,7 @@ def test_what_errors_are_taken_against_is_the_formula_in_float64(expected, shape
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (12, 3)])
 def test_every_implementation_does_all_of_the_same_work(name, shape):
-    """Or the benchmark would compare what cannot be compared."""
+    """Otherwise the benchmark would compare unequal work."""
     from experiments.benchmarks.layers import EPSILON, MOMENTUM, Inputs
     from tests.support import oracle
 
@@ -270,7 +270,7 @@ def test_every_implementation_does_all_of_the_same_work(name, shape):
         mean=inputs.statistics[0], var=inputs.statistics[1],
         features=features, epsilon=EPSILON,
     )  # fmt: skip
-    # torch alone takes the variance of the population that the batch is drawn from.
+    # torch alone updates its running variance with the unbiased variance of the batch.
     n = float(np.ravel(count)[0])
     var = var * n / (n - 1) if name == "torch" else var
     updated = [
@@ -291,7 +291,7 @@ def test_every_implementation_does_all_of_the_same_work(name, shape):
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
 def test_what_is_normalised_in_bfloat16_stays_bfloat16(name, op):
-    """A float32 result would be more bytes than the others write."""
+    """A float32 result would write more bytes than the other libraries do."""
     from experiments.benchmarks import ops
 
     row = ops.OPS[op]
@@ -369,7 +369,7 @@ def test_a_run_is_reported_and_goes_on_where_it_was_stopped(
 
 
 def check(figures):
-    """Every figure is finite and positive; only temporaries may be none."""
+    """All figures must be finite and positive, except that temporaries may be 0."""
     for name, each in figures.items():
         for figure, value in each.items():
             assert np.isfinite(value), (name, figure)

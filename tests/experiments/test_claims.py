@@ -1,4 +1,4 @@
-"""The table of claims: it is whole, and each claim has evidence."""
+"""The table of claims is complete, and each claim has evidence."""
 
 import ast
 import re
@@ -14,14 +14,14 @@ ROWS = range(1, 69)
 
 
 def names_in(path):
-    """The names of the test functions of a file, which is not imported."""
+    """Returns the names of a file's test functions without importing it."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     functions = (each for each in tree.body if isinstance(each, ast.FunctionDef))
     return {each.name for each in functions if each.name.startswith("test_")}
 
 
 def rows_of(test):
-    """Those that the name of a test has, as in `test_rows_2_35_and_56_…`."""
+    """Returns the rows in the name of a test, such as `test_rows_2_35_and_56_…`."""
     found = re.match(r"test_rows?((?:_and|_\d+)+)_", test)
     return {int(each) for each in re.findall(r"\d+", found[1])} if found else set()
 

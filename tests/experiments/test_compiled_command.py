@@ -1,4 +1,4 @@
-"""Compiling for accelerators: what is asked, refused, counted and shown."""
+"""Compiling for accelerators: what is requested, refused, counted and shown."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def result(tmp_path):
 def test_the_tables_are_written_between_the_marks_of_a_page(tmp_path, result, capsys):
     there = tmp_path / "page.md"
     there.write_text("before\n<!-- compiled -->\nold\n<!-- /compiled -->\nafter\n")
-    for _ in range(2):  # the same again
+    for _ in range(2):  # writing twice gives the same page
         assert page.main(["compiled", str(result), "--write", str(there)]) == 0
         written = there.read_text()
         assert written.startswith("before\n<!-- compiled -->\n\n**H100, jaxnorm/flax: ")
@@ -183,7 +183,7 @@ def test_a_shape_that_an_op_does_not_take_is_refused(op, shape, tmp_path, capsys
 
 @pytest.fixture
 def compilers(monkeypatch):
-    """The host in place of the accelerators, which need not be installed."""
+    """Uses the host in place of the accelerators, which need not be installed."""
     from experiments.benchmarks.compiled import targets
 
     monkeypatch.setattr(targets, "absence", lambda platform: None)

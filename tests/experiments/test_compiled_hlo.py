@@ -1,4 +1,4 @@
-"""What is counted of a compiled program, on pieces of HLO text as XLA writes it."""
+"""The counts for a compiled program, on pieces of HLO text as written by XLA."""
 # ruff: noqa: E501  XLA does not break its lines
 
 import pytest
@@ -33,7 +33,7 @@ ENTRY %main (x.1: bf16[16,32]) -> (bf16[16,32], f32[32]) {
 
 
 def entry(*lines, others=""):
-    """The kernels of a program with these lines."""
+    """Returns the kernels of a program with these lines."""
     body = "\n".join(f"  {line}" for line in lines)
     text = f"{others}\nENTRY %main (x: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
     return counting.kernels(hlo.read(text))
@@ -84,7 +84,7 @@ def test_what_lies_in_the_vmem_of_a_tpu_is_not_read_from_hbm_again():
 
 
 def test_a_copy_of_a_slice_reads_the_slice():
-    """Two halves of x, which ConcatBitcast puts together without work."""
+    """Two halves of x, which ConcatBitcast joins without any work."""
     half = "{1,0:T(4,128)S(1)}"
     start = (
         f"((f32[8,128]{{1,0:T(8,128)}}), f32[4,128]{half}, s32[]{{:S(2)}}) slice-start(%x)"
@@ -120,7 +120,7 @@ FUSED_SLICE = """
 
 
 def test_a_fusion_reads_of_what_it_slices_the_slices_alone():
-    """In the dtype of what is sliced; but all of what is used otherwise, too."""
+    """Counted in the sliced array's dtype; but other uses of an operand read all of it."""
     kernels = entry(
         "%x = bf16[64,128]{1,0} parameter(0)",
         "%z = bf16[64,128]{1,0} parameter(1)",

@@ -68,7 +68,7 @@ def test_car_rental_prices_are_of_the_ranges_of_row_46():
 
 
 def history(raw, standardised, whitened):
-    """Of five seeds alike, by the numbers of raw, standardised and whitened inputs."""
+    """Five equal seeds, given the numbers of raw, standardised and whitened inputs."""
     numbers = dict.fromkeys(contours.INPUTS, standardised)
     numbers |= {"raw": raw, "whitened": whitened}
     return {

@@ -92,20 +92,20 @@ IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 @pytest.mark.parametrize(
     ("spoil", "name", "message"),
     [
-        (remove, IMAGES, "there is no such file"),
-        (remove, LABELS, "there is no such file"),
+        (remove, IMAGES, ": no such file"),
+        (remove, LABELS, ": no such file"),
         (
             truncate,
             IMAGES,
             "4×4×3 = 48 bytes of data, but 43 follow; the file is truncated",
         ),
-        (truncate, "train-images-idx3-ubyte.gz", "is not a whole gzip file"),
+        (truncate, "train-images-idx3-ubyte.gz", "is not a complete gzip file"),
         (truncate, LABELS, "truncated"),
         (lengthen, IMAGES, "too long"),
         (behead, IMAGES, "header alone takes 16"),
         (other_magic, IMAGES, "magic number 0x00000d03, but .* begin with 0x00000803"),
         (fewer, LABELS, "has 3 labels, but t10k-images-idx3-ubyte has 4 images"),
-        (wider, IMAGES, "its images are 4×6, but those of .* are 4×3"),
+        (wider, IMAGES, "its images are 4×6, but the images in .* are 4×3"),
         (emptied, IMAGES, "is empty"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The study of folding: a residual network before and after, and how it is counted."""
+"""The folding study: a residual network before and after, and how it is counted."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_every_norm_of_the_network_is_folded(shape):
 
 
 def measured(**changes):
-    """A history in which all is well, but for what is changed of the folded network."""
+    """A history in which all claims hold, except for changes to the folded network."""
     forms = {
         name: {key: np.ones((5, *shape)) for key, shape in quantities().items()}
         for name in FORMS

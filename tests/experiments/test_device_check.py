@@ -1,4 +1,4 @@
-"""The check of a device, rehearsed on a CPU."""
+"""The device check, rehearsed on a CPU."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from tests.support.cases import NORMS, Case, Layout
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
-# What a borrowed machine may lack.
+# Packages that a borrowed machine may lack.
 WITHOUT = ("pytest", "optax", "matplotlib", "orbax", "sklearn", "hypothesis", "beartype")
 PROGRAM = (
     "import runpy, sys;"
@@ -46,7 +46,7 @@ def test_a_rehearsal_goes_through_all_parts(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "result.json").read_text(encoding="utf-8")
-    result = json.loads(text, parse_constant=pytest.fail)  # NaN is no JSON
+    result = json.loads(text, parse_constant=pytest.fail)  # JSON has no NaN
     assert set(result["measurements"]) == {*report.PARTS, "times", "networks"}
     assert result["settings"] == {
         "experiment": "device_check",
@@ -109,12 +109,12 @@ def test_it_cannot_be_written_there(tmp_path, capsys):
 
 
 def verdicts(norm, make):
-    """Whether the checks of this norm pass that `make` gives."""
+    """Returns whether the checks that `make` returns for this norm pass."""
     return [row["passed"] for row in checks.run(make(norm), Budget(100))]
 
 
 def with_output(change):
-    """The norm of batches, with another output."""
+    """Returns batch norm with a changed output."""
     return dataclasses.replace(
         NORM, apply=lambda *given, **options: change(NORM.apply(*given, **options))
     )
@@ -131,7 +131,7 @@ def of_table(norm):
         (lambda y: y * (1 + 1e-4), False),
         (lambda y: y.at[3, 1].set(jnp.nan), False),
         (lambda y: y - 1e-3 * jax.lax.stop_gradient(y), False),
-        # Right, but for its gradients:
+        # Correct except for its gradients:
         (lambda y: y + 1e-3 * (y - jax.lax.stop_gradient(y)), False),
     ],
 )
@@ -175,7 +175,7 @@ def test_the_share_of_what_is_allowed():
 
 @pytest.mark.parametrize("name", ["copy", "jaxnorm", "flax"])
 def test_nothing_that_is_timed_can_be_left_out(name):
-    """Each array has an output of its own, which takes the memory of an earlier one."""
+    """Each array has its own output, which reuses the memory of an earlier one."""
     copies = 3
     work = programs.works(TIMED)[name]
     source = programs.side_by_side(work, copies)

@@ -1,4 +1,4 @@
-"""The experiment: three faulty networks are told so, and a well one is not."""
+"""The diagnosis experiment reports three faulty networks, and not a healthy one."""
 
 import json
 from pathlib import Path

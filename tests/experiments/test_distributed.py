@@ -1,4 +1,4 @@
-"""Training by several processes: the numbers of one, and an end whatever happens."""
+"""Training in several processes: same numbers as one process, and no hanging."""
 
 import contextlib
 import os
@@ -17,13 +17,13 @@ from experiments.harness.runs import read_measurements
 
 COMMAND = [sys.executable, "-m", "experiments", "distributed", "--data", "digits"]
 SUPERVISE = "experiments.examples.distributed.command.supervise"  # starts the workers
-LIMIT = 120  # seconds, after which a test fails
+LIMIT = 120  # seconds until a test fails
 LONG = ["--epochs", "1000", "--devices", "1"]
 
 
 @contextlib.contextmanager
 def started(*options, **environment):
-    """A command beside the test, which ends with it, and its workers with that."""
+    """Runs a command beside the test; it ends with the test, and its workers with it."""
     process = subprocess.Popen(
         [*COMMAND, *map(str, options)],
         env=os.environ | environment,
@@ -39,13 +39,13 @@ def started(*options, **environment):
 
 
 def finish(process):
-    """The status of a command, and what it wrote to stdout and stderr."""
+    """Returns the status of a command, and what it wrote to stdout and stderr."""
     output, error = process.communicate(timeout=LIMIT)
     return process.returncode, output, error
 
 
 def workers(folder):
-    """The processes that a command with this --out has started, by their ID."""
+    """Returns the processes that a command with this --out has started, by ID."""
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,command="], capture_output=True, text=True
     ).stdout
@@ -75,7 +75,7 @@ def address():
 
 
 def short(folder, **options):
-    """A run of two steps, in float64, that does not spend its time on optimising."""
+    """Starts a run of two steps in float64, without spending time on optimisation."""
     places = [f"--{name}={value}" for name, value in options.items()]
     quick = {"JAX_ENABLE_X64": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     return started(*places, "--epochs", 1, "--steps", 2, "--out", folder, **quick)
@@ -83,12 +83,12 @@ def short(folder, **options):
 
 @pytest.mark.slow
 def test_two_processes_of_two_devices_are_one_process_of_one(tmp_path):
-    """Losses, accuracy, running statistics and parameters, so those of whole batches.
+    """Compares losses, accuracy, running statistics and parameters.
 
-    In float64, but for what batch norm keeps, which is float32: the errors seen are 6e-9
-    in the losses and 4e-7 in scale and bias. In float32 a relu's input near 0 may round
-    to either side; that gradient differs, and Adam's first steps have one size, whatever
-    the gradient's.
+    Uses float64, except for batch norm's own variables, which are float32: the errors seen
+    are 6e-9 in the losses and 4e-7 in scale and bias. In float32, a relu's input near 0 may
+    round to either side; that gradient differs, and Adam's first steps have the same size
+    for any gradient.
     """
     with (
         short(tmp_path / "two", processes=2, devices=2) as several,
@@ -121,7 +121,7 @@ def test_two_processes_of_two_devices_are_one_process_of_one(tmp_path):
 
 
 def leaves(tree, path=""):
-    """Each array with where it is."""
+    """Yields each array with its path."""
     if isinstance(tree, dict):
         for name, each in tree.items():
             yield from leaves(each, f"{path}/{name}")
@@ -133,7 +133,7 @@ def leaves(tree, path=""):
     ("process", "whom"),
     [
         (0, "for the other 1 of 2 processes"),
-        (1, "for process 0, of which there is no sign"),
+        (1, "for process 0, but nothing answers at"),
     ],
 )
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_a_peer_that_does_not_come_is_named_in_time(process, whom, address, tmp_
     assert "start 2 processes with --process 0 to --process 1, the same" in error
     assert f"--coordinator {address}" in error
     assert error.count("\n") == 1
-    assert time.monotonic() < start + 60  # two starts of Python, and 2 s
+    assert time.monotonic() < start + 60  # Python starts twice, plus 2 s
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_process_that_dies_ends_all_that_were_started_together(dying, tmp_path
 def test_a_process_that_dies_elsewhere_does_not_leave_the_other_waiting(
     dying, address, tmp_path
 ):
-    """As on two machines: the other notices by the silence, of at most --timeout."""
+    """As on two machines: the survivor notices the silence within --timeout."""
     options = [*LONG, "--coordinator", address, "--timeout", 10]
     with (
         started(*options, "--process", 0, "--out", tmp_path / "0") as first,
@@ -217,16 +217,19 @@ def test_no_process_outlives_the_command(number, status, tmp_path):
     [
         (["--process", "1"], "--process 1: needs --coordinator HOST:PORT"),
         (["--process", "2", "--coordinator", "127.0.0.1:9"], "the IDs are 0 to 1"),
-        (["--process", "1", "--coordinator", "here"], "here: is no HOST:PORT"),
+        (["--process", "1", "--coordinator", "here"], "here: is not HOST:PORT"),
         (["--process", "1", "--coordinator", "127.0.0.1:0"], "a port from 1 to 65535"),
         (["--process", "1", "--coordinator", "127.0.0.1:65536"], "a port from 1 to 65535"),
-        (["--process", "1", "--coordinator", "no.invalid:9"], "no host that can be found"),
+        (
+            ["--process", "1", "--coordinator", "no.invalid:9"],
+            "the host no.invalid cannot be found",
+        ),
     ],
 )
 def test_bad_places_are_refused_before_anything_starts(
     options, message, monkeypatch, capsys
 ):
-    monkeypatch.setattr(SUPERVISE, None)  # would fail if it were called
+    monkeypatch.setattr(SUPERVISE, None)  # would fail if called
     assert distributed.main(options) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -247,13 +250,13 @@ def test_a_port_that_is_taken_is_refused(monkeypatch, capsys):
 def test_numbers_are_whole(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         distributed.main([option, "-1.5"])
-    assert f"{option}: '-1.5' is no whole number of at least" in capsys.readouterr().err
+    assert f"{option}: '-1.5' is not a whole number of at least" in capsys.readouterr().err
 
 
 def test_a_batch_is_split_evenly(monkeypatch, capsys):
     monkeypatch.setattr(SUPERVISE, None)
     assert distributed.main(["--batch-size", "122"]) == 2
     assert capsys.readouterr().err == (
-        "error: --batch-size 122: is split over 4 devices, and must be a multiple of "
-        "that.\n"
+        "error: --batch-size 122: must be a multiple of 4, the number of devices that "
+        "share a batch.\n"
     )

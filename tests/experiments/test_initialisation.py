@@ -1,4 +1,4 @@
-"""The claims have their thresholds, and weights alone are scaled."""
+"""The claims hold up to their thresholds, and only weights are scaled."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ def test_weights_are_scaled_and_nothing_else_is():
 
 
 def history(small, best, large):
-    """Of five seeds; the accuracies are (plain, BN), up to .01, between and from 1 on."""
+    """Five seeds, with accuracies (plain, BN) for σ up to .01, in between and from 1 on."""
     found = {}
     for place, norm in enumerate(initialisation.NORMS):
         for scale in SCALES:

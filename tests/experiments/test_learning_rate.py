@@ -1,4 +1,4 @@
-"""The thresholds of the study of learning rates."""
+"""The thresholds of the learning-rate study."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from experiments.studies.learning_rate import NORMS, RATES, trial_name
 
 
 def measured(plain, norm, best=0.0):
-    """Both are stable up to a rate; BN is better by so many points; the rest diverges."""
+    """Both are stable up to a rate, BN is better by some points, and the rest diverges."""
     history = {}
     for name, stable in zip(NORMS, (plain, norm), strict=True):
         more = best / 100 * (name != "plain")

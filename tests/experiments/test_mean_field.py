@@ -47,7 +47,7 @@ def test_gradients_of_one_linear_layer_are_those_of_its_formula():
 
 
 def history(relu=None, linear=None, plain=80.0, norm=70.0):
-    """Of five seeds, by the growth a layer and the accuracy in percent at the best rate."""
+    """Five seeds, given the growth per layer and the accuracy in % at the best rate."""
     rates = {"relu": relu, "linear": linear}
     layers = np.arange(explosion.DEPTH)
     found = {}

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("lenient")
 
 
 class Case(NamedTuple):
-    """A network in both, the shape of its input without the batch, and what is known."""
+    """A network in both frameworks, its input shape without batch, and known numbers."""
 
     linen: nn.Module
     nnx: Any  # (rngs) -> module
@@ -59,7 +59,7 @@ CASES = {
         functools.partial(nnx_models.SeedNetwork, normalized=False),
         (784,),
         (10,),
-        1_541_020 - 2260,  # β becomes a bias, and there is no γ
+        1_541_020 - 2260,  # a bias replaces β, and there is no γ
         0,
     ),
 }
@@ -71,7 +71,7 @@ def case(request):
 
 
 def shapes(model, x):
-    """The shapes of a Linen network's output and variables, computing nothing."""
+    """Returns the shapes of a Linen network's output and variables, computing nothing."""
     return jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), x, train=False))
 
 
@@ -80,7 +80,7 @@ def count(tree):
 
 
 def test_rows_50_55_and_64_the_parameters_of_linen(case):
-    """The source of row 55 lacks a comma and a Flatten; with that it has 19,618."""
+    """The source of row 55 lacks a comma and a Flatten; with both it has 19,618."""
     x = jnp.zeros((2, *case.shape))
     y, variables = shapes(case.linen, x)
     assert y.shape == (2, *case.output)
@@ -113,7 +113,7 @@ def test_row_55_the_feature_maps_have_26_24_and_12_positions_a_side():
     [(nnx_models.FullyConnected, nnx.Linear), (nnx_models.Convolutional, nnx.Conv)],
 )
 def test_rows_50_and_55_normalise_after_relu_with_the_defaults_of_keras(model, kernel):
-    """After it, as the programs have it; the article around them says before."""
+    """The programs normalise after relu; the article around them says before."""
     first, relu, norm, second, _, _, *rest = nnx.eval_shape(
         lambda: model(rngs=nnx.Rngs(0))
     ).layers
@@ -126,7 +126,7 @@ def test_rows_50_and_55_normalise_after_relu_with_the_defaults_of_keras(model, k
 
 
 def layers_of(model):
-    """The layers of an NNX network that have variables, by the names Linen gives them."""
+    """Returns the layers of an NNX network that have variables, by their Linen names."""
     if isinstance(model, nnx_models.SeedNetwork):
         layers = itertools.chain(*zip(model.dense, model.after, strict=True))
     else:
@@ -146,7 +146,7 @@ def layers_of(model):
 
 
 def give(model, variables):
-    """Puts the values of Linen's variables where NNX has them."""
+    """Copies the values of Linen's variables to NNX."""
     for name, layer in layers_of(model):
         values = variables["params"][name]
         if isinstance(layer, nnx_models.Shift):
@@ -155,7 +155,7 @@ def give(model, variables):
 
 
 def filled(variables, rng):
-    """Values of these shapes, none of which is as it is made at first."""
+    """Returns values of these shapes that all differ from their initial values."""
 
     def fill(draw, tree):
         return jax.tree.map(lambda each: np.float32(draw(size=each.shape)), tree)
@@ -168,7 +168,7 @@ def filled(variables, rng):
     }
 
 
-# Of the seed network two layers, for a compiler spends seconds on each.
+# Only two layers of the seed network, because each takes seconds to compile.
 SHORT = {
     "seed": CASES["seed"]._replace(
         linen=models.SeedNetwork((7, 10)),
@@ -208,7 +208,7 @@ def test_linen_and_nnx_compute_the_same_when_given_the_same(name, rng):
 
 
 def keras_network(name, keras):
-    """The source's program, with the comma it lacks, and its softmax left to the loss."""
+    """The source's program, with the missing comma, and the softmax left to the loss."""
     layers = keras.layers
     if name == "fully connected":
         return keras.Sequential(

@@ -1,4 +1,4 @@
-"""Markdown from a result: no library is imported, and the numbers are the result's."""
+"""Markdown from a result, without importing a library; the numbers are the result's."""
 
 import json
 import subprocess
@@ -77,7 +77,7 @@ def test_several_ops_are_in_one_table_first():
     ]
     assert len(table.headings) == len(table.rows[0])
     assert len(list(page.benchmark_tables(measured))) == 1 + 2 + 3
-    del measured["rms_norm"]  # what is of one op stands below its times
+    del measured["rms_norm"]  # figures of one op are shown below its times
     assert len(list(page.benchmark_tables(measured))) == 2
 
 

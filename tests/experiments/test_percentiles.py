@@ -1,4 +1,4 @@
-"""What the sigmoids are given is summed up by formula; the claims have their thresholds."""
+"""Inputs of sigmoids are summarised by formula; the claims hold up to their thresholds."""
 
 import numpy as np
 import pytest
@@ -52,12 +52,12 @@ def test_images_in_black_and_white():
 
 
 def history(fast, stuck, plain, drifts, saturated):
-    """Of five seeds and 60 rounds.
+    """Returns a history of five seeds and 60 rounds.
 
     Args:
-      fast: accuracies of BN; those of plain nets from the large scale are `plain`.
-      stuck: those of plain nets from the small scale.
-      drifts: of the last layer, by arm; that of the first is 1.
+      fast: accuracies of BN; `plain` are those of plain networks from the large scale.
+      stuck: accuracies of plain networks from the small scale.
+      drifts: drifts of the last layer, by arm; the first layer's drift is 1.
       saturated: shares late in training: plain, and BN; .1 at first.
     """
     accuracies = dict.fromkeys([trial_name(arm, each) for arm in ARMS for each in SCALES])

@@ -1,4 +1,4 @@
-"""The verdicts at their thresholds, and row 36's axes as they are drawn."""
+"""The verdicts at their thresholds, and the drawing of row 36's axes."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_coloured_cells_are_those_the_norm_depends_on(rng, norm):
 
 
 def history(**accuracies):
-    """Of five seeds, in percent; what is not named has 95."""
+    """Five seeds, in percent; networks not named have 95."""
     names = (*placement.DENSE, *placement.CONV)
     given = {name.replace("_", " "): each for name, each in accuracies.items()}
     values = {name: np.broadcast_to(given.get(name, 95.0), 5) for name in names}

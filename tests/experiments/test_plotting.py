@@ -1,4 +1,4 @@
-"""What is drawn of seeds of which some diverged."""
+"""Plots of seeds, some of which diverged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""One network evaluated by each estimator, and the study of them."""
+"""One network evaluated with each estimator, and the study that compares them."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ ESTIMATORS = {
 
 
 def trained(estimator, rng):
-    """The model and its variables after two batches."""
+    """Returns the model and its variables after two batches."""
     model = SeedNetwork(WIDTHS, estimator=estimator)
     batches = jnp.asarray(rng.normal(size=(2, 8, 5)), jnp.float32)
     variables = model.init(jax.random.key(0), batches[0], train=False)
@@ -41,7 +41,7 @@ def test_each_of_several_estimators_is_as_if_it_were_alone(name):
 
 
 def measured(**points):
-    """A history of 300 steps in which all have 80 %, but for so many points more."""
+    """A history of 300 steps in which all have 80 %, except for the given changes."""
     rounds, flat = population.ROUNDS[False], np.full((5, population.ROUNDS[False]), 0.8)
     found = {f"{name}: accuracy": flat.copy() for name in population.NAMES}
     found |= {f"{name}: var": np.ones((5, rounds)) for name in population.ESTIMATORS}

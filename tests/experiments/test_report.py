@@ -1,4 +1,4 @@
-"""The report: it judges by its rule, mixes nothing, and publishes what it shows."""
+"""The report judges by its rule, mixes nothing, and publishes what it shows."""
 
 import json
 
@@ -95,14 +95,14 @@ def test_what_does_not_belong_together_is_refused(tmp_path, capsys):
     put(tmp_path / "b", "learning_rate", jax="0.11")
     assert report.main(["--results", str(tmp_path / "b")]) == 2
     error = capsys.readouterr().err
-    assert "of different versions (jax 0.10.2 and 0.11); run one again" in error
+    assert "are from different versions (jax 0.10.2 and 0.11); run one again" in error
     assert error.count("\n") == 1
 
 
 def test_what_is_no_result_is_refused(tmp_path):
     put(tmp_path, "seed_network")
     (tmp_path / "seed_network/result.json").write_text("{}")
-    with pytest.raises(Refused, match="is no result of a run"):
+    with pytest.raises(Refused, match="is not the result of a run"):
         reading.read_runs(tmp_path)
     (tmp_path / "seed_network/figure.png").unlink()
     with pytest.raises(Refused, match=r"figure\.png: is missing"):
@@ -118,7 +118,7 @@ def test_a_result_in_which_something_is_missing_is_refused(tmp_path, damage):
     put(tmp_path, "seed_network", verdict([12], True))
     path = tmp_path / "seed_network/result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(Refused, match="is no result of a run"):
+    with pytest.raises(Refused, match="is not the result of a run"):
         reading.read_runs(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The page of the report: whole, and in need of nothing else."""
+"""The page of the report is complete and needs nothing else."""
 
 import shutil
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ VOID = {"meta", "link", "img", "input", "br"}
 
 @pytest.fixture
 def written(tmp_path):
-    """The file of a page with two studies, one verdict of which names no row."""
+    """Writes a page with two studies; one of their verdicts names no row."""
     one = [verdict([12, 68], True), verdict([13, 68], False), verdict([], None)]
     put(tmp_path, "seed_network", *one)
     put(tmp_path, "learning_rate", verdict([51], True))
@@ -27,7 +27,7 @@ def written(tmp_path):
 
 
 class Elements(HTMLParser):
-    """The elements, each with its attributes; raises for what is closed out of turn."""
+    """Collects elements and attributes; fails if tags are not closed in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -74,7 +74,7 @@ def test_the_page_is_well_formed_and_loads_nothing(written):
 
 
 def browse(path, width):
-    """What headless Chromium makes of a page, or skips."""
+    """Shows a page in headless Chromium, or skips the test."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:

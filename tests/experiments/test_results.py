@@ -47,7 +47,7 @@ def test_above_zero_is_a_paired_interval(differences, passed):
 
 
 def test_the_interval_is_that_of_student():
-    """Mean 3, deviation √2.5, t(.975, 4) = 2.776: 3 ± 1.963."""
+    """Mean 3, standard deviation √2.5, t(.975, 4) = 2.776: 3 ± 1.963."""
     verdict = above_zero("c", (1,), [1, 2, 3, 4, 5], "points")
     assert "+3.00 points, 95 % interval +1.04 to +4.96" in verdict.evidence
 

@@ -200,7 +200,7 @@ def test_files_that_are_of_no_run_are_refused_and_kept(tmp_path, name, restart):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("precious")
-    with pytest.raises(Refused, match="of no run"):
+    with pytest.raises(Refused, match="belongs to no run"):
         Run(tmp_path, SETTINGS, restart=restart)
     assert path.read_text() == "precious"
 
@@ -223,7 +223,7 @@ def stop_at_2(state, step):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's
 def test_a_spoiled_checkpoint_is_refused_if_it_cannot_be_read(tmp_path):
-    """Each of its files emptied alone: read all the same, or refused in one line."""
+    """Empties each of its files in turn: reading still works, or refuses in one line."""
     with pytest.raises(Interrupted):
         fold(Run(tmp_path / "good", SETTINGS, restart=False), stop_at_2)
     whole = fold(Run(tmp_path / "whole", SETTINGS, restart=False))
@@ -242,7 +242,7 @@ def test_a_spoiled_checkpoint_is_refused_if_it_cannot_be_read(tmp_path):
             np.testing.assert_array_equal(resumed["value"], whole["value"])
     assert len(refusals) >= 3
     for message in refusals:
-        assert "start again with --restart" in message
+        assert "start over with --restart" in message
         assert "\n" not in message
 
 

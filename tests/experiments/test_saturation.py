@@ -1,4 +1,4 @@
-"""The gradient of the sigmoid is the formula's, and the claims have their thresholds."""
+"""The sigmoid's gradient matches its formula; the claims hold up to their thresholds."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_the_share_is_that_within_two_deviations():
 
 
 def history(deep, layer_norm, plain, decades):
-    """Of five seeds, by the accuracies of deep nets and the decades between gradients."""
+    """Five seeds, given accuracies of deep networks and decades between gradients."""
     found = {}
     for arm in LABELS:
         for depth in DEPTHS[False]:

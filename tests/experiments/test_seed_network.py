@@ -70,7 +70,7 @@ def test_row_66_the_batches_epochs_average_and_epsilon_of_the_source():
 
     with nn.intercept_methods(record):
         SeedNetwork().init(jax.random.key(0), image, train=False)
-    assert norms == [(0.99, 1e-10)] * 6  # on every layer, the last too
+    assert norms == [(0.99, 1e-10)] * 6  # on every layer, including the last
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_row_66_the_schedule_counts_the_steps_of_an_epoch(step, rate):
 
 
 def measured(early=3.0, final=1.0, gap=1.5, unsteadiness=1.5, seeds=5, epochs=20):
-    """A history that is flat but for what the claims look at, in points."""
+    """A history that is flat except for the values the claims use, in points."""
     plain = np.full((seeds, epochs), 0.80)
     running, batch = plain.copy(), plain.copy()
     batch[:, 0] += early / 100
@@ -138,7 +138,7 @@ def test_arms_start_at_the_same_weights(digits):
 
 
 def assert_same_results(*folders):
-    """All but the time it took."""
+    """Everything in the result except the run time."""
     first, second = (
         json.loads((folder / "result.json").read_text(encoding="utf-8")) | {"seconds": 0}
         for folder in folders
@@ -148,7 +148,7 @@ def assert_same_results(*folders):
 
 @pytest.mark.slow
 def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, capsys):
-    """One run to the end; one stopped half way through a seed, resumed: the same bits."""
+    """An uninterrupted run and one resumed in the middle of a seed give the same bits."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert seed_network.STUDY([*SMALL, "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
@@ -189,7 +189,7 @@ def test_the_main_job_on_digits_and_again_after_an_interrupt(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_an_interrupt_of_the_process_resumes_to_the_same_bits(tmp_path):
-    """Ctrl-C as a user presses it, on the packaged digits of MNIST."""
+    """Sends Ctrl-C as a user would, on the packaged MNIST digits."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command = [sys.executable, "-u", "-m", "experiments", "seed_network", "--seeds", "1"]
     command += ["--epochs", "12", "--out"]
@@ -200,7 +200,7 @@ def test_an_interrupt_of_the_process_resumes_to_the_same_bits(tmp_path):
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "2/12" in line:  # early, or a busy machine has it done before the signal
+        if "2/12" in line:  # early, before a busy machine finishes the run
             process.send_signal(signal.SIGINT)
             break
     assert "the same command resumes" in process.stdout.read()
@@ -212,9 +212,9 @@ def test_an_interrupt_of_the_process_resumes_to_the_same_bits(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data-dir", "nowhere"], "there is no such file"),
-        (["--batch-size", "1"], "one has no variance"),
-        (["--batch-size", "5000"], "1437 of the training data"),
+        (["--data-dir", "nowhere"], "ubyte: no such file"),
+        (["--batch-size", "1"], "one sample has no variance"),
+        (["--batch-size", "5000"], "at most 1437, the number of training samples"),
     ],
 )
 def test_bad_options_give_one_line_and_status_2(arguments, message, tmp_path, capsys):
@@ -227,6 +227,6 @@ def test_bad_options_give_one_line_and_status_2(arguments, message, tmp_path, ca
 
 def test_an_unwritable_folder_is_found_before_training(tmp_path, capsys):
     (tmp_path / "file").touch()
-    untrained = seed_network.STUDY._replace(measure=None)  # would fail if it were called
+    untrained = seed_network.STUDY._replace(measure=None)  # would fail if called
     assert untrained([*SMALL, "--out", str(tmp_path / "file" / "out")]) == 2
     assert "cannot be written to" in capsys.readouterr().err

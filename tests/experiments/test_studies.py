@@ -1,4 +1,4 @@
-"""What all studies have in common."""
+"""Properties that all studies share."""
 
 import importlib
 import json
@@ -54,7 +54,7 @@ def test_what_was_chosen_goes_before_what_is_quick():
 
 
 def run_all_quickly(folder) -> str:
-    """What the command prints, in a process of its own: with JAX as a user has it."""
+    """Returns what the command prints in its own process, with JAX as a user has it."""
     command = [sys.executable, "-m", "experiments", "all", "--quick", "--out", str(folder)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

@@ -1,4 +1,4 @@
-"""The trainer, and how arms are compared: paired, and every seed and epoch another one."""
+"""The trainer, and how arms are compared: paired, with each seed and epoch different."""
 
 import math
 
@@ -24,12 +24,12 @@ from experiments.harness.training import Arm, make_epoch, make_stepwise_epoch, s
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SAMPLES, BATCH, SEEDS, EPOCHS = 10, 3, 2, 2
-USED = SAMPLES // BATCH * BATCH  # of an epoch; one sample is left over
-ROUNDS, STEPS = 2, 3  # of a sweep
+USED = SAMPLES // BATCH * BATCH  # per epoch; one sample is left over
+ROUNDS, STEPS = 2, 3  # in a sweep
 
 
 class Recorder(nn.Module):
-    """Keeps each batch's sample numbers, in order, as statistics."""
+    """Stores the sample numbers of each batch, in order, as statistics."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -48,7 +48,7 @@ def observe(model, variables, data):
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
-    """Two arms that differ in their rate alone; the first never moves."""
+    """Two arms that differ only in their rate; the first never moves."""
     images = np.arange(1.0, SAMPLES + 1, dtype=np.float32)[:, None]
     labels = np.arange(SAMPLES, dtype=np.int32) % 3
     data = Dataset("numbers", (1, 1), images, labels, images, labels)
@@ -69,7 +69,7 @@ def history(tmp_path_factory):
 
 
 def orders(history, arm):
-    """The samples in the order of training, (seeds, epochs, samples used)."""
+    """Returns the samples in the order of training, (seeds, epochs, samples used)."""
     return history[arm]["seen"][:, -1].reshape(SEEDS, EPOCHS, -1)
 
 
@@ -120,7 +120,7 @@ def test_an_epoch_step_by_step_is_the_epoch_in_a_loop():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """The first trial never moves, the second does, and the loss of the third is NaN."""
+    """The first trial never moves, the second does, and the third has a loss of NaN."""
     images = np.arange(1.0, SAMPLES + 1, dtype=np.float32)[:, None]
     labels = np.arange(SAMPLES, dtype=np.int32) % 3
     data = Dataset("numbers", (1, 1), images, labels, images, labels)

@@ -1,4 +1,4 @@
-"""The measures of a loss along its gradient, the noise, and verdicts at thresholds."""
+"""The measures of a loss along its gradient, the noise, and the verdicts' thresholds."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_smoothness_of_a_quadratic_is_that_of_its_formula():
 
 
 def test_covariate_shift_is_that_of_its_definition(rng):
-    """Of three layers, against gradients taken after each update written out."""
+    """For three layers, compared with gradients after each update written out."""
     layers = ("Dense_0", "Dense_1", "Dense_2")
     x = jnp.asarray(rng.normal(size=(7, 4)))
     params = {
@@ -77,7 +77,7 @@ def test_noise_is_drawn_anew(noisy):
 
 
 def history(early=0.5, late=0.5, shift=0.9, deeper=1.1, plain=1.0, noisy=0.9):
-    """Of five seeds, by the ratios that the claims name and the losses at step 100."""
+    """Five seeds, given the ratios that the claims name and the losses at step 100."""
     found, rounds = {}, why_it_works.ROUNDS
     half = rounds // 2
     for rate in why_it_works.RATES:

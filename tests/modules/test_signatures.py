@@ -55,7 +55,8 @@ def test_adds_to_them_what_the_functions_take_besides(api, norm):
     switches = {"train", "update"} if norm == "BatchNorm" else set()
     state = {"estimator", "ghost_size"} if norm == "BatchNorm" else set()
     kernels = {"implementation"} if norm in ("LayerNorm", "RMSNorm") else set()
-    assert added("__init__") == {"rounding"} | kernels | switches | state
+    axes = {"feature_axes"} if norm == "GroupNorm" else set()
+    assert added("__init__") == {"rounding"} | kernels | axes | switches | state
     assert added("__call__") == {"weights"} | switches
 
 

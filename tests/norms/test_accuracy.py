@@ -280,7 +280,7 @@ def by_batch(x, axis, weights=None, epsilon=0.0):
             scale,
             bias,
             train=True,
-            axis=axis,
+            feature_axes=axis,
             epsilon=epsilon,
             estimator=kept,
             weights=weights,

@@ -145,7 +145,7 @@ def test_has_the_signature_of_the_contract():
         "scale": None,
         "bias": None,
         "train": required,
-        "axis": -1,
+        "feature_axes": -1,
         "epsilon": 1e-5,
         "weights": None,
         "axis_name": None,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support import oracle
 from tests.support.cases import TOLERANCE, cases, rows
 
 
@@ -88,7 +89,7 @@ def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
     y = case.apply(x, scale, bias, weights=nothing)
     assert jnp.isfinite(y).all()
     if case.norm.own_moments:
-        beta = jnp.expand_dims(bias, [i for i in range(x.ndim) if i not in case.features])
+        beta = oracle.affine(bias, case.features, x.ndim).astype(np.float32)
         np.testing.assert_array_equal(y, jnp.broadcast_to(beta, y.shape))
 
 
@@ -96,8 +97,8 @@ def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda c: {"axis": 7}, ValueError, "axis 7 is out of range"),
-        (lambda c: {"axis": (0, -len(c.shape))}, ValueError, "more than once"),
+        (lambda c: {"feature_axes": 7}, ValueError, "axis 7 is out of range"),
+        (lambda c: {"feature_axes": (0, -len(c.shape))}, ValueError, "more than once"),
         (lambda c: {"x": jnp.ones(c.shape, int)}, TypeError, r"x\.astype\(jnp\.float32\)"),
         (lambda c: {"x": jnp.ones(c.shape, complex)}, TypeError, r"jnp\.abs\(x\)"),
         (lambda c: {"x": jnp.ones(())}, ValueError, "rank 0"),
@@ -113,6 +114,12 @@ def test_nothing_weighted_gives_bias_if_the_norm_takes_moments(case):
 )
 def test_bad_input_is_refused_with_the_mend(case, change, error, message):
     x, scale, bias, _ = case.arrays()
-    given = {"x": x, "scale": scale, "bias": bias, "axis": case.axis, **change(case)}
+    given = {
+        "x": x,
+        "scale": scale,
+        "bias": bias,
+        "feature_axes": case.axis,
+        **change(case),
+    }
     with pytest.raises(error, match=message):
-        case.norm.apply(**given, features=case.parameter_shape)
+        case.norm.apply(**given, features=case.layout.feature_shape)

@@ -53,7 +53,7 @@ def test_each_is_normalised_by_itself_and_the_statistics_are_of_all(
     def moved(array):
         return None if array is None else array.transpose(order)
 
-    y, statistics = compiled(ghost_size=4, axis=axis)(
+    y, statistics = compiled(ghost_size=4, feature_axes=axis)(
         moved(x), START, SCALE, BIAS, weights=moved(weights)
     )
     alone = [

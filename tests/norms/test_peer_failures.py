@@ -217,7 +217,7 @@ class TestMasksOfKeras:
             x,
             statistics,
             train=True,
-            axis=axis,
+            feature_axes=axis,
             epsilon=1e-3,
             estimator=estimator,
             weights=mask,

@@ -32,7 +32,7 @@ def ours(batches, rng):
                 scale,
                 bias,
                 train=True,
-                axis=1,
+                feature_axes=1,
                 epsilon=EPSILON,
                 estimator=ema(0.9),
             )
@@ -42,7 +42,7 @@ def ours(batches, rng):
             x, jnp.asarray(scale), jnp.asarray(bias)
         )
     evaluated, _ = batch_norm(
-        batches[0], statistics, scale, bias, train=False, axis=1, epsilon=EPSILON
+        batches[0], statistics, scale, bias, train=False, feature_axes=1, epsilon=EPSILON
     )
     return scale, bias, y, gradients, statistics, evaluated
 

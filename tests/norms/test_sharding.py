@@ -41,7 +41,7 @@ NORMS = {
     "renorm": renorm,
     "batch, evaluating": functools.partial(batch, train=False),
     "layer": layer_norm,
-    "layer of images": functools.partial(layer_norm, reduced=(1, 2, 3)),
+    "layer of images": functools.partial(layer_norm, reduction_axes=(1, 2, 3)),
     "rms": rms_norm,
     "group": functools.partial(group_norm, num_groups=4),
     "groups over devices": functools.partial(group_norm, num_groups=1),

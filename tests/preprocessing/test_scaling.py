@@ -21,10 +21,10 @@ from tests.support import oracle
 fit = functools.partial(jaxnorm.fit, progress=False)
 
 # Jitted once each: hypothesis draws hundreds of arrays of one shape.
-summarized = jax.jit(summarize, static_argnames="axis")
+summarized = jax.jit(summarize, static_argnames="feature_axes")
 merged = jax.jit(jaxnorm.merge_summaries)
 standardize, mean_normalize, min_max = SCALERS = [
-    jax.jit(each, static_argnames="axis")
+    jax.jit(each, static_argnames="feature_axes")
     for each in (jaxnorm.standardize, jaxnorm.mean_normalize, jaxnorm.min_max)
 ]
 
@@ -179,7 +179,7 @@ def test_a_shape_of_batch_is_compiled_for_once(x):
 @pytest.mark.parametrize(("axis", "shape"), [(1, (3,)), ((3, 1), (3, 2)), ((), ())])
 def test_features_lie_on_any_axes(rng, axis, shape):
     x = np.float32(rng.normal(size=(6, 3, 5, 2)))
-    summary = fit([x[:4], x[4:]], axis=axis)
+    summary = fit([x[:4], x[4:]], feature_axes=axis)
     assert summary.minimum.shape == shape
     samples = tuple(each for each in range(4) if each not in np.atleast_1d(axis))
     mean, std = x.mean(samples, keepdims=True), x.std(samples, keepdims=True)
@@ -274,7 +274,7 @@ def test_batches_that_do_not_fit_are_refused(x):
     with pytest.raises(ValueError, match="does not broadcast"):
         fit([(x, np.arange(48))])
     with pytest.raises(ValueError, match="axis 2 is out of range"):
-        fit([x], axis=2)
+        fit([x], feature_axes=2)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -49,7 +49,11 @@ def test_row_33_batch_norm_steadies_the_batch_axis_and_layer_norm_the_hidden_axi
 
 NORMS = {
     "batch, N·H·W": (normalize_batch, (0, 1, 2), 5 * 3 * 2),
-    "layer, C·H·W": (lambda x: layer_norm(x, reduced=(1, 2, 3)), (1, 2, 3), 8 * 3 * 2),
+    "layer, C·H·W": (
+        lambda x: layer_norm(x, reduction_axes=(1, 2, 3)),
+        (1, 2, 3),
+        8 * 3 * 2,
+    ),
     "instance, H·W": (instance_norm, (1, 2), 3 * 2),
     # of the four groups; measured on (N, H, W, g, C/g)
     "group, (C/g)·H·W": (lambda x: group_norm(x, num_groups=4), (1, 2, 4), 2 * 3 * 2),
@@ -67,7 +71,7 @@ def test_row_36_over_how_many_elements_the_means_go(images, norm, axes, count):
 
 def test_row_36_group_norm_of_one_group_is_layer_norm_of_the_sample(images):
     one = group_norm(images, num_groups=1)
-    np.testing.assert_allclose(one, layer_norm(images, reduced=(1, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(one, layer_norm(images, reduction_axes=(1, 2, 3)), atol=1e-6)
 
 
 def test_row_36_group_norm_of_as_many_groups_as_channels_is_instance_norm(images):
@@ -160,7 +164,7 @@ def test_row_41_the_three_by_three_example():
 
 def test_row_42_equal_inputs_of_one_feature_normalise_equally():
     x = np.float32([[[1, 4, 7], [0, 2, 4]], [[1, 3, 6], [2, 3, 1]]])
-    _, mean, var = measure(x, axes=(0, 2))
+    _, mean, var = measure(x, reduction_axes=(0, 2))
     np.testing.assert_allclose(mean, [3.666667, 2], rtol=1e-6)
     np.testing.assert_allclose(var, [5.222222, 1.666667], rtol=1e-6)
     expected = [
@@ -175,14 +179,16 @@ def test_row_42_equal_inputs_of_one_feature_normalise_equally():
 def test_row_43_layer_norm_of_the_sample_and_of_its_rows():
     """What the source says is done in NLP, one row after another."""
     x = np.float32([[[1, 4, 7], [0, 2, 4]], [[1, 3, 6], [2, 3, 1]]])
-    _, mean, var = measure(x, axes=(1, 2))
+    _, mean, var = measure(x, reduction_axes=(1, 2))
     np.testing.assert_allclose(mean, [3, 2.666667], rtol=1e-6)
     np.testing.assert_allclose(var, [5.333333, 2.888889], rtol=1e-6)
-    sample = layer_norm(x, reduced=(1, 2), epsilon=TINY)
+    sample = layer_norm(x, reduction_axes=(1, 2), epsilon=TINY)
     np.testing.assert_allclose(sample[0, 0], [-0.866025, 0.433013, 1.732051], atol=1e-6)
     rows = layer_norm(x, epsilon=TINY)
     np.testing.assert_allclose(rows[0, 0], [-1.224745, 0, 1.224745], atol=1e-6)
-    np.testing.assert_allclose(rows, instance_norm(x, axis=1, epsilon=TINY), atol=1e-6)
+    np.testing.assert_allclose(
+        rows, instance_norm(x, feature_axes=1, epsilon=TINY), atol=1e-6
+    )
 
 
 def test_row_54_convolutional_batch_norm_has_one_pair_a_feature_map(rng):

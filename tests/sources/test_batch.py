@@ -57,7 +57,7 @@ def test_row_7_without_scale_and_bias_sigmoid_is_nearly_linear_and_relu_zeroes_h
 def test_row_8_scale_and_bias_can_restore_the_input_one_pair_a_feature(x):
     """The source says "the same for every dimension": there is one pair for each."""
     epsilon = 1e-3
-    _, mean, var = measure(x, axes=0)
+    _, mean, var = measure(x, reduction_axes=0)
     restored = normalize_batch(x, jnp.sqrt(var + epsilon), mean, epsilon=epsilon)
     np.testing.assert_allclose(restored, x, rtol=1e-5, atol=1e-4)
     norm = jn.BatchNorm(train=False)
@@ -69,7 +69,7 @@ def test_row_9_one_sample_has_no_statistics(x):
     beta = jnp.array([1.0, 2.0, 3.0])
     alone = x[:1]
     np.testing.assert_array_equal(normalize_batch(alone, jnp.ones(3), beta)[0], beta)
-    statistics = Statistics(*measure(x, axes=0)[1:])
+    statistics = Statistics(*measure(x, reduction_axes=0)[1:])
     y, _ = batch_norm(alone, statistics, jnp.ones(3), beta, train=False)
     assert (y[0] != beta).all()
 
@@ -77,7 +77,7 @@ def test_row_9_one_sample_has_no_statistics(x):
 def test_row_15_a_sample_depends_on_its_batch_in_training_only(x):
     mates, others = x[:8], jnp.concatenate([x[:1], x[20:27]])
     assert (normalize_batch(mates)[0] != normalize_batch(others)[0]).all()
-    statistics = Statistics(*measure(x, axes=0)[1:])
+    statistics = Statistics(*measure(x, reduction_axes=0)[1:])
     evaluated = [batch_norm(b, statistics, train=False)[0][0] for b in (mates, others)]
     np.testing.assert_array_equal(*evaluated)
 
@@ -122,7 +122,9 @@ def test_row_48_a_bias_before_batch_norm_cancels(x):
 
     np.testing.assert_allclose(gradient(b), 0, atol=1e-4)
     # In evaluation it cancels once the statistics have seen it, and not before.
-    seen, unseen = (Statistics(*measure(each, axes=0)[1:]) for each in (x + b[None], x))
+    seen, unseen = (
+        Statistics(*measure(each, reduction_axes=0)[1:]) for each in (x + b[None], x)
+    )
     right, _ = batch_norm(x + b[None], seen, train=False)
     wrong, _ = batch_norm(x + b[None], unseen, train=False)
     without, _ = batch_norm(x, unseen, train=False)

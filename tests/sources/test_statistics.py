@@ -17,21 +17,24 @@ PRINTED = """
 def test_row_59_the_moments_of_the_printed_array():
     integers = jnp.array([int(each) for each in PRINTED.split()]).reshape(10, 5)
     x = integers.astype(jnp.float32)
-    moments = measure(x, axes=0)
+    moments = measure(x, reduction_axes=0)
     np.testing.assert_allclose(moments.mean, [53.1, 46.8, 53.8, 57.1, 53.7], rtol=1e-6)
     expected = [421.09, 896.96, 598.36, 1056.69, 542.61]
     np.testing.assert_allclose(moments.var, expected, rtol=1e-6)
-    both = measure(x, axes=(0, 1))
+    both = measure(x, reduction_axes=(0, 1))
     assert float(both.mean) == pytest.approx(52.9, rel=1e-6)
     assert float(both.var) == pytest.approx(714.41, rel=1e-6)
     with pytest.raises(TypeError, match=r"x\.astype\(jnp\.float32\)"):
-        measure(integers, axes=0)
+        measure(integers, reduction_axes=0)
 
 
 def batches(rng, number, size):
     """The moments of random batches of N(5, 2²)."""
     x = rng.normal(5, 2, (number, size)).astype(np.float32)
-    return [Moments(*each) for each in zip(*measure(jnp.asarray(x), axes=1), strict=True)]
+    return [
+        Moments(*each)
+        for each in zip(*measure(jnp.asarray(x), reduction_axes=1), strict=True)
+    ]
 
 
 def read(estimator, moments):
@@ -56,7 +59,9 @@ def test_row_10_the_population_estimates_are_unbiased(rng):
 def test_row_10_of_batches_that_differ_the_paper_leaves_out_the_spread_of_means(rng):
     x = rng.normal(5, 2, 4000).astype(np.float32)
     ordered = jnp.asarray(np.sort(x).reshape(1000, 4))
-    moments = [Moments(*each) for each in zip(*measure(ordered, axes=1), strict=True)]
+    moments = [
+        Moments(*each) for each in zip(*measure(ordered, reduction_axes=1), strict=True)
+    ]
     assert float(read(population(), moments).var) == pytest.approx(x.var(ddof=1), rel=1e-3)
     assert float(read(population(pooled=False), moments).var) < 0.1
 

@@ -30,12 +30,14 @@ class Layout:
         choice.
       cut: an axis along which x may be sharded, the moments being taken over it, and the
         parameters the same on all shards; None is none. The last layout has one.
+      conditional: axes besides the features along which scale and bias vary.
     """
 
     shape: tuple[int, ...]
     axis: int | tuple[int, ...]
     reduced: tuple[int, ...] | None = None
     cut: int | None = None
+    conditional: tuple[int, ...] = ()
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -43,8 +45,15 @@ class Layout:
         return tuple(sorted(each % len(self.shape) for each in axes))
 
     @property
-    def parameter_shape(self) -> tuple[int, ...]:
+    def feature_shape(self) -> tuple[int, ...]:
         return tuple(self.shape[each] for each in self.features)
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        if not self.conditional:
+            return self.feature_shape
+        varies = (*self.conditional, *self.features)
+        return tuple(n if i in varies else 1 for i, n in enumerate(self.shape))
 
     @property
     def others(self) -> tuple[int, ...]:
@@ -52,7 +61,8 @@ class Layout:
 
     def __str__(self) -> str:
         over = "" if self.reduced is None else f"-over{self.reduced}"
-        return f"{'x'.join(map(str, self.shape))}-axis{self.axis}{over}"
+        by = f"-by{self.conditional}" if self.conditional else ""
+        return f"{'x'.join(map(str, self.shape))}-axis{self.axis}{over}{by}"
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,9 @@ class Norm:
 
     Attributes:
       name: for the test's id.
-      apply: `apply(x, scale, bias, *, axis, weights, axis_name, ...) -> y`, with `reduced`
-        where the layout says so, and with `features`, the shape of the feature axes, for
-        what has a state of that shape.
+      apply: `apply(x, scale, bias, *, feature_axes, weights, axis_name, ...) -> y`, with
+        `reduction_axes` where the layout says so, and with `features`, the shape of
+        the feature axes, for norms with a state of that shape.
       oracle: `oracle(x, scale, bias, g, *, layout, reduced, weights) -> Oracle`.
       over: `over(layout)`, the axes along which all that has weight has one mean, besides
         the features of a group.
@@ -120,7 +130,7 @@ def _own_moments(x, scale, bias, g, *, layout, reduced, weights, **options):
 def _running_moments(x, scale, bias, g, *, layout, reduced, weights):
     mean, var = (
         oracle.along(each, layout.features, x.ndim)
-        for each in _running(layout.parameter_shape)
+        for each in _running(layout.feature_shape)
     )
     return oracle.norm_by_given_moments(
         x, scale, bias, g, mean=mean, var=var, features=layout.features, epsilon=EPSILON
@@ -128,7 +138,7 @@ def _running_moments(x, scale, bias, g, *, layout, reduced, weights):
 
 
 def _renormalized(x, scale, bias, g, *, layout, reduced, weights, **limits):
-    mean, var = _running(layout.parameter_shape)
+    mean, var = _running(layout.feature_shape)
     return oracle.batch_renorm(
         x,
         scale,
@@ -181,16 +191,19 @@ def _positions(layout: Layout) -> tuple[int, ...]:
 BATCHES = (
     Layout((8, 3), -1, cut=0),
     Layout((4, 5, 3), -1, cut=0),
+    Layout((4, 5, 3), -1, conditional=(0,)),
     Layout((6, 2, 4), (0, -1), cut=1),
     Layout((4, 3, 2, 5), 1, cut=0),
 )
 SAMPLES = (
     Layout((8, 3), -1),
+    Layout((4, 5, 3), -1, conditional=(0,)),
     Layout((6, 2, 4), (0, -1)),
     Layout((3, 5, 2, 4), 1, reduced=(1, 2, 3), cut=2),
 )
 IMAGES = (
     Layout((3, 5, 4), -1, cut=1),
+    Layout((3, 5, 4), -1, conditional=(0, 1)),
     Layout((4, 5, 2, 2), (1, 3), reduced=(0,), cut=0),
     Layout((2, 4, 3, 5), 1, cut=2),
 )
@@ -319,11 +332,11 @@ class Case:
             x,
             scale,
             bias,
-            axis=self.axis,
-            features=self.parameter_shape,
+            feature_axes=self.axis,
+            features=self.layout.feature_shape,
             weights=self.weights() if isinstance(weights, str) else weights,
             axis_name=axis_name,
-            **({} if reduced is None else {"reduced": reduced}),
+            **({} if reduced is None else {"reduction_axes": reduced}),
         )
 
     def expect(self, *arrays) -> oracle.Oracle:

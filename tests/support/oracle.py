@@ -27,6 +27,20 @@ def along(vector, axes, ndim):
     return np.expand_dims(np.asarray(vector, np.float64), other)
 
 
+def affine(vector, features, ndim):
+    """A scale or bias in the rank of x: of the feature axes, or of that rank already."""
+    vector = np.asarray(vector, np.float64)
+    varies = vector.ndim == ndim > len(features)
+    return vector if varies else along(vector, features, ndim)
+
+
+def summed_to(products, vector, features):
+    """The sum of an array of x's shape over the axes that a scale or bias lacks."""
+    wide = affine(vector, features, products.ndim)
+    axes = tuple(i for i, n in enumerate(wide.shape) if n == 1)
+    return products.sum(axes, keepdims=True).reshape(np.shape(vector))
+
+
 def moments(x, reduced, weights=None):
     """Σw, Σw·x/Σw and Σw·(x−μ)²/Σw, with the reduced axes kept at size 1."""
     x = np.asarray(x, np.float64)
@@ -44,7 +58,7 @@ def normalize(x, mean, var, scale, bias, features, epsilon):
     """γ·(x−μ)/√(σ²+ε) + β, with μ and σ² in the rank of x."""
     x = np.asarray(x, np.float64)
     normalized = (x - mean) / np.sqrt(var + epsilon)
-    gamma, beta = (along(each, features, x.ndim) for each in (scale, bias))
+    gamma, beta = (affine(each, features, x.ndim) for each in (scale, bias))
     return gamma * normalized + beta
 
 
@@ -65,13 +79,13 @@ def norm_by_own_moments(
     )
     inverse = 1 / np.sqrt(var + epsilon)
     normalized = (x - mean) * inverse
-    h = g * along(scale, features, x.ndim)
+    h = g * affine(scale, features, x.ndim)
     sums = 0 if about_zero else h.sum(reduced, keepdims=True)
     products = (h * normalized).sum(reduced, keepdims=True)
     dx = inverse * (h - w / n * (sums + normalized * products))
-    others = tuple(each for each in range(x.ndim) if each not in features)
     largest = np.abs(h * inverse).max()
-    return Oracle(y, dx, (g * normalized).sum(others), g.sum(others), largest)
+    dscale = summed_to(g * normalized, scale, features)
+    return Oracle(y, dx, dscale, summed_to(g, bias, features), largest)
 
 
 def group_norm(x, scale, bias, g, *, reduced, features, groups, epsilon, weights):
@@ -93,19 +107,18 @@ def group_norm(x, scale, bias, g, *, reduced, features, groups, epsilon, weights
     last = (len(others), len(others) + 1)
     found = norm_by_own_moments(
         split(x),
-        *(np.reshape(each, (groups, -1)) for each in (scale, bias)),
+        *(split(affine(each, features, x.ndim)) for each in (scale, bias)),
         split(g),
         reduced=(*(others.index(each) for each in reduced), last[1]),
         features=last,
         epsilon=epsilon,
         weights=None if weights is None else split(weights),
     )
-    parameters = tuple(x.shape[each] for each in features)
     return Oracle(
         join(found.y),
         join(found.dx),
-        found.dscale.reshape(parameters),
-        found.dbias.reshape(parameters),
+        summed_to(join(found.dscale), scale, features),
+        summed_to(join(found.dbias), bias, features),
         found.largest_term,
     )
 
@@ -115,10 +128,9 @@ def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
     x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
     y = normalize(x, mean, var, scale, bias, features, epsilon)
     inverse = 1 / np.sqrt(var + epsilon)
-    others = tuple(each for each in range(x.ndim) if each not in features)
-    dx = g * along(scale, features, x.ndim) * inverse
-    dscale = (g * (x - mean) * inverse).sum(others)
-    return Oracle(y, dx, dscale, g.sum(others), np.abs(dx).max())
+    dx = g * affine(scale, features, x.ndim) * inverse
+    dscale = summed_to(g * (x - mean) * inverse, scale, features)
+    return Oracle(y, dx, dscale, summed_to(g, bias, features), np.abs(dx).max())
 
 
 def batch_renorm(
@@ -133,14 +145,19 @@ def batch_renorm(
     deviation = np.sqrt(var + epsilon)
     r = np.clip(np.sqrt(batch_var.reshape(shape) + epsilon) / deviation, 1 / r_max, r_max)
     d = np.clip((batch_mean.reshape(shape) - mean) / deviation, -d_max, d_max)
+    r, d = (along(each, features, np.ndim(x)) for each in (r, d))
+    gamma, beta = (affine(each, features, np.ndim(x)) for each in (scale, bias))
     found = norm_by_own_moments(
         x,
-        scale * r,
-        bias + scale * d,
+        gamma * r,
+        beta + gamma * d,
         g,
         reduced=reduced,
         features=features,
         epsilon=epsilon,
         weights=weights,
     )
-    return found._replace(dscale=found.dscale * r + found.dbias * d)
+    return found._replace(
+        dscale=(found.dscale * r + found.dbias * d).reshape(np.shape(scale)),
+        dbias=found.dbias.reshape(np.shape(bias)),
+    )

@@ -23,7 +23,7 @@ NAME = "accuracy"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Returns the parser of the options."""
     made = argparse.ArgumentParser(
         prog=f"python -m experiments.benchmarks.{NAME}",
         description=accuracy.__doc__,
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measures, or goes on measuring, or shows what is finished."""
+    """Measures, resumes measuring, or shows a finished run."""
     options = parser().parse_args(arguments)
     shape = errors.QUICK_SHAPE if options.quick else errors.SHAPE
     settings: dict[str, Any] = {
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def measure(folder: Run, cases: list[Case], shape: Shape) -> dict[str, Any]:
-    """All cases, from where the run was stopped if it was."""
+    """Measures all cases, resuming an interrupted run."""
     reasons = {name: peers.absence(name) for name in PEERS}
     for name, reason in reasons.items():
         if reason:
@@ -87,13 +87,13 @@ def measure(folder: Run, cases: list[Case], shape: Shape) -> dict[str, Any]:
 
 
 def line(case: Case, figures: np.ndarray) -> str:
-    """The errors of y of a case, below the heading."""
+    """Returns the errors of y of a case, below the heading."""
     cells = " ".join(f"{two_digits(each):>16}" for each in figures[:, 0])
     return f"{f'{case.dtype}, μ = {case.mean:g}':<20} {cells}"
 
 
 def bounds(measurements: dict[str, Any], shape: Shape) -> np.ndarray:
-    """The least that the bound is for an element of y, at each mean in float32."""
+    """Returns the smallest bound of any element of y, at each mean in float32."""
     least = []
     for mean in measurements["float32"]["mean"]:
         inputs = errors.draw(Case("float32", mean), shape)
@@ -102,7 +102,7 @@ def bounds(measurements: dict[str, Any], shape: Shape) -> np.ndarray:
 
 
 def verdicts(measurements: dict[str, Any]) -> list[Verdict]:
-    """Whether jaxnorm keeps its bound at every mean, for each dtype."""
+    """Returns whether jaxnorm keeps its bound at every mean, for each dtype."""
     found = []
     for dtype in DTYPES:
         table = measurements[dtype]
@@ -122,5 +122,5 @@ def verdicts(measurements: dict[str, Any]) -> list[Verdict]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
+    """Returns the exit status: 0, 2 if refused, 130 if interrupted."""
     return exit_status(lambda: run(arguments))

@@ -1,4 +1,4 @@
-"""The errors of each implementation, and the bound that those of jaxnorm keep."""
+"""The errors of each implementation, and the bound that jaxnorm's errors keep."""
 
 import functools
 from collections.abc import Callable
@@ -32,20 +32,20 @@ BUILDERS = dict(OP.layers) | {
 
 
 class Case(NamedTuple):
-    """Data that every implementation is given."""
+    """The data that every implementation receives."""
 
     dtype: str
     mean: float
 
 
 def cases(*, quick: bool) -> list[Case]:
-    """All data, those of a dtype together."""
+    """Returns all data, grouped by dtype."""
     chosen = QUICK_MEANS if quick else MEANS
     return [Case(dtype, mean) for dtype, means in chosen.items() for mean in means]
 
 
 def draw(case: Case, shape: Shape) -> Inputs:
-    """The data, which y is to be without a scale or a bias of."""
+    """Draws the data; y is to have no scale and no bias."""
     inputs = Inputs.draw(shape, case.dtype, mean=case.mean, deviation=1)
     return inputs._replace(
         params={
@@ -58,13 +58,13 @@ def draw(case: Case, shape: Shape) -> Inputs:
 def measure(
     case: Case, inputs: Inputs, absent: frozenset[str], note: Callable[[str], None]
 ) -> np.ndarray:
-    """(NAMES, FIGURES) of a case; NaN is an error that is not finite.
+    """Returns the figures of a case, (NAMES, FIGURES); NaN is a non-finite error.
 
     Args:
-      case: what the inputs were drawn for.
+      case: the case that the inputs were drawn for.
       inputs: the data.
-      absent: libraries that are not there.
-      note: is told of those that take no part although they are there.
+      absent: libraries that are not installed.
+      note: called with a note on those that are installed but fail.
     """
     figures = np.full((len(NAMES), len(FIGURES)), np.nan)
     y, dx = OP.reference(inputs, train=True), OP.reference_dx(inputs)
@@ -74,7 +74,7 @@ def measure(
             continue
         try:
             outputs, bits = run(name, case, inputs)
-        except Exception as error:  # libraries refuse in many ways
+        except Exception as error:  # libraries fail in many ways
             if name == OURS:
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -92,7 +92,7 @@ def measure(
 
 
 def run(name: str, case: Case, inputs: Inputs) -> tuple[Outputs, int]:
-    """What an implementation gives, and the bits of its y."""
+    """Returns the results of an implementation, and the bits of its y."""
     if name == "torch":
         program = torch_programs.program(batch_norm.torch_forward, MODE, inputs, case.dtype)
     else:
@@ -104,9 +104,9 @@ def run(name: str, case: Case, inputs: Inputs) -> tuple[Outputs, int]:
 
 
 def bound(inputs: Inputs, y: np.ndarray) -> np.ndarray:
-    """What jaxnorm promises of each element of y: 4·2⁻²³·(1 + |μ|/σ)·max(1, |y|).
+    """Returns jaxnorm's bound for each element of y: 4·2⁻²³·(1 + |μ|/σ)·max(1, |y|).
 
-    Infinite where x is constant, of which the promise says nothing.
+    Infinite where x is constant; the bound does not cover that case.
     """
     x = np.asarray(inputs.x, np.float64)
     with np.errstate(divide="ignore"):
@@ -120,12 +120,12 @@ def _given(array: np.ndarray | None) -> np.ndarray:
 
 
 def _largest(errors: np.ndarray) -> float:
-    """NaN if any element is not finite."""
+    """Returns the largest error, or NaN if any element is not finite."""
     return float(errors.max()) if np.isfinite(errors).all() else np.nan
 
 
 def nested(cases: list[Case], figures: np.ndarray, deviations: np.ndarray) -> dict:
-    """Of each dtype its means and deviations, and the figures of each implementation."""
+    """Returns means, standard deviations and each implementation's figures, by dtype."""
     result: dict[str, Any] = {}
     for dtype in dict.fromkeys(case.dtype for case in cases):
         rows = [row for row, case in enumerate(cases) if case.dtype == dtype]

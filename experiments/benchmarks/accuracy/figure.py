@@ -22,7 +22,7 @@ MARKERS = {
 
 
 def draw(measurements: Mapping[str, Any], bounds: np.ndarray, path: Path) -> None:
-    """The float32 errors, and over those of y the bound that jaxnorm promises."""
+    """Draws the float32 errors, and jaxnorm's bound over the errors of y."""
     table = measurements["float32"]
     with plotting.figure(path, rows=1, columns=2, height=4.2) as axes:
         for each, figure in zip(axes[0], ("y", "dx"), strict=True):
@@ -38,7 +38,7 @@ def draw(measurements: Mapping[str, Any], bounds: np.ndarray, path: Path) -> Non
 
 
 def _lines(axes: Axes, table: Mapping[str, Any], figure: str) -> None:
-    """One for each implementation; many lie upon each other, and then all are seen."""
+    """Draws a line per implementation; where many coincide, all remain visible."""
     present = [name for name in NAMES if name in table["implementations"]]
     for above, name in enumerate(present):
         errors = np.asarray(table["implementations"][name][figure], float)
@@ -50,16 +50,16 @@ def _lines(axes: Axes, table: Mapping[str, Any], figure: str) -> None:
         }
         axes.plot(table["mean"], errors, lw=1.5, label=name, **style)
         _at_the_top(axes, table["mean"][np.isnan(errors)], style)
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)  # which has room for 0
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)  # has room for 0
     axes.set_yscale("log")
     bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top * (top / bottom) ** 0.12)  # for what is not a number
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.12)  # leaves room for NaN
     axes.set_xlabel("|μ|/σ of x, float32")
     axes.minorticks_off()
 
 
 def _at_the_top(axes: Axes, means: np.ndarray, style: dict[str, Any]) -> None:
-    """Where an error is not finite."""
+    """Marks means at which an error is not finite."""
     if len(means):
         height = axes.get_xaxis_transform()
         axes.plot(means, np.full(len(means), 0.95), ls="", transform=height, **style)

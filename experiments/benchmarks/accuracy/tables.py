@@ -1,4 +1,4 @@
-"""The tables of the study, from its measurements alone, with or without the libraries."""
+"""The tables of the study, computed from its measurements alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ NARROW = "†"  # marks an error that is mostly the rounding of y
 
 
 def tables(measurements: Mapping[str, Any]) -> list[Table]:
-    """The errors of y and dx in float32, then those of y for 16-bit data."""
+    """Returns the errors of y and dx in float32, then the errors of y for 16-bit data."""
     found = [
         errors(measurements, ["float32"], "y", "largest error of y, float32"),
         errors(
@@ -41,7 +41,7 @@ def tables(measurements: Mapping[str, Any]) -> list[Table]:
 def errors(
     measurements: Mapping[str, Any], dtypes: list[str], figure: str, title: str
 ) -> Table:
-    """Rows of means, for one dtype or several."""
+    """Returns a table with rows of means, for one dtype or several."""
     several = len(dtypes) > 1 or dtypes != ["float32"]
     names = [
         name
@@ -61,7 +61,7 @@ def errors(
 
 
 def _cell(figures: Mapping[str, Any] | None, figure: str, number: int) -> str:
-    """An error; a dash if there is none, NaN if it is not finite."""
+    """Formats an error; a dash if it is missing, NaN if it is not finite."""
     if figures is None:
         return ABSENT
     value, bits = (

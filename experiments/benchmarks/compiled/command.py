@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line of the counts of compiled programs."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ EVERYTHING = {
     "programs": PROGRAMS,
     "devices": DEVICES,
 }
-WIDTH = 100  # of a table
+WIDTH = 100  # width of a table
 HEADING = "passes over x, or on several devices collectives:"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Returns the parser of the options."""
     made = argparse.ArgumentParser(
         prog=f"python -m experiments.benchmarks.{NAME}",
         description=compiled.__doc__,
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--platform",
         **several,
         choices=targets.PLATFORMS,
-        help="of gpu, tpu (those that can be compiled for)",
+        help="gpu, tpu or both (all that can be compiled for)",
     )
     for name in ("ops", "libs", "dtypes", "programs", "devices"):
         made.add_argument(
@@ -54,13 +54,13 @@ def parser() -> argparse.ArgumentParser:
             **several,
             choices=EVERYTHING[name],
             default=EVERYTHING[name],
-            help=f"of {', '.join(EVERYTHING[name])} (all)",
+            help=f"any of {', '.join(EVERYTHING[name])} (all)",
         )
     made.add_argument(
         "--shapes",
         nargs="+",
         metavar="SHAPE",
-        help="of x on 1 device, features last, as 256x56x56x64 (those of the op)",
+        help="shapes of x on 1 device, features last, such as 256x56x56x64 (the op's own)",
     )
     _add_purposes(made)
     add_folder(made, NAME, "the result and the figure")
@@ -68,11 +68,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_purposes(made: argparse.ArgumentParser) -> None:
-    """The options for another end than a result and its figure."""
+    """Adds the options for other purposes than a result and its figure."""
     made.add_argument(
         "--kernels",
         action="store_true",
-        help="print what each kernel reads and writes, and keep no result",
+        help="print what each kernel reads and writes, without storing a result",
     )
     made.add_argument(
         "--publish",
@@ -82,7 +82,7 @@ def _add_purposes(made: argparse.ArgumentParser) -> None:
 
 
 def describe(options: argparse.Namespace, platforms: Sequence[str]) -> dict[str, Any]:
-    """What results depend on, beside what every run records."""
+    """Returns the settings that results depend on, beside those every run records."""
     return {
         "experiment": NAME,
         "platforms": list(platforms),
@@ -95,7 +95,7 @@ def describe(options: argparse.Namespace, platforms: Sequence[str]) -> dict[str,
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Compiles and counts, or goes on, or shows what is finished."""
+    """Compiles and counts, resumes, or shows a finished run."""
     options = parser().parse_args(arguments)
     for op in options.ops:
         planning.shapes_of(op, options.shapes)  # refused before a compiler is loaded
@@ -123,14 +123,14 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def measure(folder: Run, parts: Mapping[str, Part]) -> dict[str, Any]:
-    """All parts, from where the run was stopped if it was."""
+    """Computes all parts, resuming an interrupted run."""
     computed = {name: part.compute for name, part in parts.items()}
     found = folder.collect(computed, HEADING, line)
     return planning.nested((parts[name].path, figures) for name, figures in found.items())
 
 
 def line(name: str, figures: Mapping[str, Any]) -> str:
-    """What a part gave."""
+    """Returns the line of a part."""
     cells = []
     for program in PROGRAMS:
         if program in figures and "read" in figures[program]:
@@ -141,10 +141,10 @@ def line(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def show(folder: Run, results: Mapping[str, Any]) -> None:
-    """The tables, the figure where there is something to compare, and where both are."""
+    """Prints the tables, draws the figure if both libraries are there, and prints paths."""
     for table in tables(results):
         drawn = terminal(table)
-        if console.width < WIDTH:  # cells, which have no space, would be cut
+        if console.width < WIDTH:  # cells have no spaces, and would be cut off
             drawn.width = WIDTH
         console.print(drawn)
     for note in folder.notes:
@@ -157,5 +157,5 @@ def show(folder: Run, results: Mapping[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused, or 130 if interrupted."""
+    """Returns the exit status: 0, 2 if refused, 130 if interrupted."""
     return exit_status(lambda: run(arguments))

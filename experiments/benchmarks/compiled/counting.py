@@ -16,7 +16,7 @@ COLLECTIVES = (
     "ragged-all-to-all",
     "reduce-scatter",
 )
-# These only rename memory, or wait for what was counted where it started.
+# These only rename memory, or wait for something that was counted where it started.
 FREE = (
     "after-all",
     "bitcast",
@@ -36,13 +36,13 @@ class Kernel(NamedTuple):
     """Something that a program runs.
 
     Attributes:
-      name: as HLO has it.
+      name: its name in HLO.
       kind: the opcode, with the kind of a fusion or the target of a custom call.
       reads: what it reads from HBM in one run.
       writes: what it writes to HBM in one run.
-      sent: the arrays that each device gives to a collective; their traffic through HBM
+      sent: the arrays that each device passes to a collective; their traffic through HBM
         is not counted.
-      times: how often it runs.
+      times: the number of runs.
     """
 
     name: str
@@ -54,29 +54,29 @@ class Kernel(NamedTuple):
 
     @property
     def read(self) -> int:
-        """Bytes, over all runs."""
+        """Bytes read, over all runs."""
         return self.times * sum(each.bytes for each in self.reads)
 
     @property
     def written(self) -> int:
-        """Bytes, over all runs."""
+        """Bytes written, over all runs."""
         return self.times * sum(each.bytes for each in self.writes)
 
     @property
     def is_copy(self) -> bool:
-        """Whether the DMA of a TPU does it, beside the kernels."""
+        """Whether a TPU's DMA does it, beside the kernels."""
         return self.kind in traffic.COPIES
 
 
 def kernels(
     program: Program, within: Computation | None = None, times: int = 1
 ) -> list[Kernel]:
-    """Everything that runs, in order, through loops and branches.
+    """Returns everything that runs, in order, through loops and branches.
 
     Args:
-      program: as `hlo.read` gives it.
+      program: a program from `hlo.read`.
       within: the computation to begin with; defaults to the entry.
-      times: how often that runs.
+      times: the number of times that the computation runs.
     """
     within = within or program.entry
     found = []
@@ -85,19 +85,19 @@ def kernels(
         if called:
             repeats = times * trip_count(each)
             branches = [kernels(program, branch, repeats) for branch in called]
-            found += max(branches, key=moved)  # all but `conditional` have one
+            found += max(branches, key=moved)  # only `conditional` has several
         elif not is_free(each):
             found.append(_kernel(program, within, each, times))
     return found
 
 
 def moved(found: Iterable[Kernel]) -> int:
-    """Bytes read and written."""
+    """Returns the bytes read and written."""
     return sum(each.read + each.written for each in found)
 
 
 def is_free(each: Instruction) -> bool:
-    """Whether nothing runs for it."""
+    """Returns whether nothing runs for the instruction."""
     return (
         each.opcode in FREE
         or each.opcode.endswith(("-done", "-update"))
@@ -106,11 +106,11 @@ def is_free(each: Instruction) -> bool:
 
 
 def trip_count(each: Instruction) -> int:
-    """How often a loop runs; once where XLA does not know, which is a lower bound."""
+    """Returns a loop's number of runs; 1, a lower bound, if XLA does not know it."""
     return int(each.attribute(r'"known_trip_count":\{"n":"(\d+)"') or 1)
 
 
-# The attributes that name what an instruction of control flow runs.
+# The attributes that name the computations that a control-flow instruction runs.
 CALLS = {
     "call": r"to_apply=(\S+)",
     "async-start": r"calls=(\S+)",
@@ -121,7 +121,7 @@ TRUE, FALSE = r"true_computation=(\S+)", r"false_computation=(\S+)"
 
 
 def _called(program: Program, each: Instruction) -> list[Computation]:
-    """What the instruction runs, or may run; empty if it is a kernel itself."""
+    """Returns what the instruction runs or may run; empty if it is itself a kernel."""
     patterns = [CALLS[each.opcode]] if each.opcode in CALLS else []
     if each.opcode == "conditional":
         patterns += [TRUE, FALSE]

@@ -13,12 +13,12 @@ from experiments.harness import plotting
 TITLES = {"fwd": "forward", "both": "forward + backward", "bwd": "backward"}
 COLOURS = {"fwd": "#56b4e9", "both": "#0072b2", "bwd": "#e69f00"}
 Panels = Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]]
-HEIGHT = 0.25  # of a bar, where the bars of an op are 1 apart
-SHORTEST, LONGEST = 2.0, 6.0  # of the axis; a longer bar is cut, and says so
+HEIGHT = 0.25  # of a bar, in units of the distance between ops
+SHORTEST, LONGEST = 2.0, 6.0  # limits of the axis; a longer bar is cut and labelled
 
 
 def draw(measurements: Mapping[str, Any], path: Path) -> None:
-    """A panel for each platform and dtype; bars to the left of 1 are fewer than flax's."""
+    """Draws a panel per platform and dtype; bars left of 1 are fewer passes than flax's."""
     panels = ratios(measurements)
     dtypes = list(dict.fromkeys(dtype for _, dtype in panels))
     platforms = list(dict.fromkeys(platform for platform, _ in panels))
@@ -41,7 +41,7 @@ def draw(measurements: Mapping[str, Any], path: Path) -> None:
 
 
 def ratios(measurements: Mapping[str, Any]) -> Panels:
-    """By platform and dtype, then by op and shape, the ratio of each program."""
+    """Returns the ratio of each program, by platform and dtype, then by op and shape."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for platform, ops in measurements.get("passes", {}).items():
         for op, shapes in ops.items():
@@ -61,7 +61,7 @@ def _ratio(libraries: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _end(panels: Panels) -> float:
-    """Where the axis ends, in all panels."""
+    """Returns the end of the axis, shared by all panels."""
     ratios = [
         value
         for panel in panels.values()

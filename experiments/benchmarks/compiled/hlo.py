@@ -14,8 +14,8 @@ BYTES = {
     "c128": 16,
 }
 ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([0-9,]*)\](\{[^}]*\})?")
-# XLA for a TPU writes the memory of an array into its layout, as S(1) for VMEM. What has
-# no such mark, or S(0), lies in HBM.
+# XLA for a TPU writes an array's memory into its layout, such as S(1) for VMEM. Arrays
+# without such a mark, or with S(0), are in HBM.
 NOT_HBM = re.compile(r"S\([1-9]\d*\)")
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{\s*$")
 NAME = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
@@ -24,7 +24,7 @@ OPERAND = re.compile(r"%([\w.\-]+)")
 
 
 class Array(NamedTuple):
-    """One array of a type, and whether it lies in HBM."""
+    """An array in a type, and whether it is in HBM."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,16 +37,16 @@ class Array(NamedTuple):
 
     @property
     def itemsize(self) -> int:
-        """The number of bytes of an element."""
+        """The number of bytes per element."""
         return BYTES[self.dtype]
 
     @property
     def bytes(self) -> int:
-        """The number of bytes, without the padding of tiles."""
+        """The number of bytes, without tile padding."""
         return self.size * self.itemsize
 
     def __str__(self) -> str:
-        """As HLO writes it."""
+        """Formats the array as in HLO."""
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
@@ -76,7 +76,7 @@ class Instruction(NamedTuple):
 
 
 class Computation(NamedTuple):
-    """The instructions by name, in the order in which they are scheduled."""
+    """The instructions by name, in the order of the schedule."""
 
     instructions: Mapping[str, Instruction]
 
@@ -94,7 +94,7 @@ class Program(NamedTuple):
 
 
 def arrays(text: str) -> list[Array]:
-    """The arrays in the text of a type; tokens and opaque types are none."""
+    """Returns the arrays in the text of a type, ignoring tokens and opaque types."""
     return [
         Array(dtype, tuple(map(int, filter(None, sizes.split(",")))), _in_hbm(layout))
         for dtype, sizes, layout in ARRAY.findall(text)
@@ -107,7 +107,7 @@ def _in_hbm(layout: str) -> bool:
 
 
 def read(text: str) -> Program:
-    """The program of `compiled.as_text()`."""
+    """Parses the text of `compiled.as_text()`."""
     found: dict[str, dict[str, Instruction]] = {}
     entry = inside = None
     for line in text.splitlines():
@@ -123,13 +123,13 @@ def read(text: str) -> Program:
             if instruction:
                 found[inside][instruction.name] = instruction
     if entry is None:
-        raise ValueError("this is no HLO text: it has no line that begins with ENTRY.")
+        raise ValueError("this is not HLO text: it has no line that begins with ENTRY.")
     computations = {name: Computation(each) for name, each in found.items()}
     return Program(computations, computations[entry])
 
 
 def read_instruction(line: str) -> Instruction | None:
-    """The instruction on a line; None if there is none."""
+    """Parses the instruction on a line; returns None if there is none."""
     name = NAME.match(line)
     if not name:
         return None
@@ -143,7 +143,7 @@ def read_instruction(line: str) -> Instruction | None:
 
 
 def _first_type(text: str) -> tuple[str, str]:
-    """The type that the text begins with, and what is behind it."""
+    """Splits the text into the type it begins with and the rest."""
     if text.startswith("("):
         end = closing(text, 0) + 1
     else:
@@ -153,10 +153,10 @@ def _first_type(text: str) -> tuple[str, str]:
 
 
 def closing(text: str, start: int) -> int:
-    """Where the parenthesis closes that opens at `start`."""
+    """Returns the position at which the parenthesis opened at `start` closes."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] == "(") - (text[place] == ")")
         if depth == 0:
             return place
-    raise ValueError(f"a parenthesis of this line of HLO stays open: {text[:80]}")
+    raise ValueError(f"unclosed parenthesis in this line of HLO: {text[:80]}")

@@ -12,19 +12,19 @@ from experiments.benchmarks.compiled.counting import Kernel
 from experiments.benchmarks.compiled.tables import EXCHANGING
 from experiments.benchmarks.layers import Shape
 
-DIGITS = 4  # of a figure, so that a result differs only where a reader would see it
+DIGITS = 4  # after the point, so that a result differs only where a reader would see it
 Place = Callable[[jax.ShapeDtypeStruct], Sharding]
 
 
 class Case(NamedTuple):
-    """What is measured in one go.
+    """What is measured together.
 
     Attributes:
       platform: a key of `targets.DEVICES`.
       op: a key of `programs.OPS`.
-      shape: of x.
-      dtype: of x and of the module.
-      library: whose norms they are.
+      shape: the shape of x.
+      dtype: the dtype of x and of the module.
+      library: the library that provides the norms.
     """
 
     platform: str
@@ -35,27 +35,27 @@ class Case(NamedTuple):
 
     @property
     def size(self) -> str:
-        """The shape as the command line takes it."""
+        """The shape as written on the command line."""
         return "x".join(map(str, self.shape))
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Where its figures are in a result."""
+        """The position of its figures in a result."""
         return self.platform, self.op, self.size, self.dtype, self.library
 
     @property
     def name(self) -> str:
-        """All of it, for a line of output."""
+        """All fields, for a line of output."""
         return " ".join(self.path)
 
 
 def build(case: Case) -> programs.Built:
-    """The programs of a case."""
+    """Returns the programs of a case."""
     return programs.build(case.op, case.library, case.shape, case.dtype)
 
 
 def compile_for(function: Callable, arguments: tuple, place: Place) -> Any:
-    """The function compiled, with arguments and results where `place` has them."""
+    """Compiles the function, with arguments and results placed by `place`."""
     arguments = jax.tree.map(
         lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=place(each)),
         arguments,
@@ -65,18 +65,18 @@ def compile_for(function: Callable, arguments: tuple, place: Place) -> Any:
 
 
 def kernels(program: Any) -> list[Kernel]:
-    """What a compiled program runs."""
+    """Returns the kernels that a compiled program runs."""
     return counting.kernels(hlo.read(program.as_text()))
 
 
 def alone(platform: str) -> Place:
-    """Everything on one device."""
+    """Places everything on one device."""
     sharding = SingleDeviceSharding(targets.devices(platform, 1)[0])
     return lambda each: sharding
 
 
 def split(platform: str, shape: Shape, axis: int) -> Place:
-    """An axis of x over several devices; parameters as the features of x, if those."""
+    """Splits an axis of x over several devices; parameters with it, if it has features."""
     mesh = Mesh(np.array(targets.devices(platform, targets.SEVERAL)), ("devices",))
     axis %= len(shape)
     spec: list[str | None] = [None] * len(shape)
@@ -92,14 +92,14 @@ def split(platform: str, shape: Shape, axis: int) -> Place:
 
 
 def compiled(case: Case, place: Place, chosen: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Each program of a case by its name."""
+    """Yields each program of a case with its name."""
     built = build(case)
     for name in chosen:
         yield name, compile_for(*built.programs[name], place)
 
 
 def figures(case: Case, chosen: Sequence[str] = programs.PROGRAMS) -> dict[str, Any]:
-    """The figures of each program on one device, and what is kept; in sizes of x."""
+    """Returns each program's figures on one device, and the residuals, in sizes of x."""
     built = build(case)
     found: dict[str, Any] = {"kept": round(built.kept / built.unit, DIGITS)}
     for name, program in compiled(case, alone(case.platform), chosen):
@@ -117,9 +117,9 @@ def figures(case: Case, chosen: Sequence[str] = programs.PROGRAMS) -> dict[str, 
 
 
 def collectives(case: Case) -> dict[str, Any]:
-    """How many collectives each program has over several devices, and what they send.
+    """Counts the collectives of each program over several devices, and what they send.
 
-    Of each program: the numbers that one device gives to all collectives together.
+    The count of numbers sent is the total that one device passes to all collectives.
     """
     axis = programs.OPS[case.op].sharded
     if axis is None:
@@ -136,7 +136,7 @@ def collectives(case: Case) -> dict[str, Any]:
 
 
 def lines(case: Case, chosen: Sequence[str]) -> Iterator[str]:
-    """For each program of a case a heading, and a line for each kernel."""
+    """Yields a heading for each program of a case, and a line for each kernel."""
     unit = build(case).unit
     for name, program in compiled(case, alone(case.platform), chosen):
         yield f"{case.name} {name}"

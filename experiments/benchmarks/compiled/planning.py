@@ -1,4 +1,4 @@
-"""What is to be compiled, from the options, and where its figures go in a result."""
+"""What the options ask to compile, and where its figures go in a result."""
 
 import argparse
 import functools
@@ -21,8 +21,8 @@ class Part(NamedTuple):
     """A part of a run.
 
     Attributes:
-      path: where its figures go in the measurements.
-      compute: gives them.
+      path: the position of its figures in the measurements.
+      compute: returns the figures.
     """
 
     path: tuple[str, ...]
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 def shapes_of(op: str, given: Sequence[str] | None) -> list[Shape]:
-    """The shapes given, or those of the op; refused where the op has no meaning."""
+    """Returns the given shapes, or the op's own; refuses shapes the op cannot take."""
     if not given:
         return list(OPS[op].shapes)
     found = []
@@ -46,7 +46,7 @@ def shapes_of(op: str, given: Sequence[str] | None) -> list[Shape]:
 
 
 def cases(options: argparse.Namespace, platforms: Sequence[str]) -> list[Case]:
-    """What is compiled for one device."""
+    """Returns the cases compiled for one device."""
     shapes = {op: shapes_of(op, options.shapes) for op in options.ops}
     return [
         Case(platform, op, shape, dtype, library)
@@ -59,7 +59,7 @@ def cases(options: argparse.Namespace, platforms: Sequence[str]) -> list[Case]:
 
 
 def exchanges(options: argparse.Namespace, platforms: Sequence[str]) -> list[Case]:
-    """What is compiled for several devices; those of the host are always there."""
+    """Returns the cases compiled for several devices, always including the host's."""
     return [
         Case(platform, op, OPS[op].shapes[0], "float32", library)
         for platform in (*platforms, "cpu")
@@ -70,7 +70,7 @@ def exchanges(options: argparse.Namespace, platforms: Sequence[str]) -> list[Cas
 
 
 def parts(options: argparse.Namespace, platforms: Sequence[str]) -> dict[str, Part]:
-    """All that is measured, by the name that its line has; refused if there is nothing."""
+    """Returns all parts, by the name in their line; refuses an empty selection."""
     found = {}
     if ALONE in options.devices:
         programs = [name for name in PROGRAMS if name in options.programs]
@@ -91,7 +91,7 @@ def parts(options: argparse.Namespace, platforms: Sequence[str]) -> dict[str, Pa
 
 
 def nested(found: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
-    """A tree of what is at the end of each path."""
+    """Returns a tree with the value at the end of each path."""
     tree: dict[str, Any] = {}
     for (*path, last), value in found:
         branch = tree
@@ -102,6 +102,6 @@ def nested(found: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
 
 
 def arranged(measurements: Mapping[str, Any], parts: Mapping[str, Part]) -> dict[str, Any]:
-    """The measurements in the order of the parts; a run sorts what it reads."""
+    """Puts the measurements into the order of the parts; reading a run sorts them."""
     paths = [part.path for part in parts.values()]
     return nested((path, functools.reduce(getitem, path, measurements)) for path in paths)

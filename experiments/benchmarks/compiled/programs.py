@@ -15,12 +15,12 @@ from experiments.benchmarks.layers import EPSILON, Shape
 LIBRARIES: dict[str, ModuleType] = {"jaxnorm": jn, "flax": nn}
 GROUPS = 32
 IMAGES, ROWS, SHORT_ROWS = (256, 56, 56, 64), (8192, 4096), (32768, 768)
-# Of a small batch, of a late layer, and as diffusion has them.
+# A small batch, a late layer, and a typical latent of a diffusion model.
 FEW_IMAGES, SMALL_IMAGES, LATENTS = (8, 56, 56, 64), (256, 7, 7, 2048), (16, 64, 64, 320)
 
 
 def batch_norm(library: str, **options: Any) -> nn.Module:
-    """In training."""
+    """Returns batch norm in training mode."""
     is_ours = library == "jaxnorm"
     mode = {"train": True} if is_ours else {"use_running_average": False}
     return LIBRARIES[library].BatchNorm(momentum=0.9, **mode, **options)
@@ -31,7 +31,7 @@ def _norm(name: str, **fixed: Any) -> Callable[..., nn.Module]:
 
 
 def _by_kernel(name: str) -> Callable[..., nn.Module]:
-    """Ours with a kernel in the backward pass, beside flax's, which has none."""
+    """Ours with a kernel in the backward pass, beside flax's norm without one."""
     ours, flax = _norm(name, implementation="kernel"), _norm(name)
     return lambda library, **options: (ours if library == "jaxnorm" else flax)(
         library, **options
@@ -46,7 +46,7 @@ class ConvBlocks(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Keeps the shape of x."""
+        """Returns an array of x's shape."""
         for _ in range(2):
             conv = nn.Conv(x.shape[-1], (3, 3), use_bias=False, dtype=self.dtype)
             norm = batch_norm(self.library, epsilon=EPSILON, dtype=self.dtype)
@@ -63,7 +63,7 @@ class MLPBlocks(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Keeps the shape of x."""
+        """Returns an array of x's shape."""
         for _ in range(2):
             first, second = (
                 nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype) for _ in range(2)
@@ -78,13 +78,13 @@ def _blocks(kind: type[nn.Module], **fixed: Any) -> Callable[..., nn.Module]:
 
 
 class Op(NamedTuple):
-    """What is compiled.
+    """An op to compile.
 
     Attributes:
-      make: `make(library, epsilon=…, dtype=…)` gives the module.
-      shapes: of x, features last.
-      sharded: the axis of x that is split for the collectives; None if there are none.
-      axes: the fewest that x may have.
+      make: `make(library, epsilon=…, dtype=…)` returns the module.
+      shapes: the shapes of x, features last.
+      sharded: the axis of x that is split for the collectives; None for no collectives.
+      axes: the least number of axes of x.
     """
 
     make: Callable[..., nn.Module]
@@ -110,12 +110,12 @@ PROGRAMS = ("fwd", "both", "bwd")
 
 
 class Built(NamedTuple):
-    """A module's programs.
+    """The programs of a module.
 
     Attributes:
-      programs: by name: a function, and the shapes and dtypes of its arguments.
-      kept: bytes that the backward pass needs of the forward pass.
-      unit: bytes of x.
+      programs: by name, a function and the shapes and dtypes of its arguments.
+      kept: the size of the residuals in bytes.
+      unit: the size of x in bytes.
     """
 
     programs: dict[str, tuple[Callable, tuple]]
@@ -124,7 +124,7 @@ class Built(NamedTuple):
 
 
 def build(op: str, library: str, shape: Shape, dtype: str) -> Built:
-    """The programs of an op; nothing is computed."""
+    """Returns the programs of an op without computing anything."""
     module = OPS[op].make(library, epsilon=EPSILON, dtype=jnp.dtype(dtype))
     x = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     variables = dict(jax.eval_shape(module.init, jax.random.key(0), x))

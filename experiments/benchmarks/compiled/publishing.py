@@ -1,4 +1,4 @@
-"""Keeps a result with the documentation, and its tables on the page."""
+"""Stores a result with the documentation, and writes its tables to the page."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ def publish(run: Run, docs: Path = DOCS) -> None:
 def refuse_a_part(
     settings: Mapping[str, Any], everything: Mapping[str, Sequence[str]]
 ) -> None:
-    """Refuses settings that do not name everything: the page shows all.
+    """Refuses settings that leave something out, because the page shows everything.
 
     Args:
-      settings: of a run.
-      everything: the settings that must be whole, and what each must name.
+      settings: the settings of a run.
+      everything: the settings that must be complete, with the values each must include.
     """
     missing = {
         name: [each for each in whole if each not in settings[name]]
@@ -39,6 +39,6 @@ def refuse_a_part(
     lacking += ["the shapes of the ops"] if settings["shapes"] else []
     if lacking:
         raise Refused(
-            f"--publish: the run is without {', '.join(lacking)}, and the page shows all; "
-            "run all, in another folder with --out."
+            f"--publish: the run is without {', '.join(lacking)}, but the page shows all; "
+            "run everything, in another folder with --out."
         )

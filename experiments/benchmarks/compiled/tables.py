@@ -1,4 +1,4 @@
-"""The tables, from the measurements alone; no library is needed."""
+"""The tables, computed from the measurements alone."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,11 +15,11 @@ SPLIT = {
     "instance_norm": "positions",
 }
 EXCHANGING = ("fwd", "both")
-Figures = Mapping[str, Any]  # of one library: by program, then by name; and what is kept
+Figures = Mapping[str, Any]  # for one library: by program, then by name; and `kept`
 
 
 def passes(figures: Figures, program: str) -> float:
-    """Bytes read and written, in sizes of x."""
+    """Returns the bytes read and written, in sizes of x."""
     return float(figures[program]["read"]) + float(figures[program]["written"])
 
 
@@ -35,7 +35,7 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
 
 
 def tables(measurements: Mapping[str, Any]) -> Iterator[Table]:
-    """For each platform its passes, then the collectives of all."""
+    """Yields the passes for each platform, then the collectives for all."""
     for platform, ops in measurements.get("passes", {}).items():
         yield _passes(MACHINES[platform], ops)
     if measurements.get("collectives"):
@@ -86,7 +86,7 @@ def _exchanged(program: str) -> Callable[[Figures], str]:
 
 
 def _pair(libraries: Mapping[str, Figures], cell: Callable[[Figures], str]) -> str:
-    """The cells of both libraries; a dash for what was not measured."""
+    """Returns the cells of both libraries; a dash for what was not measured."""
     return "/".join(_one(libraries.get(name), cell) for name in LIBRARIES)
 
 

@@ -1,4 +1,4 @@
-"""The machines that programs are compiled for, none of which need be there."""
+"""The machines that programs are compiled for, without needing any of them."""
 
 import functools
 import importlib.metadata
@@ -20,8 +20,8 @@ PACKAGES = {"gpu": "jax-cuda13-plugin", "tpu": "libtpu"}
 MODULES = {"gpu": "jax_plugins.xla_cuda13", "tpu": "libtpu"}
 EXTRAS = {"gpu": "cuda", "tpu": "accelerators"}
 
-# libtpu reads these when it is loaded. Without them it asks for the metadata of a cloud
-# machine, and a second process that loads it is refused.
+# libtpu reads these when it is loaded. Without them it queries the metadata of a cloud
+# machine, and refuses to be loaded by a second process.
 LIBTPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -31,7 +31,7 @@ LIBTPU = {
     "TPU_WORKER_ID": "0",
 }
 
-# XLA's GpuTargetConfigProto for an H100, from its data sheet; the fields are those of
+# XLA's GpuTargetConfigProto for an H100, from its data sheet; for the fields see
 # xla/backends/gpu/target_config/specs/*.txtpb.
 H100 = """
 gpu_device_info {
@@ -73,7 +73,7 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 def _gpus(number: int) -> Sequence[Any]:
-    # Partitions, hosts of each, devices of each: all of one host.
+    # Partitions, hosts per partition, devices per host: all on one host.
     return topologies.get_topology_desc(
         platform="cuda", target_config=H100, topology=f"1x1x{number}"
     ).devices
@@ -100,18 +100,18 @@ DEVICES: dict[str, Callable[[int], Sequence[Any]]] = {
 
 @functools.cache
 def devices(platform: str, number: int) -> tuple[Any, ...]:
-    """So many devices to compile for; `cpu` has those of this process."""
+    """Returns `number` devices to compile for; for `cpu`, devices of this process."""
     found = tuple(DEVICES[platform](number))[:number]
     if len(found) < number:
         raise Refused(
-            f"{platform}: has {len(found)} devices where {number} are needed; set "
+            f"{platform}: has {len(found)} devices, but {number} are needed; set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={number}."
         )
     return found
 
 
 def absence(platform: str) -> str | None:
-    """Why nothing can be compiled for a platform, and the remedy; None if it can."""
+    """Returns why a platform cannot be compiled for, and the remedy; None if it can."""
     package, install = PACKAGES[platform], f"pip install -e '.[{EXTRAS[platform]}]'"
     if not _is_installed(MODULES[platform]):
         return f"{package} is not installed; {install}"
@@ -122,7 +122,7 @@ def absence(platform: str) -> str | None:
         )
     try:
         _try(platform)
-    except Exception as error:  # of the plug-in, of XLA, of ptxas
+    except Exception as error:  # raised by the plug-in, XLA or ptxas
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return f"{package} cannot compile ({reason}); {install}"
     return None
@@ -131,29 +131,29 @@ def absence(platform: str) -> str | None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package above it
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
 @functools.cache
 def _try(platform: str) -> None:
-    """Compiles a function that needs the whole chain of tools."""
+    """Compiles a function that needs the whole toolchain."""
     place = SingleDeviceSharding(devices(platform, 1)[0])
     x = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=place)
     jax.jit(jnp.exp, out_shardings=place).lower(x).compile()
 
 
 def versions(platforms: Sequence[str]) -> dict[str, str]:
-    """The versions of the compilers."""
+    """Returns the versions of the compilers."""
     names = [PACKAGES[platform] for platform in platforms]
     return {name: importlib.metadata.version(name) for name in names}
 
 
 def chosen(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The platforms to compile for, and why those that were not asked for are left out.
+    """Returns the platforms to compile for, and the reasons why others are left out.
 
     Args:
-      asked: for; refused if one is absent. None is every platform that is present.
+      asked: the platforms to use; refused if one is absent. None is all present ones.
     """
     reasons = {each: absence(each) for each in asked or PLATFORMS}
     present = [each for each, reason in reasons.items() if reason is None]

@@ -1,8 +1,8 @@
-"""What one instruction reads from HBM and writes to it.
+"""What an instruction reads from HBM and writes to it.
 
-A kernel is taken to read each operand once and to write each result once. That is how
-XLA's fusions work for the most part; where one reads an operand twice, as a custom call
-may, the count is a lower bound.
+A kernel is assumed to read each operand once and to write each result once. This holds for
+most of XLA's fusions; where an operand is read twice, as a custom call may do, the count is
+a lower bound.
 """
 
 import math
@@ -19,17 +19,17 @@ SAME_ELEMENTS = ("bitcast", "convert", "copy")
 
 
 class Moved(NamedTuple):
-    """An array, and how many bytes of it pass."""
+    """An array, and the number of its bytes that are moved."""
 
     array: Array
     bytes: int
 
 
 def reads(within: Computation, each: Instruction, body: Computation | None) -> list[Moved]:
-    """What it reads from HBM: of an operand that is only sliced, the slices.
+    """Returns what it reads from HBM; of an operand that is only sliced, the slices.
 
     Args:
-      within: the computation it is in.
+      within: the computation that contains the instruction.
       each: the instruction.
       body: what it computes, if it is a fusion.
     """
@@ -38,7 +38,7 @@ def reads(within: Computation, each: Instruction, body: Computation | None) -> l
         elements = _elements_read(each, body, place)
         for number, array in enumerate(within.instructions[name].arrays):
             if array.in_hbm:
-                # A fusion may be given the same memory twice, in two shapes.
+                # A fusion may receive the same memory twice, in two shapes.
                 key = _memory(within, name), number
                 before = found[key].bytes if key in found else 0
                 more = min(elements, array.size) * array.itemsize
@@ -47,7 +47,7 @@ def reads(within: Computation, each: Instruction, body: Computation | None) -> l
 
 
 def writes(within: Computation, each: Instruction, body: Computation | None) -> list[Moved]:
-    """What it writes to HBM: of an array that is updated in place, the update."""
+    """Returns what it writes to HBM; of an array updated in place, the update."""
     if each.opcode in COPIES:
         array = destination(each)
         return [Moved(array, array.bytes)] if array.in_hbm else []
@@ -62,10 +62,10 @@ def writes(within: Computation, each: Instruction, body: Computation | None) -> 
 
 
 def destination(start: Instruction) -> Array:
-    """The array that a copy fills.
+    """Returns the array that a copy fills.
 
-    `copy-start` has the type (destination, source, context), `slice-start` the type
-    ((source), destination, context).
+    The type of `copy-start` is (destination, source, context); the type of `slice-start`
+    is ((source), destination, context).
     """
     if start.opcode == "copy-start":
         return start.arrays[0]
@@ -74,7 +74,7 @@ def destination(start: Instruction) -> Array:
 
 
 def _elements_read(each: Instruction, body: Computation | None, place: int) -> float:
-    """How many elements of an operand are read; infinity stands for all."""
+    """Returns how many elements of an operand are read; infinity means all."""
     if each.opcode in COPIES:
         return destination(each).size
     if body is None:
@@ -86,7 +86,7 @@ def _elements_read(each: Instruction, body: Computation | None, place: int) -> f
 
 
 def _elements_used(body: Computation, value: Instruction) -> float:
-    """Of a value within a fusion, over everything that is made of it."""
+    """Returns how many elements of a value in a fusion are read, over all its uses."""
     if value is body.root:
         return math.inf
     total = 0.0
@@ -102,7 +102,7 @@ def _elements_used(body: Computation, value: Instruction) -> float:
 
 
 def _elements_of_use(user: Instruction, place: int) -> float:
-    """How many elements of its operand at `place` an operation reads."""
+    """Returns how many elements of its operand at `place` an operation reads."""
     if user.opcode in SLICES and place == 0:
         return user.arrays[0].size
     if user.opcode == UPDATE and place == 0:
@@ -113,7 +113,7 @@ def _elements_of_use(user: Instruction, place: int) -> float:
 def _results(
     within: Computation, each: Instruction, body: Computation | None
 ) -> Iterator[tuple[Computation, Instruction]]:
-    """The operation behind each array of the result, and where it is."""
+    """Yields the operation behind each array of the result, and where it is."""
     if body is None:
         yield from ((within, each) for _ in each.arrays)
         return
@@ -127,7 +127,7 @@ def _update_size(within: Computation, update: Instruction) -> int:
 
 
 def _memory(within: Computation, name: str) -> str:
-    """The name under which the memory was first filled."""
+    """Returns the name under which the memory was first filled."""
     each = within.instructions[name]
     while each.opcode in ("bitcast", "copy-done"):
         each = within.instructions[each.operands[0]]

@@ -1,4 +1,4 @@
-"""The command: trains a seed, folds and measures it, and goes on with the next."""
+"""The command: trains, folds and measures one seed after another."""
 
 from argparse import Namespace
 from typing import Any, NamedTuple
@@ -36,12 +36,12 @@ ESTIMATOR = jaxnorm.ema(0.99, warmup=True)
 
 
 class Progress(NamedTuple):
-    """What a run that is stopped goes on with.
+    """The state from which an interrupted run resumes.
 
     Attributes:
-      state: of the seed that is trained.
-      history: of all seeds, by forms and quantities, and in `training` of each epoch;
-        NaN where it is not known yet.
+      state: the training state of the current seed.
+      history: the results of all seeds, by form and quantity, and for each epoch in
+        `training`; NaN where not yet known.
     """
 
     state: TrainState
@@ -49,20 +49,20 @@ class Progress(NamedTuple):
 
 
 def observe(model, variables, data) -> dict[str, jax.Array]:
-    """Accuracy by the running statistics."""
+    """Returns accuracy with the running statistics."""
     logits = model.apply(variables, data.test_images, train=False)
     return {"running": accuracy(logits, data.test_labels)}
 
 
 def make_arm(dataset: Dataset, epochs: int, steps: int) -> Arm:
-    """The network in float32, whose rate falls to 0; an epoch has that many steps."""
+    """Returns the float32 network, with a rate that falls to 0; `steps` is per epoch."""
     rate = optax.cosine_decay_schedule(RATE, epochs * steps)
     model = Residual(dataset.classes, estimator=ESTIMATOR)
     return Arm(model, optax.adam(rate), observe)
 
 
 def measure_all(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Trains all seeds, and folds and measures each behind its last epoch."""
+    """Trains all seeds, and folds and measures each after its last epoch."""
     epochs, seeds, size = chosen.epochs, chosen.seeds, chosen.batch_size
     arm = make_arm(dataset, epochs, len(dataset.train_labels) // size)
     console.print(describe({"residual": arm}, dataset.maps))
@@ -99,7 +99,7 @@ def measure_all(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 def folded(
     arm: Arm, state: TrainState, test: tuple[jax.Array, ...], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What is measured of each form of a trained network; seed 0 says what went where."""
+    """Measures each form of a trained network; seed 0 also prints what was folded."""
     forms, report = make_forms(arm.model, state.variables, test[0])
     if seed == 0:
         console.print(str(report))
@@ -107,7 +107,7 @@ def folded(
 
 
 def unknown(seeds: int, epochs: int) -> History:
-    """The history before anything is measured."""
+    """Returns the history before anything is measured."""
     training = dict.fromkeys(("running", "loss", "loss_sd", "lost"), (epochs,))
     shapes = {"training": training} | dict.fromkeys(FORMS, quantities())
     return {
@@ -117,7 +117,7 @@ def unknown(seeds: int, epochs: int) -> History:
 
 
 def noted(history: dict[str, Any], where: Any, found: dict[str, Any]) -> dict[str, Any]:
-    """The history with what was found of a seed, or of a seed and epoch."""
+    """Adds the results of a seed, or of a seed and epoch, to the history."""
     return {name: each.at[where].set(found[name]) for name, each in history.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is made of the measurements: lines, claims, the table and the figure."""
+"""Presents the measurements: progress lines, claims, the table and the figure."""
 
 import itertools
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from experiments.harness.comparing import History
 from experiments.harness.results import Verdict, make_table, mean_sd, on_every_seed
 
 FOLDED = f"{ORIGINAL}, folded"
-TOLERANCE = 1e-5  # of the largest logit
+TOLERANCE = 1e-5  # relative to the largest logit
 HEADING = " seed   epoch    loss  test accuracy, %"
 
 
 def line(history: History, seed: int, epoch: int) -> str:
-    """What an epoch gave, below the heading, and behind the last one what folding did."""
+    """Returns the line of an epoch; the last epoch's also says what folding did."""
     training = history["training"]
     seeds, epochs = training["loss"].shape
     loss, running = (training[name][seed, epoch] for name in ("loss", "running"))
@@ -37,7 +37,7 @@ def line(history: History, seed: int, epoch: int) -> str:
 
 
 def ratios(history: History, time: str, dtype: str = ORIGINAL) -> np.ndarray:
-    """The time folded over that before: for each seed the median of rounds."""
+    """Returns the time after folding over the time before, (seeds,): medians of rounds."""
     before, after = (
         np.asarray(history[form][time]) for form in (dtype, f"{dtype}, folded")
     )
@@ -45,7 +45,7 @@ def ratios(history: History, time: str, dtype: str = ORIGINAL) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     before, after = history[ORIGINAL], history[FOLDED]
     left = after["rsqrt"] + after["statistics"] + after["norms"]
     fewer = before["total"] - after["total"]
@@ -97,7 +97,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def rows(history: History) -> dict[str, list[str]]:
-    """The table: what is measured, by its name a cell for each form."""
+    """Returns the rows of the table: by name, a cell for each form."""
 
     def cells(key: str, shown: Callable[[np.ndarray], str]) -> list[str]:
         return [shown(np.asarray(history[form][key], float)) for form in FORMS]
@@ -124,7 +124,7 @@ def rows(history: History) -> dict[str, list[str]]:
 
 
 def span(values: np.ndarray) -> str:
-    """The numbers of all seeds, which are whole and mostly the same."""
+    """Formats integers of all seeds, which are mostly equal, as one number or a range."""
     low, high = f"{values.min():.0f}", f"{values.max():.0f}"
     return low if low == high else f"{low} to {high}"
 
@@ -138,12 +138,12 @@ def _ratios(history: History, time: str) -> list[str]:
 
 
 def _but_first(cells: list[str]) -> list[str]:
-    """Without that of the form that the others are compared with."""
+    """Blanks the cell of the form that the others are compared with."""
     return ["–", *cells[1:]]
 
 
 def table(history: History) -> Table:
-    """The rows, for each form a column."""
+    """Returns the table, with a column for each form."""
     seeds = len(history[ORIGINAL]["accuracy"])
     drawn = make_table(
         "",
@@ -156,7 +156,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Errors, operations and times."""
+    """Draws errors, operations and times."""
     with plotting.figure(path, rows=2, columns=2) as axes:
         (errors, counts), (times, compared) = axes
         _draw_errors(history, errors)
@@ -166,7 +166,7 @@ def draw(history: History, path: Path) -> None:
 
 
 def _draw_errors(history: History, axes: Axes) -> None:
-    """A point for each seed."""
+    """Draws a point for each seed."""
     others = FORMS[1:]
     for place, form in enumerate(others):
         errors = np.asarray(history[form]["error"])
@@ -181,7 +181,7 @@ def _draw_errors(history: History, axes: Axes) -> None:
 
 
 def _draw_counts(history: History, axes: Axes) -> None:
-    """Of the compiled program in float32, before and after."""
+    """Draws the counts of the compiled float32 program, before and after."""
     names = {
         "total": "operations",
         "kernels": "kernels called",
@@ -202,7 +202,7 @@ def _draw_counts(history: History, axes: Axes) -> None:
 
 
 def _draw_times(history: History, axes: Axes) -> None:
-    """The medians of rounds: a point for each seed, and their mean."""
+    """Draws the medians of rounds: a point for each seed, and their mean."""
     for place, form in enumerate(FORMS):
         medians = 1e3 * np.median(history[form][ALL], axis=1)
         colour = plotting.COLOURS[form]
@@ -215,7 +215,7 @@ def _draw_times(history: History, axes: Axes) -> None:
 
 
 def _draw_ratios(history: History, axes: Axes) -> None:
-    """A point for each seed, and their mean."""
+    """Draws a point for each seed, and their mean."""
     sizes = {"test data": ALL, "one image": ONE}
     names = []
     for dtype, (size, time) in itertools.product(DTYPES, sizes.items()):

@@ -1,4 +1,4 @@
-"""A network before and after folding: its answers, its parts and its times."""
+"""Measures a network before and after folding: predictions, parts and times."""
 
 import functools
 from typing import Any, NamedTuple
@@ -13,20 +13,20 @@ from experiments.benchmarks.timing import interleaved
 from experiments.examples.deploy.operations import Operations, operations
 
 ROUNDS = 31
-CALLS_OF_ONE = 10  # in a round; each takes less than a millisecond, and is mostly noise
+CALLS_OF_ONE = 10  # per round; each takes less than a millisecond and is mostly noise
 DTYPES = ("float32", "bfloat16")
 ORIGINAL, *_ = FORMS = tuple(f"{each}{how}" for each in DTYPES for how in ("", ", folded"))
-ALL, ONE = "seconds, all", "seconds, one"  # by the images that are evaluated at once
+ALL, ONE = "seconds, all", "seconds, one"  # all test images at once, or one image
 
 
 class Form(NamedTuple):
     """A network as it is deployed.
 
     Attributes:
-      model: of Linen, or one that was folded; applied as `model.apply(variables, images,
+      model: a Linen or folded model, applied as `model.apply(variables, images,
         train=False)`.
       variables: its parameters, and its statistics if it still has any.
-      norms: how many it still has.
+      norms: the number of norms that it still has.
     """
 
     model: Any
@@ -34,7 +34,7 @@ class Form(NamedTuple):
     norms: int
 
     def compiled(self, images: jax.Array) -> Any:
-        """The program for images of this shape; the variables are arguments, too."""
+        """Compiles the program for images of this shape; variables are arguments, too."""
 
         def evaluate(variables: Any, images: jax.Array) -> Any:
             return self.model.apply(variables, images, train=False)
@@ -45,12 +45,12 @@ class Form(NamedTuple):
 def make_forms(
     model: nn.Module, variables: Any, images: jax.Array
 ) -> tuple[dict[str, Form], Any]:
-    """The network in each dtype, as it is and folded; and what was folded into what.
+    """Returns the network in each dtype, original and folded, and the folding report.
 
     Args:
-      model: with an attribute `dtype`.
-      variables: trained.
-      images: of which only the shape counts.
+      model: a model with an attribute `dtype`.
+      variables: the trained variables.
+      images: any images; only the shape matters.
     """
     forms, report = {}, None
     for name in DTYPES:
@@ -65,7 +65,7 @@ def make_forms(
 def measure(
     forms: dict[str, Form], images: jax.Array, labels: jax.Array
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What `quantities` lists, of each form on the test data."""
+    """Measures the `quantities` of each form on the test data."""
     programs = {name: form.compiled(images) for name, form in forms.items()}
     logits = {
         name: np.asarray(programs[name](form.variables, images), np.float64)
@@ -89,7 +89,7 @@ def measure(
 
 
 def quantities() -> dict[str, tuple[int, ...]]:
-    """The names of what is measured of a form, and their shapes."""
+    """Returns the names and shapes of what is measured of a form."""
     single = ("accuracy", "changed", "error", "norms", "statistics", "arrays", "bytes")
     return dict.fromkeys((*single, *Operations._fields), ()) | {
         ALL: (ROUNDS,),
@@ -98,7 +98,7 @@ def quantities() -> dict[str, tuple[int, ...]]:
 
 
 def _answers(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> dict:
-    """How good they are; errors are relative to the largest logit of the reference."""
+    """Rates the predictions; errors are relative to the reference's largest logit."""
     predicted = logits.argmax(-1)
     return {
         "accuracy": np.mean(predicted == labels),
@@ -108,7 +108,7 @@ def _answers(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> d
 
 
 def _parts(form: Form) -> dict[str, int]:
-    """What it consists of besides its program."""
+    """Describes the parts of a network besides its program."""
     leaves = jax.tree.leaves(form.variables)
     return {
         "norms": form.norms,
@@ -121,7 +121,7 @@ def _parts(form: Form) -> dict[str, int]:
 def _seconds(
     forms: dict[str, Form], programs: dict[str, Any], images: jax.Array, calls: int
 ) -> dict[str, np.ndarray]:
-    """The seconds of each program, which take turns, in each round of so many calls."""
+    """Returns seconds per call for each program and round; the programs take turns."""
 
     def call(name: str) -> None:
         for _ in range(calls):

@@ -1,10 +1,10 @@
-"""What a compiled program consists of, counted in XLA's text of it."""
+"""Counts the operations of a compiled program in XLA's text."""
 
 import re
 from collections import Counter
 from typing import NamedTuple
 
-# They name values or hold other operations, and compute nothing.
+# These name values or hold other operations, and compute nothing themselves.
 NO_WORK = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 HOLDERS = {"fusion", "call", "while", "conditional"}
 
@@ -13,12 +13,12 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?\S+ = (?:\(.*?\)|\S+) ([\w-]+)\(", re
 
 
 class Operations(NamedTuple):
-    """How many operations an optimised program has.
+    """The numbers of operations in an optimised program.
 
     Attributes:
-      total: all that compute, those inside of fusions among them.
-      kernels: what the program calls one after the other, a fusion being one.
-      rsqrt: those of `total` that take a reciprocal root, or a root.
+      total: all operations that compute, including those inside fusions.
+      kernels: the calls that the program makes one after another, a fusion being one.
+      rsqrt: those in `total` that take a root or a reciprocal root.
     """
 
     total: int
@@ -27,7 +27,7 @@ class Operations(NamedTuple):
 
 
 def operations(text: str) -> Operations:
-    """Counts in `jax.jit(f).lower(x).compile().as_text()`."""
+    """Counts the operations in `jax.jit(f).lower(x).compile().as_text()`."""
     everywhere = Counter(INSTRUCTION.findall(text))
     entry = Counter(INSTRUCTION.findall(text.partition("\nENTRY ")[2]))
     work = {

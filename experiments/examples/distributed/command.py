@@ -1,4 +1,4 @@
-"""The command line: starts one of the processes, or all of them here, as its children."""
+"""The command line: starts one of the processes, or all of them as its children."""
 
 import argparse
 import os
@@ -15,29 +15,27 @@ from experiments.examples.distributed.worker import NAME, be_one, check_split
 from experiments.harness import data, options
 from experiments.harness.console import Interrupted, Refused, console, exit_status
 
-CPU_DEVICES = 2  # of a process
+CPU_DEVICES = 2  # per process
 
 
 def parser() -> options.Parser:
-    """The options; --worker and --local-devices are for the processes it starts."""
+    """Returns the parser; --worker and --local-devices are for the processes it starts."""
     made = argparse.ArgumentParser(
         prog=f"python -m experiments {NAME}",
         description=distributed.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, one, zero = made.add_argument, _at_least(1), _at_least(0)
-    add("--processes", type=one, default=2, metavar="N", help="how many (2)")
+    add("--processes", type=one, default=2, metavar="N", help="number of processes (2)")
     add("--process", type=zero, metavar="ID", help="start only this one, from 0 (all)")
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 is met (loopback)")
+    add("--coordinator", metavar="HOST:PORT", help="address of process 0 (loopback)")
     add("--platform", choices=("cpu", "gpu"), default="cpu", help="(cpu)")
-    add(
-        "--devices", type=one, metavar="K", help="of a process (2; GPUs: 1, or all it sees)"
-    )
-    add("--timeout", type=one, default=60, metavar="SECONDS", help="for the others (60)")
+    add("--devices", type=one, metavar="K", help="per process (2; GPUs: 1, or all it sees)")
+    add("--timeout", type=one, default=60, metavar="SECONDS", help="wait for others (60)")
     add("--epochs", type=one, default=5, help="(5)")
-    add("--steps", type=one, help="of an epoch at most (all its whole batches)")
+    add("--steps", type=one, help="at most so many per epoch (all its whole batches)")
     add("--batch-size", type=one, default=120, help="samples, over all processes (120)")
-    add("--seed", type=zero, default=0, help="of weights and order (0)")
+    add("--seed", type=zero, default=0, help="for weights and order (0)")
     source = made.add_mutually_exclusive_group()
     source.add_argument(
         "--data", choices=data.PACKAGED, default="mnist5k", help="(mnist5k)"
@@ -45,8 +43,8 @@ def parser() -> options.Parser:
     source.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="MNIST's four IDX files"
     )
-    add("--out", type=Path, metavar="DIR", help="for the result (results/distributed/N)")
-    add("--restart", action="store_true", help="throw away what another run left in --out")
+    add("--out", type=Path, metavar="DIR", help="result folder (results/distributed/N)")
+    add("--restart", action="store_true", help="discard any earlier run in --out")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     add("--local-devices", type=zero, nargs="+", help=argparse.SUPPRESS)
     return made
@@ -56,7 +54,7 @@ def _at_least(least: int) -> Callable[[str], int]:
     def whole(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no whole number of at least {least}"
+                f"{text!r} is not a whole number of at least {least}"
             )
         return int(text)
 
@@ -64,17 +62,17 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def check(chosen: argparse.Namespace) -> None:
-    """Refuses what could not work, before anything is started."""
+    """Refuses options that cannot work, before anything is started."""
     if chosen.process is not None:
         if chosen.process >= chosen.processes:
             raise Refused(
-                f"--process {chosen.process}: of {chosen.processes} processes, the IDs are "
-                f"0 to {chosen.processes - 1}; see --processes."
+                f"--process {chosen.process}: with --processes {chosen.processes}, the IDs "
+                f"are 0 to {chosen.processes - 1}."
             )
         if chosen.coordinator is None:
             raise Refused(
-                f"--process {chosen.process}: needs --coordinator HOST:PORT, where process "
-                "0 is met, the same for all."
+                f"--process {chosen.process}: needs --coordinator HOST:PORT, the address "
+                "of process 0, the same for all."
             )
     if chosen.platform == "cpu":
         check_split(chosen.batch_size, chosen.processes * (chosen.devices or CPU_DEVICES))
@@ -83,7 +81,7 @@ def check(chosen: argparse.Namespace) -> None:
 
 
 def launch(chosen: argparse.Namespace, arguments: Sequence[str]) -> None:
-    """Starts one of the processes, or all of them on this machine, and waits."""
+    """Starts one of the processes, or all of them on this machine, and waits for them."""
     here = range(chosen.processes) if chosen.process is None else [chosen.process]
     check(chosen)
     coordinator = chosen.coordinator or f"{LOOPBACK}:{free_port()}"
@@ -110,7 +108,7 @@ def launch(chosen: argparse.Namespace, arguments: Sequence[str]) -> None:
 
 
 def _devices(chosen: argparse.Namespace, process: int) -> list[str]:
-    """Which devices a process takes: its share where all run here, else what it sees."""
+    """Returns a process's devices: its share if all run here, otherwise all it sees."""
     if chosen.platform == "cpu" or (chosen.process is not None and not chosen.devices):
         return []
     count = chosen.devices or 1
@@ -119,21 +117,21 @@ def _devices(chosen: argparse.Namespace, process: int) -> list[str]:
 
 
 def environment(chosen: argparse.Namespace) -> dict[str, str]:
-    """That of a worker: ours, but for what says which devices there are."""
+    """Returns a worker's environment: ours, except for the choice of devices."""
     ours = dict(os.environ)
-    ours["COLUMNS"] = str(shutil.get_terminal_size().columns)  # it sees no terminal
+    ours["COLUMNS"] = str(shutil.get_terminal_size().columns)  # workers have no terminal
     ours.pop("JAX_PLATFORMS", None)
     if chosen.platform == "cpu":
         ours["JAX_PLATFORMS"] = "cpu"
         ours["JAX_NUM_CPU_DEVICES"] = str(chosen.devices or CPU_DEVICES)
-        flags = ours.get("XLA_FLAGS", "")  # of them this one says the same, otherwise
+        flags = ours.get("XLA_FLAGS", "")  # one of them is another way to set the number
         counted = r"--xla_force_host_platform_device_count=\S*"
         ours["XLA_FLAGS"] = re.sub(counted, "", flags).strip()
     return ours
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The status of the process: 0, or 2 if refused or failed, or 130 if interrupted."""
+    """Returns the exit status: 0, 2 if refused or failed, 130 if interrupted."""
     chosen = parser().parse_args(arguments)
     chosen.out = chosen.out or Path("results") / NAME / str(chosen.processes)
     if chosen.worker:

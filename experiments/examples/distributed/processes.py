@@ -1,7 +1,7 @@
-"""The processes of one job, as children: what ends one of them ends all, with a line why.
+"""The processes of one job, as children: when one ends early, all are ended, with a reason.
 
-JAX's runtime raises nothing when it loses a process: it logs a stack of C++ and aborts, or
-crashes. So whatever uses it is a child here, and the parent, which does not, can say so.
+JAX's runtime raises no exception when it loses a process: it logs a C++ stack trace and
+aborts, or crashes. So every user of it is a child, and the parent can report the reason.
 """
 
 import contextlib
@@ -19,19 +19,19 @@ from typing import IO, NamedTuple
 from experiments.harness.console import Refused
 
 POLL = 0.05  # seconds
-# The status of a child that said itself, in a line, what is wrong.
+# The status of a child that has printed what is wrong.
 REFUSED = 2
-LOST = 3  # and that is that it lost another
+LOST = 3  # the same, if it lost another process
 
 
 class Child(NamedTuple):
-    """A process, and what it wrote to stderr."""
+    """A process and what it wrote to stderr."""
 
     process: subprocess.Popen
     log: IO[bytes]
 
     def said(self) -> str:
-        """All it wrote, which nobody has seen yet, but for gloo's greetings."""
+        """Everything it wrote, not yet shown to anyone, except gloo's greetings."""
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").splitlines()
         return "\n".join(line for line in lines if not line.startswith("[Gloo] Rank "))
@@ -40,8 +40,8 @@ class Child(NamedTuple):
 def supervise(commands: Mapping[str, Sequence[str]], environment: dict[str, str]) -> None:
     """Runs the commands, by name, side by side until all are done.
 
-    Once one fails, or the user interrupts, all are ended. So they are when this process
-    is killed, if they call `end_with_parent`.
+    If one fails, or the user interrupts, all are ended. If this process is killed, they end
+    as well, provided that they call `end_with_parent`.
 
     Raises:
       Refused: one failed; what it wrote to stderr, or how it ended, says why.
@@ -64,20 +64,20 @@ def _started(command: Sequence[str], environment: dict[str, str]) -> Iterator[Ch
         subprocess.Popen(
             command,
             env=environment,
-            stdin=subprocess.PIPE,  # never written to: its end is the end of the parent
+            stdin=subprocess.PIPE,  # never written to; it closes when the parent ends
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends them
+            start_new_session=True,  # Ctrl-C goes to the parent, which then ends them
         ) as process,
     ):
         try:
             yield Child(process, log)
         finally:
-            process.kill()  # jax keeps SIGTERM for itself
+            process.kill()  # jax handles SIGTERM itself
 
 
 def _refuse_failures(children: Mapping[str, Child]) -> None:
     failed = {name: each for name, each in children.items() if each.process.poll()}
-    # The one that another lost says more than that other.
+    # A process that the others lost tells more about the cause than the others.
     for name, child in sorted(failed.items(), key=lambda each: _lost(each[1])):
         raise Refused(_reason(name, child))
 
@@ -104,10 +104,10 @@ def _reason(name: str, child: Child) -> str:
 
 
 def end_with_parent() -> None:
-    """Called by a child: it ends as soon as the parent has, however that came."""
+    """Makes the calling child end as soon as its parent has ended, for any reason."""
 
     def wait() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock an exit would find taken
+        while os.read(0, 1):  # not sys.stdin, whose lock would block an exit
             pass
         os._exit(1)
 
@@ -116,9 +116,9 @@ def end_with_parent() -> None:
 
 @contextlib.contextmanager
 def deadline(seconds: float, message: Callable[[], str]) -> Iterator[None]:
-    """Ends this process, with a line and status 2, if the block takes any longer.
+    """Ends this process, with a line and status 2, if the block takes longer.
 
-    A thread can, while the main thread waits in C++ and hears no exception.
+    A thread does it, because the main thread may be waiting in C++, deaf to exceptions.
     """
 
     def end() -> None:

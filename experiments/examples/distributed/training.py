@@ -1,7 +1,7 @@
-"""What to copy: a network with jaxnorm's batch norm, trained over all devices there are.
+"""The part to copy: training a network with jaxnorm's batch norm on all devices.
 
-In this order: the mesh; the rows, of which each process loads its own; the functions, as
-for one device; the same, jitted for the mesh; the loop. Each process calls `train` with
+In order: the mesh; the rows, with each process loading its own; the functions, as for one
+device; the same functions jitted for the mesh; the loop. Each process calls `train` with
 the same arguments, after `jax.distributed.initialize`.
 """
 
@@ -24,7 +24,7 @@ OPTIMIZER = optax.adam(0.02)
 
 
 def shardings() -> tuple[NamedSharding, NamedSharding]:
-    """On a mesh of all devices of all processes: a copy on each, and rows split over it."""
+    """Returns shardings over all devices of all processes: replicated, and split by row."""
     mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
     everywhere = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("batch"))
@@ -32,26 +32,26 @@ def shardings() -> tuple[NamedSharding, NamedSharding]:
 
 
 def own(rows: np.ndarray) -> np.ndarray:
-    """The rows of this process; their number is a multiple of that of all devices."""
+    """Returns this process's rows; their total must be a multiple of all devices."""
     return np.split(rows, jax.process_count())[jax.process_index()]
 
 
 def place(split: NamedSharding, *rows: np.ndarray) -> tuple[jax.Array, ...]:
-    """Arrays of the rows of all processes, of which this one gives its own."""
+    """Returns global arrays of all processes' rows, given the rows of this process."""
     return tuple(jax.make_array_from_process_local_data(split, each) for each in rows)
 
 
 def batches(
     data: Dataset, order: np.ndarray, size: int, split: NamedSharding
 ) -> Iterator[tuple[jax.Array, ...]]:
-    """Images and labels of each batch in this order, the same in all processes."""
+    """Yields images and labels of each batch in this order, the same in all processes."""
     for first in range(0, len(order) - size + 1, size):
         rows = own(order[first : first + size])
         yield place(split, data.train_images[rows], data.train_labels[rows])
 
 
 def test_rows(data: Dataset, split: NamedSharding) -> tuple[jax.Array, ...]:
-    """The test data, filled up with rows whose label −1 is never right."""
+    """Returns the test data, padded with rows whose label −1 is never right."""
     missing = -len(data.test_labels) % jax.device_count()
     images = np.pad(data.test_images, ((0, missing), (0, 0)))
     labels = np.pad(data.test_labels, (0, missing), constant_values=-1)
@@ -59,7 +59,7 @@ def test_rows(data: Dataset, split: NamedSharding) -> tuple[jax.Array, ...]:
 
 
 def start(model: Any, seed: int, features: int) -> TrainState:
-    """A new state."""
+    """Returns a new state."""
     variables = model.init(jax.random.key(seed), jnp.zeros((2, features)), train=False)
     params = variables["params"]
     return TrainState(params, variables["batch_stats"], OPTIMIZER.init(params))
@@ -68,7 +68,7 @@ def start(model: Any, seed: int, features: int) -> TrainState:
 def step(
     model: Any, state: TrainState, images: jax.Array, labels: jax.Array
 ) -> tuple[TrainState, jax.Array]:
-    """The state after a batch, and the loss on it: a mean over the whole batch."""
+    """Returns the state after a batch, and its loss: a mean over the whole batch."""
 
     def loss(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.statistics}
@@ -87,13 +87,13 @@ def step(
 def correct(
     model: Any, state: TrainState, images: jax.Array, labels: jax.Array
 ) -> jax.Array:
-    """How many rows the network labels rightly, by its running statistics."""
+    """Counts the rows that the network classifies correctly, with running statistics."""
     logits = model.apply(state.variables, images, train=False)
     return jnp.sum(jnp.argmax(logits, axis=-1) == labels)
 
 
 class Training(NamedTuple):
-    """What trains, over all devices.
+    """The functions that train, over all devices.
 
     Attributes:
       start: `start() -> state`, on every device.
@@ -107,11 +107,11 @@ class Training(NamedTuple):
 
 
 def jitted(data: Dataset, seed: int, everywhere: NamedSharding) -> Training:
-    """What trains on this data; all processes must make it alike."""
-    # Its batch norm has no `axis_name`: under jit it sees the whole batch.
+    """Returns the training functions for this data; all processes must use the same."""
+    # Batch norm needs no `axis_name`: under jit it sees the whole batch.
     model = SeedNetwork((*SeedNetwork.widths[:-1], data.classes))
     features = data.train_images.shape[1]
-    # Said, or XLA might split the parameters as it likes.
+    # Explicit, or XLA might choose to split the parameters.
     jit = partial(jax.jit, out_shardings=everywhere)
     return Training(
         jit(partial(start, model, seed, features)),
@@ -121,12 +121,12 @@ def jitted(data: Dataset, seed: int, everywhere: NamedSharding) -> Training:
 
 
 class Trained(NamedTuple):
-    """What training gives, the same in each process.
+    """The result of training, the same in each process.
 
     Attributes:
-      state: the last one.
-      losses: of each step.
-      accuracies: on the test data after each epoch, by running statistics.
+      state: the final state.
+      losses: the loss of each step.
+      accuracies: test accuracy after each epoch, with running statistics.
     """
 
     state: TrainState
@@ -135,7 +135,7 @@ class Trained(NamedTuple):
 
 
 def train(data: Dataset, *, seed: int, epochs: int, steps: int, batch_size: int) -> Trained:
-    """Trains with all processes, each epoch in another order and of that many steps."""
+    """Trains with all processes, for epochs of `steps` steps, each in a new order."""
     everywhere, split = shardings()
     training = jitted(data, seed, everywhere)
     test = test_rows(data, split)
@@ -144,7 +144,7 @@ def train(data: Dataset, *, seed: int, epochs: int, steps: int, batch_size: int)
         progress.console.print(" epoch    loss  test accuracy, %, by running statistics")
         task = progress.add_task("training", total=epochs * steps)
         for epoch in range(epochs):
-            random = np.random.default_rng((seed, epoch))  # alike in all processes
+            random = np.random.default_rng((seed, epoch))  # the same in all processes
             order = random.permutation(len(data.train_labels))[: steps * batch_size]
             for batch in batches(data, order, batch_size, split):
                 state, loss = training.step(state, *batch)

@@ -1,4 +1,4 @@
-"""What each of the processes does: it meets the others, trains, and says how it ended."""
+"""One of the processes: it meets the others, trains, and reports how it ended."""
 
 import argparse
 import os
@@ -19,13 +19,13 @@ from experiments.harness.data import Dataset
 from experiments.harness.runs import Run
 
 NAME = "distributed"
-SHOWN = 64  # values of each parameter in the result
+SHOWN = 64  # values per parameter in the result
 
 
 def be_one(chosen: argparse.Namespace) -> None:
-    """Works, as a child of `command.launch`, and ends this process."""
+    """Runs as a child of `command.launch`, and ends this process."""
     end_with_parent()
-    # gloo writes to stdout from C++; that goes to the log, and ours alone to the user.
+    # gloo writes to stdout from C++: send that to the log, and only our output to the user.
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
@@ -37,11 +37,11 @@ def be_one(chosen: argparse.Namespace) -> None:
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # sys.exit would wait for the others, who wait for this one
+    os._exit(status)  # sys.exit would wait for the others, which wait for this process
 
 
 def _lost(chosen: argparse.Namespace, error: Exception) -> int:
-    """The status after an error of the runtime, which is most often a lost message."""
+    """Returns the status after a runtime error, most often a lost connection."""
     told = str(error).splitlines()[0].rpartition("computation: ")[2]
     if not re.search("gloo|nccl|rccl|connection|coordination", told, re.IGNORECASE):
         traceback.print_exception(error)
@@ -52,7 +52,7 @@ def _lost(chosen: argparse.Namespace, error: Exception) -> int:
 
 
 def work(chosen: argparse.Namespace) -> None:
-    """What one of the processes does."""
+    """Meets the others, trains, and writes the result if this is process 0."""
     console.quiet = chosen.process != 0
     dataset = options.open_data(chosen)
     connect(chosen)
@@ -85,22 +85,22 @@ def work(chosen: argparse.Namespace) -> None:
 
 
 def steps_of_an_epoch(chosen: argparse.Namespace, dataset: Dataset) -> int:
-    """As many as there are whole batches, or --steps if that is fewer."""
+    """Returns the number of whole batches, or --steps if that is fewer."""
     available = len(dataset.train_labels) // chosen.batch_size
     return min(chosen.steps or available, available)
 
 
 def check_split(size: int, devices: int) -> None:
-    """Refuses a batch of which one device would have more than another."""
+    """Refuses a batch size that does not divide evenly among the devices."""
     if size % devices:
         raise Refused(
-            f"--batch-size {size}: is split over {devices} devices, and must be a multiple "
-            "of that."
+            f"--batch-size {size}: must be a multiple of {devices}, the number of devices "
+            "that share a batch."
         )
 
 
 def measurements(trained: Trained) -> dict[str, Any]:
-    """What the result holds, by which two runs can be compared."""
+    """Returns the contents of the result, by which two runs can be compared."""
     return {
         "loss": trained.losses,
         "accuracy": trained.accuracies,
@@ -110,5 +110,5 @@ def measurements(trained: Trained) -> dict[str, Any]:
 
 
 def _some(parameter: jax.Array) -> np.ndarray:
-    """Evenly spaced values; all are megabytes."""
+    """Returns evenly spaced values; all of them would take megabytes."""
     return np.ravel(parameter)[:: max(1, parameter.size // SHOWN)]

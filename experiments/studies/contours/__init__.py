@@ -1,14 +1,14 @@
 """Scaled inputs make the loss rounder and descent faster: contours, condition and steps.
 
 Rows 1, 6 and 46 of the claims. A linear model with squared loss is trained by gradient
-descent on all samples, each kind of inputs at its own best constant rate, from w = 0. Two
-problems are drawn anew for each seed: the quadratic of row 6, of two inputs of mean 0,
-standard deviations 1 and 8 and a correlation of .6; and row 46's prices of rental cars, by
-age (0 to 30 years) and distance (0 to 300,000 km), which depends on the age, with a bias.
+descent on all samples from w = 0, each kind of inputs at its own best constant rate. Two
+problems are drawn anew for each seed: the quadratic of row 6, with two inputs of mean 0,
+standard deviations 1 and 8 and a correlation of .6; and the rental-car prices of row 46,
+from age (0 to 30 years) and distance (0 to 300,000 km, depending on age), with a bias.
 
-The inputs are raw, mean-normalised, standardised, batch-normalised (by batches of 50) or
-whitened. It has converged when the mean squared difference to the best predictions is
-1/10,000 of the variance of what is predicted. It trains no network, and takes no images.
+The inputs are raw, mean-normalised, standardised, batch-normalised (in batches of 50) or
+whitened. Descent has converged when the mean squared difference to the best predictions is
+1/10,000 of the variance of the target. This study trains no network and uses no images.
 """
 
 import functools
@@ -37,7 +37,7 @@ SHADES = mpl.colormaps["cividis"]
 
 
 def two_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Row 6's: inputs (samples, 2), and outputs; both have the mean 0."""
+    """Returns row 6's inputs (samples, 2) and outputs; both have mean 0."""
     first, other, noise = rng.standard_normal((3, SAMPLES))
     x = np.stack([first, 8 * (0.6 * first + 0.8 * other)], axis=1)
     y = x @ [2.0, 0.6] + noise
@@ -45,7 +45,7 @@ def two_inputs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def car_rental(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Age in years and distance in km, (cars, 2); and prices a day."""
+    """Returns age in years and distance in km, (cars, 2), and prices per day."""
     age = rng.uniform(0, 30, SAMPLES)
     distance = np.clip(age * rng.normal(10_000, 4_000, SAMPLES), 0, 300_000)
     price = 80 - 1.2 * age - 0.0001 * distance + rng.normal(0, 3, SAMPLES)
@@ -53,19 +53,19 @@ def car_rental(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_normalized(x: np.ndarray) -> np.ndarray:
-    """By `jaxnorm.mean_normalize`."""
+    """Applies `jaxnorm.mean_normalize`."""
     x = x.astype(np.float32)
     return np.asarray(jaxnorm.mean_normalize(x, jaxnorm.summarize(x)))
 
 
 def standardized(x: np.ndarray) -> np.ndarray:
-    """By `jaxnorm.standardize`."""
+    """Applies `jaxnorm.standardize`."""
     x = x.astype(np.float32)
     return np.asarray(jaxnorm.standardize(x, jaxnorm.summarize(x)))
 
 
 def batch_normed(x: np.ndarray) -> np.ndarray:
-    """By `jaxnorm.batch_norm`, each batch of 50 by its own statistics."""
+    """Applies `jaxnorm.batch_norm`, with the statistics of each batch of 50."""
     x = x.astype(np.float32)
     state = jaxnorm.ema(0.99).init(x.shape[1:])
     return np.asarray(jaxnorm.batch_norm(x, state, train=True, ghost_size=GHOST)[0])
@@ -89,16 +89,16 @@ PROBLEMS = {"two inputs": two_inputs, "car rental": car_rental}
 
 
 def make(problem: str, inputs: str, seed: int) -> tuple[Quadratic, float]:
-    """The loss, and the excess at which descent has converged."""
+    """Returns the loss, and the excess loss at which descent has converged."""
     x, y = PROBLEMS[problem](np.random.default_rng(seed))
     x = INPUTS[inputs](x)
-    if problem == "car rental":  # of the other the bias is 0
+    if problem == "car rental":  # the other problem's bias is 0
         x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
     return quadratic(x, y), TOLERANCE * y.var() / 2
 
 
 def descend(problem: str, inputs: str, seed: int) -> dict[str, np.ndarray | float]:
-    """What comes of one seed."""
+    """Returns the measurements for one seed."""
     loss, tolerance = make(problem, inputs, seed)
     standard, _ = make(problem, "standardised", seed)
     rate = loss.best_rate
@@ -112,7 +112,7 @@ def descend(problem: str, inputs: str, seed: int) -> dict[str, np.ndarray | floa
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Descends both problems with each kind of inputs."""
+    """Runs descent on both problems with each kind of inputs."""
 
     def on_all(problem: str, inputs: str) -> dict[str, np.ndarray]:
         each = [descend(problem, inputs, seed) for seed in range(chosen.seeds)]
@@ -132,18 +132,18 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def part_name(problem: str, inputs: str) -> str:
-    """By which the history has it."""
+    """Returns the key of a part in the history."""
     return f"{problem}, {inputs}"
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
 
     def of(problem: str, inputs: str, name: str) -> np.ndarray:
         return history[part_name(problem, inputs)][name]
 
     def times(problem: str, name: str) -> np.ndarray:
-        """Raw over standardised."""
+        """Returns the ratio of raw to standardised."""
         return of(problem, "raw", name) / of(problem, "standardised", name)
 
     found = []
@@ -183,7 +183,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Condition number and steps of each."""
+    """Tabulates condition number and steps for each kind of inputs."""
     drawn = make_table(
         "inputs",
         title="condition number κ, and steps to converge: medians over seeds",
@@ -199,14 +199,14 @@ def table(history: History) -> Table:
 
 
 def short(value: float) -> str:
-    """With as many digits as tell something, however large."""
+    """Formats a number with its meaningful digits, however large."""
     if value < 100:
         return f"{value:.3g}"
     return f"{value:,.0f}" if value < 1e6 else f"{value:.0e}"
 
 
 def draw(history: History, path: Path) -> None:
-    """The contours of two inputs' loss with each path of descent, and the cars' steps."""
+    """Draws the contours and descent paths of two inputs, and the cars' steps."""
     with plotting.figure(path, rows=2, columns=3, height=3.3, width=3.3) as axes:
         *contours, steps = axes.flat
         for panel, inputs in zip(contours, INPUTS, strict=True):
@@ -215,7 +215,7 @@ def draw(history: History, path: Path) -> None:
 
 
 def draw_contours(axes, inputs: str, found: dict[str, np.ndarray]) -> None:
-    """The loss of the first seed over both weights, and where descent went."""
+    """Draws the first seed's loss over both weights, and the path of descent."""
     hessian, minimum, steps = (found[name][0] for name in ("hessian", "minimum", "steps"))
     descent = Quadratic(*np.linalg.eigh(hessian), minimum)
     path = descent.path(descent.best_rate, np.arange(steps + 1))
@@ -242,7 +242,7 @@ def draw_contours(axes, inputs: str, found: dict[str, np.ndarray]) -> None:
 
 
 def draw_steps(axes, history: History) -> None:
-    """How many steps the cars take."""
+    """Draws the number of steps for the cars."""
     steps = {each: history[part_name("car rental", each)]["steps"] for each in INPUTS}
     plotting.each_seed(axes, steps, COLOURS)
     axes.set(xscale="log", xlim=(0.5, 1e12), xticks=10.0 ** np.arange(0, 13, 3))

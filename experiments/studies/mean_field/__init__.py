@@ -1,14 +1,14 @@
-"""Batch norm makes gradients explode with depth, by a factor that theory knows.
+"""Batch norm makes gradients explode with depth, by a factor that theory predicts.
 
-Yang et al. 2019 (1902.08129). At initialisation, how ‖∂L/∂W‖² of each layer grows from the
-last layer to the first: with batch norm and relu, or no activation, for batches of 8 to
-256; and without norm, by He's initialisation, where it should not grow. The growth is
-fitted to the layers of 60 but for the first 5 and the last 10, where the distribution of
-the samples, or of the gradients, is not yet that of a deep network.
+Yang et al. 2019 (1902.08129). Measured at initialisation: how ‖∂L/∂W‖² grows from the last
+layer to the first, with batch norm and relu, or no activation, for batches of 8 to 256; and
+without norm, with He initialisation, where it should not grow. The growth is fitted to 60
+layers except the first 5 and the last 10, where the distribution of the samples or of the
+gradients is not yet the limit of a deep network.
 
-Then 20 layers of 100 relu units learn by SGD at several rates with batch norm and without,
-from the same initial weights of He: the networks without are to reach the higher accuracy,
-each at its best rate.
+Then 20 layers of 100 relu units are trained by SGD at several rates, with and without batch
+norm, from the same initial weights of He; the networks without it should reach the higher
+accuracy, each at its best rate.
 """
 
 from argparse import Namespace
@@ -46,25 +46,25 @@ WIDTH = {False: 256, True: 64}  # by whether the run is quick
 TRAINED_DEPTH = {False: 20, True: 4}
 STEPS = {False: 200, True: 20}
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-# Of the batches that the claims are of. Of 64, no growth at all would be within the
-# tolerance of the linear network's.
+# The batch sizes of the claims. With 64, no growth at all would be within the tolerance
+# of the linear network's growth.
 CLAIMED = {"relu": 64, "linear": 8}
 HE = nn.initializers.he_normal()
 TRAINED = {"plain": None, "batch_norm": batch_norm}
 
 
 def trial_name(norm: str, rate: float) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{norm}, rate {rate:g}"
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """The gradients at initialisation, and then the training."""
+    """Measures the gradients at initialisation, and then trains."""
     found = measure_gradients(run, WIDTH[chosen.quick], chosen.seeds)
     if chosen.quick:
         depth = TRAINED_DEPTH[chosen.quick]
         run.note(
-            f"quick: what is trained has {depth} layers, and not the 20 that are named"
+            f"quick: the trained networks have {depth} layers instead of the 20 in the text"
         )
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
     batches = shuffled(rounds=1, steps=STEPS[chosen.quick], size=64)
@@ -79,13 +79,13 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def accuracies(history: History, norm: str) -> np.ndarray:
-    """Final test accuracy in percent, (seeds, rates); NaN where training diverged."""
+    """Returns final test accuracies in percent, (seeds, rates); NaN where diverged."""
     of_rates = [history[trial_name(norm, each)]["accuracy"][:, -1] for each in RATES]
     return 100 * np.stack(of_rates, axis=1)
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     found = []
     for network, kernel in KERNELS.items():
         batch = CLAIMED[network]
@@ -102,7 +102,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """The growth a layer, and what theory says; the accuracy at each rate."""
+    """Tabulates the growth per layer beside theory, and the accuracy at each rate."""
     drawn = make_table(
         "",
         *("measured", "theory"),
@@ -124,7 +124,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Gradients by layer and depth, their growth over the batch, and the accuracy."""
+    """Draws gradients by layer and depth, their growth by batch size, and the accuracy."""
     with plotting.figure(path, rows=2, columns=2, height=3.3) as axes:
         draw_layers(axes[0, 0], history)
         draw_depths(axes[0, 1], history)
@@ -140,7 +140,7 @@ def draw(history: History, path: Path) -> None:
 
 
 def draw_layers(axes, history: History) -> None:
-    """‖gradient‖² of each layer over that of the last, with the line of the theory."""
+    """Draws ‖gradient‖² of each layer relative to the last layer, and the theory."""
     layers = np.arange(1, DEPTH + 1)
     for network, batch, arm in (
         *(("relu", batch, f"batch of {batch}") for batch in BATCHES),
@@ -160,7 +160,7 @@ def draw_layers(axes, history: History) -> None:
 
 
 def draw_depths(axes, history: History) -> None:
-    """‖gradient‖² of the first layer over that of the last, for each depth."""
+    """Draws ‖gradient‖² of the first layer relative to the last, for each depth."""
     for network, arm, label in (
         ("relu", "batch_norm", "batch norm"),
         ("plain", "plain", "plain, He"),
@@ -174,7 +174,7 @@ def draw_depths(axes, history: History) -> None:
 
 
 def draw_growth(axes, history: History) -> None:
-    """The factor a layer over the size of the batch, with the line of the theory."""
+    """Draws the factor per layer over the batch size, and the theory."""
     sizes = np.geomspace(BATCHES[0], BATCHES[-1], 100)
     for network, arm, label in (
         ("relu", "batch_norm", "BN, relu"),

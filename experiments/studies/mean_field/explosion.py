@@ -1,4 +1,4 @@
-"""The gradients of deep batch-normalised networks at initialisation, and their theory."""
+"""Gradients of deep batch-normalised networks at initialisation, and the theory."""
 
 import functools
 import math
@@ -32,11 +32,11 @@ def squared_gradients(
     activation: Activation,
     normalized: bool = True,
 ) -> jax.Array:
-    """‖∂L/∂W‖² of each layer, (depth,), of x ↦ activation(batch_norm(xW)) in a row.
+    """Returns ‖∂L/∂W‖², (depth,), of stacked layers x ↦ activation(batch_norm(xW)).
 
     The inputs are standard normal and the loss is a random linear function of the outputs,
-    drawn anew for each sample: the setting of Yang et al. W ~ N(0, 2/width), as of He et
-    al.; batch norm does not see the 2.
+    drawn anew for each sample: the setting of Yang et al. W ~ N(0, 2/width), as in He et
+    al.; batch norm is invariant to the 2.
     """
     keys = jax.random.split(key, 3)
     weights = jax.random.normal(keys[0], (depth, width, width)) * math.sqrt(2 / width)
@@ -62,15 +62,16 @@ def relu_kernel(c: float) -> tuple[float, float]:
 
 
 def linear_kernel(c: float) -> tuple[float, float]:
-    """E[u·v] likewise, and its derivative."""
+    """E[u·v] of unit normals with correlation c, and its derivative."""
     return c, 1.0
 
 
 def rate(kernel: Callable[[float], tuple[float, float]], batch: int) -> float:
-    """By how much ‖gradient‖² grows a layer, from the last to the first, at any width.
+    """Returns the factor by which ‖gradient‖² grows per layer, at any width.
 
-    Yang et al. 2019, for an activation of this kernel J at infinite width: samples of a
-    batch of B, once it is normalised, have the correlation c = −1/(B − 1), and
+    The growth is from the last layer to the first. From Yang et al. 2019, for an activation
+    with kernel J at infinite width: after normalisation the samples of a batch of B have
+    the correlation c = −1/(B − 1), and
 
         rate = ((B − 1 + J′(c))/(1 − J(c)) − 1)/(B − 3).
 
@@ -81,7 +82,7 @@ def rate(kernel: Callable[[float], tuple[float, float]], batch: int) -> float:
 
 
 def linear(x: jax.Array) -> jax.Array:
-    """No activation."""
+    """Returns x: no activation."""
     return x
 
 
@@ -94,12 +95,12 @@ NETWORKS = {
 
 
 def network_name(network: str, batch: int, depth: int) -> str:
-    """By which the history has it."""
+    """Returns the key of a network in the history."""
     return f"{network}, batch of {batch}, {depth} layers"
 
 
 def measure_gradients(run: Run, width: int, seeds: int) -> History:
-    """‖∂L/∂W‖² of each layer of each network: (seeds, layers)."""
+    """Returns ‖∂L/∂W‖² of each layer of each network, (seeds, layers)."""
 
     def on_all(network: str, batch: int, depth: int) -> dict[str, np.ndarray]:
         gradients = functools.partial(
@@ -122,7 +123,7 @@ def measure_gradients(run: Run, width: int, seeds: int) -> History:
 
 
 def growth(history: History, network: str, batch: int) -> np.ndarray:
-    """The fitted factor a layer, (seeds,)."""
+    """Returns the fitted factor per layer, (seeds,)."""
     gradients = history[network_name(network, batch, DEPTH)]["gradients"]
     layers = np.arange(DEPTH)[FITTED]
     return np.exp(-np.polyfit(layers, np.log(gradients[:, FITTED]).T, 1)[0])

@@ -1,17 +1,17 @@
 """Batch norm steadies the inputs of each sigmoid: their percentiles over training.
 
 Rows 2, 12, 13, 24–26, 34 and 35 of the claims. After figure 1 of Ioffe & Szegedy (arXiv
-1502.03167): digits made black and white, three layers of 100 sigmoids, plain SGD on batches
-of 60 for 6000 steps, weights from N(0, σ²). Besides the nets with and without batch norm
-there is one without whose images are standardised: its first input alone is normalised.
-The rate of .1 is one at which all arms train from σ = .1; at .5, in a trial with one seed,
-the plain net came to 75 % from σ = .01, too, where it stays at chance with .1.
+1502.03167): digits in black and white, three layers of 100 sigmoids, plain SGD on batches
+of 60 for 6000 steps, weights from N(0, σ²). Besides the networks with and without batch
+norm there is one without it on standardised images: only its first input is normalised.
+At a rate of .1 all arms train from σ = .1. At .5, in a trial with one seed, the plain
+network also reached 75 % from σ = .01, where it stays at chance with .1.
 
-The drift of a layer is taken from the percentiles of single sigmoids on the test images:
-the range over training of the median, in units of the mean over training of the band from
-the 15th to the 85th; the mean over ten sigmoids. No claim is made of it from σ = .01: there
-the plain nets give all images nearly the same inputs, and the band has next to no width.
-A sigmoid counts as saturated at |z| > 4.
+The drift of a layer is computed from the percentiles of single sigmoids on the test images:
+the range of the median over training, divided by the mean over training of the band from
+the 15th to the 85th percentile; averaged over ten sigmoids. No claim about drift is made
+for σ = .01: there the plain networks give nearly the same inputs for all images, and the
+band has almost no width. A sigmoid counts as saturated at |z| > 4.
 """
 
 from argparse import Namespace
@@ -51,14 +51,14 @@ from experiments.studies.percentiles.inputs import ENDS, observe, summed_up
 NAME = "percentiles"
 NORMS = {"plain": None, "batch_norm": batch_norm}
 LABELS = {"plain": "plain", INPUT: "input only", "batch_norm": "batch norm"}
-LINES = {"plain": "-", INPUT: "--", "batch_norm": "-"}  # two lie on each other at chance
+LINES = {"plain": "-", INPUT: "--", "batch_norm": "-"}  # two coincide at chance
 WIDTHS = (100,) * 3
 RATE = 0.1
 ROUNDS = {False: 60, True: 10}  # by whether the run is quick
 
 
 def binarised(dataset: Dataset) -> Dataset:
-    """Its images in black and white."""
+    """Returns the data with images in black and white."""
     train, test = (
         (images > 0.5).astype(np.float32)
         for images in (dataset.train_images, dataset.test_images)
@@ -67,7 +67,7 @@ def binarised(dataset: Dataset) -> Dataset:
 
 
 def standardised(dataset: Dataset) -> Dataset:
-    """All of its images by the moments of those to train on."""
+    """Standardises all images by the moments of the training images."""
     summary = jaxnorm.fit([dataset.train_images], progress=False)
     train, test = (
         np.asarray(jaxnorm.standardize(images, summary))
@@ -77,7 +77,7 @@ def standardised(dataset: Dataset) -> Dataset:
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Trains each arm from each scale, and sums up its percentiles."""
+    """Trains each arm from each scale, and summarises its percentiles."""
     batches = shuffled(rounds=ROUNDS[chosen.quick], steps=EVERY, size=60)
     standard = nn.initializers.normal(1.0)
 
@@ -107,7 +107,7 @@ the drift in widths of the band, and of the saturated share in % late in trainin
 
 
 def table(history: History) -> Table:
-    """Accuracy, and of each layer the drift and the saturated share."""
+    """Tabulates accuracy, and the drift and saturated share of each layer."""
     rounds = next(iter(history.values()))["accuracy"].shape[1]
     steps = (EARLY, rounds * EVERY)
     drawn = make_table(
@@ -136,7 +136,7 @@ def _by_layer(values: np.ndarray, digits: int) -> str:
 
 
 def draw(history: History, path: Path) -> None:
-    """Accuracy, the bands of one sigmoid, and the drift and saturation by layer."""
+    """Draws accuracy, the bands of one sigmoid, and drift and saturation by layer."""
     with plotting.figure(path, rows=3, columns=2, height=2.8) as axes:
         for drawn, scale in zip(axes[0], SCALES, strict=True):
             _draw_accuracy(drawn, history, scale)
@@ -173,7 +173,7 @@ def _draw_accuracy(drawn, history: History, scale: float) -> None:
 
 
 def _draw_bands(drawn, history: History, arm: str) -> None:
-    """Of the first sigmoid of the last layer, on the first seed."""
+    """Draws the band of the last layer's first sigmoid, for the first seed."""
     bands = history[trial_name(arm, SCALES[-1])]["bands"][0, :, -1]
     step = EVERY * np.arange(1, len(bands) + 1)
     colour = plotting.COLOURS[arm]

@@ -1,14 +1,14 @@
-"""What is claimed of the percentiles: speed and robustness, drift and saturation."""
+"""Claims about the percentiles: speed and robustness, drift and saturation."""
 
 import numpy as np
 
 from experiments.harness.comparing import History
 from experiments.harness.results import Verdict, above_zero, on_every_seed
 
-INPUT = "standardised input"  # plain, but for that
+INPUT = "standardised input"  # plain, except for its input
 ARMS = ("plain", INPUT, "batch_norm")
 SCALES = (0.01, 0.1)  # σ of the first weights
-EVERY = 100  # steps there are between two observations
+EVERY = 100  # steps between two observations
 
 # Fixed before the run whose figures are shown.
 EARLY = 1000  # steps
@@ -16,33 +16,33 @@ FAST, CHANCE = 80.0, 20.0  # percent
 
 
 def trial_name(arm: str, scale: float) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{arm}, {scale:g}"
 
 
 def accuracies(history: History, arm: str, scale: float) -> np.ndarray:
-    """Test accuracy in percent, (seeds, rounds)."""
+    """Returns test accuracies in percent, (seeds, rounds)."""
     return 100 * history[trial_name(arm, scale)]["accuracy"]
 
 
 def drifts(history: History, arm: str, scale: float = SCALES[-1]) -> np.ndarray:
-    """Of each layer, (seeds, layers)."""
+    """Returns the drift of each layer, (seeds, layers)."""
     return history[trial_name(arm, scale)]["drift"]
 
 
 def late_ends(history: History, arm: str, scale: float = SCALES[-1]) -> np.ndarray:
-    """Saturated inputs in the last quarter of training, percent, (seeds, layers)."""
+    """Saturated inputs in the last quarter of training, in percent, (seeds, layers)."""
     ends = history[trial_name(arm, scale)]["ends"]
     return 100 * ends[:, -(ends.shape[1] // 4) :].mean(1)
 
 
 def first_ends(history: History, arm: str, scale: float = SCALES[-1]) -> np.ndarray:
-    """Saturated inputs at the first observation, percent, (seeds, layers)."""
+    """Saturated inputs at the first observation, in percent, (seeds, layers)."""
     return 100 * history[trial_name(arm, scale)]["ends"][:, 0]
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     return [*_of_accuracy(history), *_of_drift(history), *_of_ends(history)]
 
 
@@ -104,7 +104,7 @@ def _of_drift(history: History) -> list[Verdict]:
 
 
 def _of_ends(history: History) -> list[Verdict]:
-    """The first layer's inputs come from images, which stay: no shift is in them."""
+    """Layer 1 is separate: its inputs come from fixed images, which do not shift."""
     plain, norm = (late_ends(history, arm) for arm in ("plain", "batch_norm"))
     more, grown = plain - norm, plain - first_ends(history, "plain")
     inner, outer = slice(1, None), slice(0, 1)

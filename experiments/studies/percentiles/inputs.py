@@ -1,4 +1,4 @@
-"""What the sigmoids of a network are given: percentiles, their drift, and saturation."""
+"""The inputs of a network's sigmoids: percentiles, their drift, and saturation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +7,16 @@ import numpy as np
 from experiments.harness.training import accuracy
 
 PERCENTILES = (15, 50, 85)
-SIGMOIDS = 10  # of each layer, from which the percentiles are taken
+SIGMOIDS = 10  # per layer, for the percentiles
 ENDS = 4.0  # σ′(4) is 1/14 of σ′(0)
 
 
 def observe(model, variables, data) -> dict[str, jax.Array]:
-    """Test accuracy, and the inputs of the sigmoids on the test images.
+    """Returns test accuracy, and the inputs of the sigmoids on the test images.
 
-    Those of the network as it predicts, by running statistics. `bands` are percentiles of
-    the first sigmoids of each layer, of shape (layers, sigmoids, percentiles); `ends` is
-    the share of each layer's inputs with |z| > `ENDS`, over all of its sigmoids.
+    The network predicts with running statistics. `bands` are percentiles of the first
+    sigmoids of each layer, of shape (layers, sigmoids, percentiles); `ends` is the share of
+    each layer's inputs with |z| > `ENDS`, over all its sigmoids.
     """
     logits, sown = model.apply(
         variables, data.test_images, train=False, mutable=["intermediates"]
@@ -32,13 +32,13 @@ def observe(model, variables, data) -> dict[str, jax.Array]:
 
 
 def summed_up(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """With `drift`, (seeds, layers), in place of the bands of all sigmoids but one."""
+    """Adds `drift`, (seeds, layers), and keeps the bands of only one sigmoid per layer."""
     bands = found["bands"]
     return found | {"drift": drift(bands).mean(-1), "bands": bands[..., 0, :]}
 
 
 def drift(bands: np.ndarray) -> np.ndarray:
-    """How far each median goes in training, in widths of its band.
+    """Returns how far each median moves in training, in widths of its band.
 
     Args:
       bands: percentiles, of shape (seeds, rounds, …, 3).

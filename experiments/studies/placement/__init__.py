@@ -1,11 +1,11 @@
 """Batch norm works before and after the activation, and in a CNN as other norms do.
 
 Rows 19, 29 and 55 of the claims, and a drawing of row 36. Three layers of 100 units,
-relu or sigmoid, have batch norm before the activation or after it, and are trained by SGD
+relu or sigmoid, have batch norm before or after the activation, and are trained by SGD
 at .3 (at .1, in a trial with one seed, sigmoid with batch norm before it ended at 88.6 %).
-The convolutional network of row 55, with its images flattened before the last layer,
-has batch, layer, instance or group norm (of 8 groups), and is trained by Adam. The arms of
-a network start at the same weights and see the same batches.
+The convolutional network of row 55, which flattens its images before the last layer, has
+batch, layer, instance or group norm (8 groups), and is trained by Adam. The arms of a
+network start at the same weights and see the same batches.
 """
 
 from argparse import Namespace
@@ -40,7 +40,7 @@ NAME = "placement"
 ENOUGH = 90.0  # percent
 DENSE_STEPS = {False: 600, True: 60}  # by whether the run is quick
 CONV_STEPS = {False: 80, True: 20}
-DENSE: dict[str, tuple[Activation, bool]] = {  # whether the norm is first
+DENSE: dict[str, tuple[Activation, bool]] = {  # and whether the norm comes first
     "relu, BN before": (nn.relu, True),
     "relu, BN after": (nn.relu, False),
     "sigmoid, BN before": (nn.sigmoid, True),
@@ -62,7 +62,7 @@ MEANS = {
 
 
 def layer_norm(train: bool) -> nn.Module:
-    """Over H, W and C; as in the paper of group norm, with γ and β for each channel."""
+    """Normalises over H, W and C, with γ and β per channel as in group norm's paper."""
     return jn.LayerNorm(reduction_axes=(1, 2, 3))
 
 
@@ -83,14 +83,14 @@ NORMS = {
 
 
 class OnMaps(Deep):
-    """Dense layers on images whose axes are apart, as convolutions need them."""
+    """Dense layers on images of shape (images, H, W, C), as for convolutions."""
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return super().__call__(x.reshape(len(x), -1), train=train)
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Trains the dense networks, and then the convolutional ones."""
+    """Trains the dense networks, then the convolutional ones."""
     classes, trials = dataset.classes, {}
     batches = shuffled(rounds=1, steps=DENSE_STEPS[chosen.quick], size=64)
     for name, (activation, first) in DENSE.items():
@@ -113,15 +113,15 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def final(history: History, name: str) -> np.ndarray:
-    """Test accuracy in percent, (seeds,); NaN where training diverged."""
+    """Returns final test accuracies in percent, (seeds,); NaN where training diverged."""
     return 100 * history[name]["accuracy"][:, -1]
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
 
     def least(names: tuple[str, ...]) -> np.ndarray:
-        """Of these networks; one that diverged has learnt nothing."""
+        """Returns the lowest accuracy of these networks; diverged ones count as 0."""
         return np.min([np.nan_to_num(final(history, name)) for name in names], axis=0)
 
     def after(activation: str) -> np.ndarray:
@@ -163,7 +163,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy of each network."""
+    """Tabulates the test accuracy of each network."""
     drawn = make_table(
         "network",
         "test accuracy, %",
@@ -175,7 +175,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Accuracy of each seed, and the axes over which the norms take their means."""
+    """Draws the accuracy of each seed, and the axes over which the norms average."""
     dense = dict.fromkeys(DENSE, "batch_norm")
     with plotting.figure(path, rows=2, columns=2, height=2.7) as axes:
         accuracies = axes[0]

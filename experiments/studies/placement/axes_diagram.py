@@ -1,4 +1,4 @@
-"""Over which axes each norm takes its means, as Wu & He draw it (1803.08494)."""
+"""The axes over which each norm averages, as drawn by Wu & He (1803.08494)."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 SAMPLES, POSITIONS, CHANNELS, GROUPS = 4, 5, 6, 2
-DEPTH = np.array([0.5, 0.36])  # of a sample behind the one before, to the right and up
+DEPTH = np.array([0.5, 0.36])  # offset of a sample from the one before, right and up
 EDGES: dict[str, Any] = {"edgecolors": "#444444", "linewidths": 0.8}
 
 
 def alike(norm: str) -> np.ndarray:
-    """What shares its mean with the last channel of the first sample.
+    """Marks the elements that share a mean with the last channel of the first sample.
 
-    Of shape (samples, positions, channels): a position is a pair of H and W.
+    Has the shape (samples, positions, channels); a position is a pair of H and W.
     """
     sample, _, channel = np.indices((SAMPLES, POSITIONS, CHANNELS))
     first, last = sample == 0, channel == CHANNELS - 1
@@ -28,12 +28,12 @@ def alike(norm: str) -> np.ndarray:
 
 
 def draw_axes(axes: Axes, norms: dict[str, str], colours: dict[str, str]) -> None:
-    """A cube for each norm, side by side.
+    """Draws a cube for each norm, side by side.
 
     Args:
-      axes: all of it is drawn over.
-      norms: what is written below the cube of each.
-      colours: of each.
+      axes: the axes, filled completely.
+      norms: the text below the cube of each norm.
+      colours: the colour of each norm.
     """
     for place, (norm, text) in enumerate(norms.items()):
         left = place * (CHANNELS + 5.0)
@@ -46,7 +46,7 @@ def draw_axes(axes: Axes, norms: dict[str, str], colours: dict[str, str]) -> Non
 
 
 def draw_cube(axes: Axes, left: float, coloured: np.ndarray, colour: str) -> None:
-    """The three sides that are seen: channels to the right, positions up, samples back."""
+    """Draws the three visible sides: channels to the right, positions up, samples back."""
     across, up = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     origin = np.array([left, 0.0])
     right, top = origin + CHANNELS * across, origin + POSITIONS * up

@@ -1,11 +1,11 @@
-"""Batch norm regularises a little, and dropout more: what training and test accuracy say.
+"""Batch norm regularises a little, and dropout more: training against test accuracy.
 
 Rows 15, 16, 21, 30 and 53 of the claims. Three layers of 100 relu units are trained by SGD
-on the first 500 to 4,000 of the training data: as they are, with batch norm, with dropout,
-with both, or with weight decay (L2); and with batch norm in other sizes of batch, of which
-smaller ones are noisier (arXiv:1809.00846). All arms take as many updates. The net with
-dropout also predicts with dropout left on, many times: how far its answers differ is known
-of each sample, and whether the mean of them is right.
+on the first 500 to 4,000 training samples: plain, with batch norm, with dropout, with both,
+or with weight decay (L2); and with batch norm in other batch sizes, where smaller batches
+are noisier (arXiv:1809.00846). All arms take the same number of updates. The network with
+dropout also predicts many times with dropout left on, which shows for each sample how far
+the answers differ, and whether their mean is right.
 """
 
 from argparse import Namespace
@@ -36,12 +36,12 @@ from experiments.models import Deep, batch_norm
 from experiments.studies.regularisation.mc_dropout import describe_draws, draw_predictions
 
 NAME = "regularisation"
-SAMPLES = {False: (500, 1_000, 2_000, 4_000), True: (500, 1_000)}  # False: a full run
+SAMPLES = {False: (500, 1_000, 2_000, 4_000), True: (500, 1_000)}  # by whether it is quick
 STEPS = {False: 1_200, True: 200}
 RATE, DROPPED, DECAY = 0.1, 0.4, 2e-3
 BATCH = 64
-DRAWS = 32  # of a prediction with dropout left on
-# By the names in tables and figures, with the batch of each.
+DRAWS = 32  # per prediction with dropout left on
+# By the names in tables and figures, with the batch size of each.
 ARMS = {
     "plain": BATCH,
     "batch_norm": BATCH,
@@ -62,7 +62,7 @@ BATCHES = {16: "batch_norm, batch of 16", 64: "batch_norm", 256: "batch_norm, ba
 
 
 def observe(model, variables, data) -> dict[str, jax.Array]:
-    """Test accuracy, and that on the first so many training data, for each number."""
+    """Returns accuracy on the test data, and on each number of first training samples."""
     right = (
         jnp.argmax(model.apply(variables, data.train_images, train=False), axis=-1)
         == data.train_labels
@@ -75,14 +75,14 @@ def observe(model, variables, data) -> dict[str, jax.Array]:
 
 
 def observe_draws(model, variables, data) -> dict[str, jax.Array]:
-    """Accuracies, and how predictions with dropout left on are distributed."""
+    """Returns accuracies, and how predictions with dropout left on are distributed."""
     draws = draw_predictions(model, variables, data.test_images, DRAWS)
     found = describe_draws(draws, data.test_labels)
     return observe(model, variables, data) | found
 
 
 def make_arms(classes: int) -> dict[str, Arm]:
-    """By the way to regularise; the same for any number of samples."""
+    """Returns an arm for each way to regularise, the same for any number of samples."""
     sgd = optax.sgd(RATE)
     decayed = optax.chain(optax.add_decayed_weights(DECAY), sgd)
     norm = Arm(Deep(classes=classes, norm=batch_norm), sgd, observe)
@@ -112,23 +112,23 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def trial_name(arm: str, samples: int) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{arm}, {samples}"
 
 
 def sizes(history: History) -> list[int]:
-    """Of the training data, those that were run."""
+    """Returns the sizes of the training data that were run."""
     return [each for each in SAMPLES[False] if trial_name("plain", each) in history]
 
 
 def accuracies(history: History, arm: str) -> np.ndarray:
-    """On the test data in percent, (seeds, sizes of the training data)."""
+    """Returns test accuracies in percent, (seeds, sizes of the training data)."""
     found = [history[trial_name(arm, each)]["accuracy"][:, -1] for each in sizes(history)]
     return 100 * np.stack(found, axis=1)
 
 
 def gaps(history: History, arm: str) -> np.ndarray:
-    """Accuracy on what was trained with above that on test data, in points, likewise."""
+    """Returns training minus test accuracy in points, (seeds, sizes)."""
     trained = [
         history[trial_name(arm, each)]["train"][:, -1, place]
         for place, each in enumerate(sizes(history))
@@ -137,16 +137,16 @@ def gaps(history: History, arm: str) -> np.ndarray:
 
 
 def spreads(history: History, seen: str) -> np.ndarray:
-    """Of the draws with dropout left on, (seeds, sizes of the training data)."""
+    """Returns a statistic of the draws with dropout left on, (seeds, sizes)."""
     found = [history[trial_name("dropout", each)][seen][:, -1] for each in sizes(history)]
     return np.stack(found, axis=1)
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown.
+    """Returns the verdicts; thresholds were fixed before the run that is shown.
 
-    All are of means over the sizes of the training data. Where an arm diverges its gap is
-    not known, and they stay open.
+    All claims are about means over the sizes of the training data. If an arm diverges, its
+    gap is unknown and the claims about it stay open.
     """
     gap = {arm: gaps(history, arm).mean(axis=1) for arm in ARMS}
     test = {arm: accuracies(history, arm).mean(axis=1) for arm in ARMS}
@@ -195,7 +195,7 @@ def verdicts(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """Test accuracy and gap, on each size of the training data."""
+    """Tabulates test accuracy and gap for each size of the training data."""
     drawn = make_table(
         *("arm", *(f"{each:,}" for each in sizes(history))),
         title="training − test accuracy in points (test accuracy in %), by the number of\n"
@@ -211,7 +211,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """Gap and test accuracy on each size of the data; BN's batch; the spread of dropout."""
+    """Draws gap and test accuracy by size of the data, BN's gap by batch size, spreads."""
     number = sizes(history)
     batches = [gaps(history, arm).mean(axis=1) for arm in BATCHES.values()]
     with plotting.figure(path, rows=2, columns=2, height=2.6) as axes:

@@ -1,4 +1,4 @@
-"""Predictions with dropout left on: how they are drawn, and how far they differ."""
+"""Draws predictions with dropout left on, and describes how far they differ."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from experiments.harness.training import accuracy
 def draw_predictions(
     model: nn.Module, variables: Any, images: Any, draws: int
 ) -> jax.Array:
-    """Probabilities with other units dropped in each draw, (draws, samples, classes).
+    """Returns probabilities, (draws, samples, classes); each draw drops other units.
 
-    Of a model whose dropout is all that training changes.
+    For models in which training mode changes only the dropout.
     """
 
     def draw(key: jax.Array) -> jax.Array:
@@ -25,17 +25,17 @@ def draw_predictions(
 
 
 def describe_draws(draws: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """How predictions differ over draws.
+    """Describes how predictions differ between draws.
 
     Args:
-      draws: as `draw_predictions` gives them.
-      labels: those of the samples.
+      draws: predictions from `draw_predictions`.
+      labels: the labels of the samples.
 
     Returns:
-      drawn: the accuracy of their mean.
+      drawn: the accuracy of the mean prediction.
       right, wrong: the standard deviation over draws of the probability of the class that
-        the mean finds likeliest, averaged over the samples of which this is right or not;
-        NaN where there are none.
+        is likeliest in the mean, averaged over the samples where that class is right or
+        wrong; NaN if there are no such samples.
     """
     mean = draws.mean(axis=0)
     answers = jnp.argmax(mean, axis=-1)

@@ -1,11 +1,11 @@
-"""Batch norm trains deep nets of sigmoids, whose gradients vanish without it.
+"""Batch norm trains deep networks of sigmoids, whose gradients vanish without it.
 
-Rows 14, 18, 22 and 23 of the claims. The derivative σ′ of a sigmoid whose inputs are from
-N(−6, 1) is set against that for inputs from N(0, 1). Then nets of 2 to 12 layers of 100
-sigmoids are trained by plain SGD: as they are, with the remedies named for vanishing
-gradients (batch norm, layer norm, dropout, skip connections), and with relu in place of
-the sigmoid; the arms start at the same weights and see the same batches. The norms of the
-gradient at those weights are taken layer by layer.
+Rows 14, 18, 22 and 23 of the claims. The derivative σ′ of a sigmoid with inputs from
+N(−6, 1) is compared with inputs from N(0, 1). Then networks of 2 to 12 layers of 100
+sigmoids are trained by plain SGD: plain, with the proposed remedies for vanishing gradients
+(batch norm, layer norm, dropout, skip connections), and with relu in place of the sigmoid;
+the arms start at the same weights and see the same batches. The norm of the gradient at
+those weights is measured for each layer.
 """
 
 from argparse import Namespace
@@ -43,7 +43,7 @@ from experiments.studies.saturation.claims import (
 
 NAME = "saturation"
 WIDTH = 100
-STEPS = {False: 200, True: 20}  # of a round
+STEPS = {False: 200, True: 20}  # per round
 ROUNDS = 5
 RATE = 0.1
 SIGMOIDS: dict[str, Any] = {"activation": nn.sigmoid}
@@ -55,11 +55,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "skip": SIGMOIDS | {"skip": True},
     "relu": {"activation": nn.relu},
 }
-LINES = {"sigmoid, dropout": "--"}  # which lies on that without
+LINES = {"sigmoid, dropout": "--"}  # it coincides with the curve without dropout
 
 
 def observe_gradient(model, variables, data) -> dict[str, jax.Array]:
-    """Test accuracy, and the norm of the gradient in the weights of each layer."""
+    """Returns test accuracy, and the gradient norm of each layer's weights."""
     images, labels = data.train_images[:256], data.train_labels[:256]
 
     def loss(params: Any) -> jax.Array:
@@ -80,7 +80,7 @@ def observe_gradient(model, variables, data) -> dict[str, jax.Array]:
 
 
 def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
-    """Trains each arm at each depth; the deepest stand still once, at a rate of 0."""
+    """Trains each arm at each depth, and the deepest once at a rate of 0, untrained."""
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
     steps, depths = STEPS[chosen.quick], DEPTHS[chosen.quick]
     batches = shuffled(rounds=ROUNDS, steps=steps, size=64)
@@ -99,7 +99,7 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def table(history: History) -> Table:
-    """Test accuracy by depth."""
+    """Tabulates test accuracy by depth."""
     drawn = make_table(
         "",
         *(f"{depth} layers" for depth in depths_of(history)),
@@ -113,7 +113,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """The sigmoid's gradient, and accuracy by depth and gradients by layer."""
+    """Draws the sigmoid's gradient, accuracy by depth, and gradients by layer."""
     depths, number = depths_of(history), plotting.seeds(accuracies(history, "plain"))
     layers = range(1, max(depths) + 2)
     with plotting.figure(path, rows=2, columns=2, height=3.6) as axes:

@@ -1,4 +1,4 @@
-"""What is claimed of saturation: depth, the remedies, and the gradients by layer."""
+"""Claims about saturation: depth, the remedies, and the gradients by layer."""
 
 import numpy as np
 
@@ -25,34 +25,34 @@ TIMES = 50.0
 
 
 def trial_name(arm: str, depth: int) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{arm}, {depth}"
 
 
 def at_rest(arm: str) -> str:
-    """By which the history has the deepest net of an arm, untrained."""
+    """Returns the key of an arm's deepest network, untrained, in the history."""
     return f"{arm}, untrained"
 
 
 def depths_of(history: History) -> list[int]:
-    """From the shallowest."""
+    """Returns the depths that were run, in ascending order."""
     return [each for each in DEPTHS[False] if trial_name("plain", each) in history]
 
 
 def accuracies(history: History, arm: str) -> np.ndarray:
-    """Final test accuracy in percent, (seeds, depths); 0 where training diverged."""
+    """Returns final test accuracies in percent, (seeds, depths); 0 where diverged."""
     names = [trial_name(arm, depth) for depth in depths_of(history)]
     final = [history[name]["accuracy"][:, -1] for name in names]
     return 100 * np.nan_to_num(np.stack(final, axis=1))
 
 
 def gradients(history: History, arm: str) -> np.ndarray:
-    """Norms before training in the deepest net, (seeds, layers)."""
+    """Returns gradient norms before training in the deepest network, (seeds, layers)."""
     return history[at_rest(arm)]["gradient"][:, 0]
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     return [_of_the_sigmoid(), *_of_accuracy(history), *_of_gradients(history)]
 
 
@@ -118,7 +118,7 @@ def _trains(
 
 
 def _of_gradients(history: History) -> list[Verdict]:
-    """Of the first layer against the last, as a power of ten."""
+    """Compares the first layer's gradient with the last layer's, in decades."""
     apart = {}
     for arm in ("plain", "batch_norm", "layer_norm"):
         norms = gradients(history, arm)

@@ -1,4 +1,4 @@
-"""The derivative σ′ of the sigmoid where its inputs are normal, N(μ, 1)."""
+"""The derivative σ′ of the sigmoid for normal inputs, N(μ, 1)."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from experiments.harness import plotting
 
-# Far from 0, as in the source, and as batch norm makes them with γ = 1 and β = 0.
+# Far from 0, as in the source; and as normalised by batch norm with γ = 1 and β = 0.
 MEANS = {"plain": -6.0, "batch_norm": 0.0}
 
 
@@ -32,7 +32,7 @@ def _named(mean: float) -> str:
 
 
 def draw_inputs(axes: Axes) -> None:
-    """The densities of the inputs, and σ′."""
+    """Draws the densities of the inputs, and σ′."""
     z = np.linspace(-10, 10, 401)
     for arm, mean in MEANS.items():
         shown = {"color": plotting.COLOURS[arm], "alpha": 0.3, "lw": 0}
@@ -44,7 +44,7 @@ def draw_inputs(axes: Axes) -> None:
 
 
 def draw_histogram(axes: Axes) -> None:
-    """How σ′ is distributed, from evenly spaced quantiles of the inputs."""
+    """Draws the distribution of σ′, from evenly spaced quantiles of the inputs."""
     number = 20_000
     quantiles = norm.ppf((np.arange(number) + 0.5) / number)
     for arm, mean in MEANS.items():

@@ -1,18 +1,18 @@
-"""Batch norm makes the loss smoother, and works even with its inputs' shift put back.
+"""Batch norm makes the loss smoother, and works even if its inputs' shift is put back.
 
 Rows 24, 34 and 52 of the claims, and Santurkar et al. 2018 (1805.11604). Five layers of 100
-relu units without norm, with batch norm, and with batch norm after which fresh noise, drawn
-anew for each unit and step, shifts and scales the distribution that the norm had fixed; 200
-steps of SGD at .05 and at .3, from the same weights and with the same batches. Every 20
-steps, on 400 training images: how the loss and the gradient vary along the gradient, and
-the internal covariate shift (ICS) of each layer, ‖G − G′‖ of its gradient before and after
-the layers below it take their step (definition 2.1). At .05 the plain network stands on a
-plateau for its first 60 steps; there its loss hardly varies at all. So the claim of the
-range is made of all 200 steps, and of the first 100 as well: in a trial with one seed it
-held of those and failed of these.
+relu units without norm, with batch norm, or with batch norm followed by noise, drawn anew
+for each unit and step, which shifts and scales the distribution that the norm had fixed;
+200 steps of SGD at .05 and at .3, from the same weights and with the same batches. Measured
+every 20 steps on 400 training images: how the loss and the gradient vary along the
+gradient, and the internal covariate shift (ICS) of each layer, ‖G − G′‖ of its gradient
+before and after the layers below it take their step (definition 2.1). At .05 the plain
+network is on a plateau for its first 60 steps, where its loss hardly varies. The claim
+about the range is therefore made both for all 200 steps and for the first 100: in a trial
+with one seed it held for the 200 and failed for the 100.
 
-The sources blame training's slowness on ICS (row 24), have it accumulate with depth (row
-34) and be what batch norm reduces (row 52).
+The sources claim that ICS slows down training (row 24), accumulates with depth (row 34)
+and is reduced by batch norm (row 52).
 """
 
 import functools
@@ -42,7 +42,7 @@ RATES = (0.05, 0.3)
 WIDTHS = (100,) * 5
 LAYERS = tuple(f"Dense_{layer}" for layer in range(len(WIDTHS) + 1))
 IMAGES = 400
-STEPS = 20  # of a round
+STEPS = 20  # per round
 ROUNDS = 10
 AT_100 = 100 // STEPS - 1  # the round that ends with step 100
 NORMS = {"plain": None, "batch_norm": batch_norm, "noisy": NoisyBatchNorm}
@@ -57,7 +57,7 @@ LABELS = {"plain": "plain", "batch_norm": "batch norm", "noisy": "BN, then noise
 
 
 def observe(rate: float, model, variables, data) -> dict[str, jax.Array]:
-    """Of the loss of training, with the statistics of the batch and one draw of noise."""
+    """Measures the training loss, with batch statistics and one draw of noise."""
     images, labels = data.train_images[:IMAGES], data.train_labels[:IMAGES]
 
     def loss(params) -> jax.Array:
@@ -94,30 +94,30 @@ def measure(run: Run, dataset: Dataset, chosen: Namespace) -> History:
 
 
 def trial_name(norm: str, rate: float) -> str:
-    """By which the history has it."""
+    """Returns the key of a trial in the history."""
     return f"{norm}, {rate:g}"
 
 
 def mean_of(history: History, norm: str, rate: float, name: str) -> np.ndarray:
-    """Over the rounds, (seeds, …); NaN where training diverged."""
+    """Returns the mean over rounds, (seeds, …); NaN where training diverged."""
     return history[trial_name(norm, rate)][name].mean(axis=1)
 
 
 def loss_at_100(history: History, norm: str, rate: float) -> np.ndarray:
-    """The mean over the steps from 81 to 100, (seeds,); NaN where it diverged."""
+    """Returns the mean loss over steps 81 to 100, (seeds,); NaN where diverged."""
     return history[trial_name(norm, rate)]["loss"][:, AT_100]
 
 
 def overall(
     history: History, norm: str, rate: float, name: str, rounds: int = ROUNDS
 ) -> np.ndarray:
-    """The mean over the first rounds and layers, (seeds,); NaN where training diverged."""
+    """Returns the mean over the first rounds and layers, (seeds,); NaN where diverged."""
     values = history[trial_name(norm, rate)][name][:, :rounds]
     return values.reshape(len(values), -1).mean(axis=1)
 
 
 def times(history: History, name: str, rounds: int = ROUNDS) -> np.ndarray:
-    """Batch norm's over plain's at the low rate, in the first rounds, (seeds,)."""
+    """Returns batch norm's value over plain's at the low rate, (seeds,)."""
     norm, plain = (
         overall(history, each, RATES[0], name, rounds) for each in ("batch_norm", "plain")
     )
@@ -125,7 +125,7 @@ def times(history: History, name: str, rounds: int = ROUNDS) -> np.ndarray:
 
 
 def verdicts(history: History) -> list[Verdict]:
-    """The claims; their thresholds were fixed before the run whose figures are shown."""
+    """Returns the verdicts; thresholds were fixed before the run that is shown."""
     return [*_of_smoothness(history), *_of_noise(history), *_of_shift(history)]
 
 
@@ -199,7 +199,7 @@ def _of_shift(history: History) -> list[Verdict]:
 
 
 def table(history: History) -> Table:
-    """The loss at step 100, and the mean over steps and layers of what was measured."""
+    """Tabulates the loss at step 100, and means over steps and layers."""
     drawn = make_table(
         "norm, rate",
         *COLUMNS.values(),
@@ -215,7 +215,7 @@ def table(history: History) -> Table:
 
 
 def draw(history: History, path: Path) -> None:
-    """The loss at both rates; smoothness and covariate shift at the low one."""
+    """Draws the loss at both rates, and smoothness and covariate shift at the low rate."""
     low, _ = RATES
     with plotting.figure(path, rows=3, columns=2, height=2.7) as axes:
         for panel, rate in zip(axes[0], RATES, strict=True):
@@ -235,7 +235,7 @@ def draw(history: History, path: Path) -> None:
 
 
 def draw_steps(axes, history: History, rate: float, name: str) -> None:
-    """What was measured, over the steps of training."""
+    """Draws a measurement over the steps of training."""
     steps = STEPS * np.arange(1, ROUNDS + 1)
     seeds = plotting.seeds(history[trial_name("plain", rate)][name])
     for norm, label in LABELS.items():
@@ -246,7 +246,7 @@ def draw_steps(axes, history: History, rate: float, name: str) -> None:
 
 
 def draw_by_layer(axes, history: History, rate: float, name: str) -> None:
-    """What was measured of each layer but the first, averaged over rounds."""
+    """Draws a measurement by layer, without the first, averaged over rounds."""
     layers = np.arange(2, len(LAYERS) + 1)
     for norm, label in LABELS.items():
         values = mean_of(history, norm, rate, name)

@@ -6,31 +6,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Loss = Callable[[Any], jax.Array]  # of the parameters
-STEPS = (0.5, 1.0, 2.0, 4.0)  # of descent, in learning rates
+Loss = Callable[[Any], jax.Array]  # a function of the parameters
+STEPS = (0.5, 1.0, 2.0, 4.0)  # of gradient descent, in learning rates
 
 
 def landscape(
     loss: Loss, params: Any, rate: float, layers: tuple[str, ...]
 ) -> dict[str, jax.Array]:
-    """What Santurkar et al. measure of a loss (1805.11604).
+    """Measures a loss as Santurkar et al. do (1805.11604).
 
-    Along the gradient, over several step sizes η, how the loss and the gradient g vary;
-    and by definition 2.1 the internal covariate shift of each kernel but the first. There
-    G is the gradient by the kernel, and G′ what it is after a step of gradient descent of
-    all the layers before it, with the norms between them.
+    Along the gradient, over several step sizes η: how the loss and the gradient g vary.
+    By definition 2.1: the internal covariate shift of each kernel except the first. Here
+    G is the gradient with respect to the kernel, and G′ the same after a step of gradient
+    descent of all layers before it, including the norms between them.
 
     Args:
-      loss: of the parameters.
-      params: by the names of modules; those of one layer end in the same number.
-      rate: of the step.
-      layers: the names of the modules that have the kernels, in their order.
+      loss: a function of the parameters.
+      params: parameters by module name; modules of one layer end in the same number.
+      rate: the learning rate of the step.
+      layers: the names of the modules that have the kernels, in order.
 
     Returns:
-      range: the largest loss less the smallest, where a step would lead.
-      change: the largest ‖g(θ) − g(θ − ηg)‖, over ‖g(θ)‖.
+      range: the largest minus the smallest loss where a step would lead.
+      change: the largest ‖g(θ) − g(θ − ηg)‖, divided by ‖g(θ)‖.
       ics: ‖G − G′‖, (layers − 1,).
-      cosine: that of the angle between G and G′.
+      cosine: the cosine of the angle between G and G′.
     """
     whole = [rate * size for size in STEPS]
     places = range(1, len(layers))
@@ -60,18 +60,18 @@ def landscape(
 def descended(
     loss: Loss, params: Any, sizes: dict[str, list[float]]
 ) -> tuple[jax.Array, Any]:
-    """Losses and gradients after steps of gradient descent from the same parameters.
+    """Returns losses and gradients after gradient steps from the same parameters.
 
-    All are computed in one loop, whose body is compiled once: a gradient for each step
-    would take several times as long to compile.
+    All are computed in one loop, whose body is compiled once: a separate gradient for each
+    step would take several times as long to compile.
 
     Args:
-      loss: of the parameters.
-      params: by the names of modules.
-      sizes: of the steps of each module's parameters; the first of all is 0.
+      loss: a function of the parameters.
+      params: parameters by module name.
+      sizes: step sizes for each module's parameters; the first is 0 for all modules.
 
     Returns:
-      The losses, and the gradients with the steps as a first axis.
+      The losses, and the gradients with the steps as the first axis.
     """
 
     def body(gradient: Any, step: tuple[jax.Array, dict[str, jax.Array]]):
@@ -93,10 +93,10 @@ def descended(
 
 
 def number(name: str) -> int:
-    """Of the layer, with which the name of a module ends."""
+    """Returns the number of the layer, at the end of a module's name."""
     return int(name.rpartition("_")[2])
 
 
 def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of all that a tree holds."""
+    """Returns the Euclidean norm of all arrays in a tree."""
     return jnp.sqrt(sum(jnp.sum(each**2) for each in jax.tree.leaves(tree)))

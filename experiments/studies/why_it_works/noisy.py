@@ -1,4 +1,4 @@
-"""Batch norm whose outputs are shifted and scaled anew in each step of training."""
+"""Batch norm whose outputs are shifted and scaled anew in each training step."""
 
 import flax.linen as nn
 import jax
@@ -7,10 +7,10 @@ from experiments.models.deep import batch_norm
 
 
 class NoisyBatchNorm(nn.Module):
-    """Batch norm, and in training the noise of Santurkar et al. (1805.11604).
+    """Batch norm, followed in training by the noise of Santurkar et al. (1805.11604).
 
-    At each step the noise of a unit has a mean in [−.5, .5] and a deviation in [1, 1.25] of
-    its own; each sample's shift and scale are drawn about them.
+    At each step, each unit draws a mean in [−.5, .5] and a standard deviation in [1, 1.25]
+    for its noise; the shift and scale of each sample are drawn around them.
     """
 
     train: bool

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import canonical_axes, positions
+from jaxnorm._core.axes import canonical_axes, spatial_axes
 from jaxnorm._core.measurement import measure
 from jaxnorm._core.moments import Moments
 from jaxnorm.norms.batch import batch_norm
@@ -62,12 +62,12 @@ def tracked_instance_norm(
             scale,
             bias,
             train=False,
-            axis=axis,
+            feature_axes=axis,
             epsilon=epsilon,
             estimator=estimator,
         )
-    y = instance_norm(x, scale, bias, axis=axis, epsilon=epsilon)
+    y = instance_norm(x, scale, bias, feature_axes=axis, epsilon=epsilon)
     x = jnp.asarray(x)
-    of_samples = measure(x, positions(x.shape, canonical_axes(axis, x.ndim), None))
+    of_samples = measure(x, spatial_axes(x.shape, canonical_axes(axis, x.ndim), None))
     moments = Moments(*(jnp.mean(each, 0) for each in of_samples))
     return y, estimator.update(statistics, moments)
