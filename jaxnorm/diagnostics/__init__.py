@@ -1,6 +1,6 @@
-"""Diagnosing: what the norms of a model do on a batch, and what is likely wrong with them.
+"""Diagnostics: what the norms of a model do on a batch, and what is probably wrong.
 
-`diagnose` of `jaxnorm.linen` and of `jaxnorm.nnx` makes the `NormReport`.
+`jaxnorm.linen.diagnose` and `jaxnorm.nnx.diagnose` return a `NormReport`.
 """
 
 from jaxnorm.diagnostics.faults import FAULTS, Diagnosis

@@ -1,4 +1,4 @@
-"""Where activations are saturated: where what goes in hardly changes what comes out."""
+"""The ranges outside which activations are saturated: inputs hardly change outputs."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """Between these an activation is not saturated.
+    """The range in which an activation is not saturated.
 
     Attributes:
-      low: at this and below it is.
-      high: at this and above it is.
+      low: it is saturated at and below this value.
+      high: it is saturated at and above this value.
     """
 
     low: float
@@ -18,15 +18,15 @@ class Range(NamedTuple):
 
     @property
     def one_sided(self) -> bool:
-        """Whether it saturates on one side only, where half of all outputs may well lie."""
+        """Whether it saturates on one side only, where half of all outputs is normal."""
         return math.isinf(self.low) or math.isinf(self.high)
 
 
-# Of all norms, or by the paths of some, as pairs.
+# One name for all norms, or pairs of norm paths and names.
 Activation = str | tuple[tuple[str, str], ...] | None
 
-# Beyond these its derivative is below 0.071 times its greatest, for good; of what is
-# piecewise linear it is 0. That is |z| = 4 for a sigmoid, and so |z| = 2 for tanh.
+# Beyond these the derivative stays below 0.071 of its maximum; for piecewise linear
+# activations it is 0. For a sigmoid that is |z| = 4, and hence |z| = 2 for tanh.
 RANGES = {
     "relu": Range(0.0, math.inf),
     "relu6": Range(0.0, 6.0),
@@ -43,25 +43,25 @@ RANGES = {
 
 
 def range_of(activation: str) -> Range:
-    """The range of an activation of this name.
+    """The range of the activation with this name.
 
-    Raises a ValueError for a name that is not known.
+    Raises a ValueError for an unknown name.
 
     >>> range_of("tanh")
     Range(low=-2.0, high=2.0)
     """
     if activation not in RANGES:
         raise ValueError(
-            f"activation={activation!r}, but one of {', '.join(RANGES)} is expected; leave "
-            "it out where another follows the norm."
+            f"activation={activation!r}, but one of {', '.join(RANGES)} is expected; omit "
+            "it if the norm is followed by another activation."
         )
     return RANGES[activation]
 
 
 def as_activation(activation: Any) -> Activation:
-    """What a user gave, if it names activations; a mapping as pairs, which are hashable.
+    """Checks that the argument names activations; returns a mapping as hashable pairs.
 
-    Raises a TypeError for what is no name, a ValueError for one that is not known.
+    Raises a TypeError if a name is not a string, a ValueError if it is unknown.
     """
     if isinstance(activation, Mapping):
         activation = tuple(sorted(activation.items()))
@@ -72,7 +72,7 @@ def as_activation(activation: Any) -> Activation:
         if name is not None and not isinstance(name, str):
             raise TypeError(
                 f"activation={activation!r}, but a name is expected, such as 'relu', or a "
-                "mapping of the norms' paths to names."
+                "mapping of norm paths to names."
             )
         if name is not None:
             range_of(name)
@@ -80,7 +80,7 @@ def as_activation(activation: Any) -> Activation:
 
 
 def active_range(activation: Activation, path: str) -> Range | None:
-    """The range of the activation behind the norm of this path, if it is known."""
+    """The range of the activation after the norm with this path, if it is known."""
     if isinstance(activation, tuple):
         activation = dict(activation).get(path)
     return None if activation is None else range_of(activation)

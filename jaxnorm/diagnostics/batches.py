@@ -1,4 +1,4 @@
-"""Running a model over batches, and what was observed made into a report."""
+"""Runs a model over batches, and makes a report of what was observed."""
 
 import functools
 from collections import Counter
@@ -15,22 +15,22 @@ from jaxnorm.diagnostics.gap import Differences, gap_of
 from jaxnorm.diagnostics.observing import Call
 from jaxnorm.diagnostics.report import NormReport
 
-# What a batch gives: the calls of norms in training and in evaluation, and how the outputs
+# Observed on a batch: the calls of norms in training and in evaluation, and how the outputs
 # differ.
 Seen = tuple[list[Call], list[Call], Differences]
 
 
 def as_batches(batches: Any) -> Iterable[Any]:
-    """An array, or a dict of arrays, is one batch; all else is batch after batch."""
+    """Takes an array or a dict of arrays as a single batch, anything else as batches."""
     one = isinstance(batches, jax.Array | np.ndarray | Mapping)
     return [batches] if one else batches
 
 
 def compiled(step: Callable[..., Seen], **fixed: Any) -> Callable[..., Seen]:
-    """The step, compiled for what is fixed: once for the same, if that has a hash."""
+    """Compiles the step for the fixed arguments, and caches it if they are hashable."""
     try:
         hash(tuple(fixed.values()))
-    except TypeError:  # as a model with a list in it
+    except TypeError:  # such as a model that contains a list
         return jax.jit(functools.partial(step, **fixed))
     return functools.partial(jax.jit(step, static_argnames=tuple(fixed)), **fixed)
 
@@ -38,7 +38,7 @@ def compiled(step: Callable[..., Seen], **fixed: Any) -> Callable[..., Seen]:
 def report_of(
     step: Callable[[Any], Seen], batches: Any, activation: Activation
 ) -> NormReport:
-    """Runs a step on each batch, and says what was seen.
+    """Runs a step on each batch, and reports what was observed.
 
     Raises:
       ValueError: there are no batches, or no norms in the model.
@@ -46,18 +46,18 @@ def report_of(
     steps = [jax.device_get(step(batch)) for batch in as_batches(batches)]
     if not steps:
         raise ValueError(
-            "there are no batches; give an array, or several in a list (an iterator that "
-            "was used up gives none)."
+            "there are no batches; pass an array, or several in a list (an exhausted "
+            "iterator has none)."
         )
     train, evaluated = ([by_name(each[mode]) for each in steps] for mode in (0, 1))
-    # Of a norm that is called in one mode only there is nothing to compare. Not every batch
-    # need call each, as of sequences of other lengths.
+    # A norm that is called in one mode only cannot be compared. Not every batch need call
+    # every norm, for example if sequences differ in length.
     pairs = zip(train, evaluated, strict=True)
     names = list(dict.fromkeys(name for t, e in pairs for name in t if name in e))
     if not names:
         raise ValueError(
-            "no norm was called; give a model with norms of jaxnorm or flax in it, which "
-            "are not inside nn.scan or nn.vmap of Linen."
+            "no norm was called; pass a model that contains norms of jaxnorm or flax, not "
+            "inside Linen's nn.scan or nn.vmap."
         )
     norms = tuple(
         figures_of(
@@ -76,9 +76,9 @@ def _first(calls: Iterable[dict[str, Call]], name: str) -> Call:
 
 
 def by_name(calls: Iterable[Call]) -> dict[str, Call]:
-    """The calls in their order, by the norm's path, and which call of several it is.
+    """The calls in order, by the norm's path, with the number of the call if repeated.
 
-    A call that was mapped, as in nnx.scan, is one of each index, as in "path[0]".
+    A mapped call, as in nnx.scan, is split into one per index, such as "path[0]".
     """
     named, times = {}, Counter()
     for call in sorted(calls, key=lambda each: each.setting.place):

@@ -1,4 +1,4 @@
-"""A report as a picture: a line for each norm, a panel for each kind of figure."""
+"""Draws a report: a row for each norm, a panel for each kind of figure."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jaxnorm.diagnostics.faults import Diagnosis
 from jaxnorm.diagnostics.figures import FAR, LOG_FAR, Figures, Values
 from jaxnorm.diagnostics.thresholds import LEAST_COUNT
 
-# Of Okabe & Ito's palette, which colour-blind readers tell apart.
+# From Okabe & Ito's palette, which colour-blind readers can distinguish.
 WELL, ILL, LIMIT = "#0072b2", "#d55e00", "#999999"
 STYLE: Any = {
     "font.size": 10,
@@ -22,11 +22,11 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.3,
 }
-MOST = 200  # points drawn a norm
+MOST = 200  # points drawn per norm
 
 
 def draw(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis]) -> Figure:
-    """Four panels over the norms, in the order of their calls, from the top."""
+    """Draws four panels, with the norms from top to bottom in the order of their calls."""
     faults = {
         norm.name: [d.fault for d in diagnoses if d.norm == norm.name] for norm in norms
     }
@@ -46,16 +46,16 @@ def draw(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis]) -> Figure:
         _limits(outputs, 1.0)
         means.set(title="Running − batch mean", xlabel="σ of the batch")
         variances.set(title="Running/batch variance", xlabel="log of the ratio")
-        counts.set(title="Samples in a mean", xlabel="count", xscale="log")
+        counts.set(title="Samples per mean", xlabel="count", xscale="log")
         counts.set_xlim(1, 10 * max([LEAST_COUNT, *(norm.count for norm in norms)]))
-        outputs.set(title="Output in evaluation", xlabel="deviation/|γ|", xscale="log")
+        outputs.set(title="Output in evaluation", xlabel="std. deviation/|γ|", xscale="log")
         _name(means, norms)
         _say(outputs, [", ".join(faults[norm.name]) for norm in norms])
     return figure
 
 
 def _points(axes: Any, place: int, values: Values | None, colour: str) -> None:
-    """Each feature, or some, spread a little; and the one in the middle as a bar."""
+    """Draws the features, or some of them, slightly spread, and the median as a bar."""
     if values is None or not (finite := values[np.isfinite(values)]).size:
         axes.text(0.5, place, "–", color=LIMIT, transform=axes.get_yaxis_transform())
         return
@@ -71,13 +71,13 @@ def _limits(axes: Any, *at: float) -> None:
 
 
 def _name(axes: Any, norms: Sequence[Figures]) -> None:
-    """The norms, from the top."""
+    """Names the norms, from top to bottom."""
     axes.set_yticks(range(len(norms)), [norm.name for norm in norms])
     axes.set_ylim(len(norms) - 0.5, -0.5)
 
 
 def _say(axes: Any, words: Sequence[str]) -> None:
-    """What is wrong with each norm, at its right."""
+    """Writes what is wrong with each norm to its right."""
     for place, each in enumerate(words):
         axes.annotate(
             "\n".join(textwrap.wrap(each, 22)) or "nothing found",

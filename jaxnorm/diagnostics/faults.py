@@ -1,4 +1,4 @@
-"""The faults: by what figures each is known, and in words what is wrong and what to do."""
+"""The faults: which figures indicate each, what is wrong, and how to fix it."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -20,12 +20,12 @@ from jaxnorm.diagnostics.thresholds import (
 
 
 class Diagnosis(NamedTuple):
-    """What is likely wrong at a norm.
+    """What is probably wrong with a norm.
 
     Attributes:
       fault: its name, such as "never updated".
       norm: the path of the norm's variables.
-      words: what is likely wrong, and what to do.
+      words: what is probably wrong, and how to fix it.
     """
 
     fault: str
@@ -34,10 +34,10 @@ class Diagnosis(NamedTuple):
 
 
 def diagnoses_of(norms: Sequence[Figures]) -> tuple[Diagnosis, ...]:
-    """What is likely wrong at each of the norms, which are in the order of their calls.
+    """What is probably wrong with each of the norms, given in the order of their calls.
 
-    Of the faults of running statistics each norm has one at most, the first of the table;
-    and values that are not finite are told of the first norm only that has them.
+    For each norm at most one fault of the running statistics is reported, the first in the
+    table; non-finite values are reported only for the first norm that has them.
     """
     spoilt = [norm.name for norm in norms if any(norm.nonfinite)][:1]
     found = []
@@ -56,8 +56,8 @@ def _trains_in_evaluation(norm: Figures) -> str | None:
     if not norm.eval.by_batch:
         return None
     return (
-        "it normalises with the batch in evaluation, too → pass the train flag on to it, "
-        "or call model.eval()"
+        "it normalises with the batch in evaluation too → pass the train flag to it, or "
+        "call model.eval()"
     )
 
 
@@ -65,9 +65,9 @@ def _small(norm: Figures) -> str | None:
     if not norm.train.by_batch or norm.train.corrected or norm.count >= LEAST_COUNT:
         return None
     mend = (
-        "a larger ghost_size="
+        "use a larger ghost_size="
         if norm.train.ghost_size
-        else "larger batches, or axis_name= over devices, BatchRenorm, GroupNorm"
+        else "use larger batches, axis_name= over devices, BatchRenorm or GroupNorm"
     )
     return f"a mean of {norm.count:.3g} samples is mostly noise → {mend}"
 
@@ -75,21 +75,21 @@ def _small(norm: Figures) -> str | None:
 def _padding(norm: Figures) -> str | None:
     if not MOST_PADDING < norm.padding < 1:
         return None
-    what = "outside the mask" if norm.train.weighted else "and there is no mask"
+    what = "not masked out" if norm.train.weighted else "and there is no mask"
     return (
-        f"{norm.padding:.0%} of the positions look like padding {what}: it leaks into the "
+        f"{norm.padding:.0%} of the positions look like padding, {what}: it leaks into the "
         "moments → pass mask= or weights="
     )
 
 
 def _dead(norm: Figures) -> str | None:
-    # A norm of samples has moments of padding, too.
+    # A norm that normalises each sample by itself also has moments of padding.
     flags = norm.constant > (0.5 if norm.train.trains is not None else 0.99)
     if not many(flags):
         return None
     return (
-        f"{flags.sum()} of {flags.size} features are constant, their output is β → look at "
-        "the layer before: dead units, constant inputs, or one sample to a mean"
+        f"{flags.sum()} of {flags.size} features are constant, so their output is β → look "
+        "in the layer before for dead units, constant inputs, or one sample per mean"
     )
 
 
@@ -98,9 +98,9 @@ def _epsilon(norm: Figures) -> str | None:
     if not many(flags):
         return None
     return (
-        f"the variance of {flags.sum()} of {flags.size} features is under "
-        f"ε = {norm.train.epsilon:g}, which rules the output → a smaller epsilon=, or "
-        "larger inputs"
+        f"the variance of {flags.sum()} of {flags.size} features is below "
+        f"ε = {norm.train.epsilon:g}, which dominates the output → use a smaller epsilon=, "
+        "or larger inputs"
     )
 
 
@@ -110,7 +110,7 @@ def _small_scale(norm: Figures) -> str | None:
         return None
     return (
         f"{flags.sum()} of {flags.size} scales γ are near zero: these features are "
-        "constant → prune them; where residual branches start at γ = 0, train on"
+        "constant → prune them; if residual branches start at γ = 0, train longer"
     )
 
 
@@ -124,7 +124,7 @@ def _saturated(norm: Figures) -> str | None:
     else:
         found = bool(np.mean(norm.saturated) > MOST_SATURATED)
         what = f"{np.mean(norm.saturated):.0%} of the outputs are saturated"
-    return f"{what} → a smaller |γ| or |β|, a smaller learning rate" if found else None
+    return f"{what} → reduce |γ| or |β|, or the learning rate" if found else None
 
 
 def _imprecise(norm: Figures) -> str | None:
@@ -134,8 +134,9 @@ def _imprecise(norm: Figures) -> str | None:
     if not many(flags):
         return None
     return (
-        f"its output has {np.median(norm.precision[flags]):.3g} times the deviation that "
-        "it should: E[x²] − E[x]² cancels → use_fast_variance=False, or jaxnorm's norm"
+        f"the output's standard deviation is {np.median(norm.precision[flags]):.3g} times "
+        "its correct value: E[x²] − E[x]² cancels → set use_fast_variance=False, or use "
+        "jaxnorm's norm"
     )
 
 
@@ -143,8 +144,8 @@ def _apart(norm: Figures) -> str | None:
     if not norm.train.by_batch or not np.median(norm.apart) > MOST_APART:
         return None
     return (
-        f"{np.median(norm.apart):.0%} of the variance lies between the batches: they are "
-        "not alike, as of sorted data → shuffle; then train or calibrate again"
+        f"{np.median(norm.apart):.0%} of the variance lies between batches: they differ "
+        "systematically, as in sorted data → shuffle, then train or calibrate again"
     )
 
 
@@ -152,12 +153,12 @@ def _nonfinite(norm: Figures) -> str | None:
     into, out_of = norm.nonfinite
     if into:
         return (
-            f"the first norm with NaN or infinity: {into} values come in → look at the "
-            "data and the layers before; skip_nonfinite keeps them out of statistics"
+            f"the first norm with NaN or infinity: {into} values in its input → check the "
+            "data and the layers before; skip_nonfinite keeps them out of the statistics"
         )
     return (
-        f"{out_of} values come out NaN or infinite of a finite input: the norm makes "
-        "them → look at γ, β and ε, and for a variance that overflows"
+        f"{out_of} output values are NaN or infinite, but the input is finite: the norm "
+        "creates them → check γ, β and ε, and whether the variance overflows"
     )
 
 

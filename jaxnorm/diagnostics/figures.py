@@ -1,4 +1,4 @@
-"""The figures of a norm: what was observed of it over all batches, as NumPy arrays."""
+"""The figures of a norm: what was observed over all batches, as NumPy arrays."""
 
 import math
 from collections.abc import Sequence
@@ -15,47 +15,46 @@ from jaxnorm.diagnostics.observing import Call, Observed
 from jaxnorm.diagnostics.settings import Setting
 
 Values = np.ndarray
-NEAR_ZERO = 1e-3  # of a scale
-# A feature is far off beyond these, in σ and log σ².
+NEAR_ZERO = 1e-3  # for a scale
+# A feature is far off beyond these limits, in σ and log σ².
 FAR, LOG_FAR = 0.5, math.log(2.0)
 MOST_FITTED = 2000  # features
-SHARES = np.geomspace(1e-3, 1, 500)  # of the batches in an average
+SHARES = np.geomspace(1e-3, 1, 500)  # of an average that comes from batches
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One norm, in training and in evaluation; arrays have one value a feature.
+    """One norm, in training and in evaluation; arrays have one value per feature.
 
-    σ is the deviation of the batches, √(σ² + ε), in training.
+    σ is the standard deviation of the batches in training, √(σ² + ε).
 
     Attributes:
       name: the path of its variables.
       train: how it was called in training.
       eval: how it was called in evaluation.
-      count: how many samples a mean is taken of.
-      samples: how many entries of the first axis there are in all batches together.
+      count: the number of samples per mean.
+      samples: the number of entries of the first axis, in all batches together.
       distance: running mean − batch mean, in σ; None without running statistics.
-      log_ratio: log((running var + ε)/(batch var + ε)); likewise.
-      start: the share of the start at 0 and 1 that best explains the running statistics;
-        None where there are none, or they do not keep their start.
-      unexplained: what is then left of their gap to the batches, as a share of what is far.
-      running_mean: as it was found; None without.
-      running_var: likewise.
-      updates: how many batches or samples went in, where that is counted; else None.
-      pending: whether there are batches that wait for an update.
-      dead: the share of the variances that are below ε.
-      constant: the share of them that are 0.
-      small_scale: where |γ| < 0.001.
+      log_ratio: log((running var + ε)/(batch var + ε)); None without running statistics.
+      start: the share of the initial mean 0 and variance 1 that best explains the running
+        statistics; None if there are none, or the estimator does not keep the initial ones.
+      unexplained: the gap to the batches that is then left, relative to what is far.
+      running_mean: the running mean as found; None without running statistics.
+      running_var: the running variance as found; None without running statistics.
+      updates: the number of batches or samples seen, if it is counted; else None.
+      pending: whether batches are pending for an update.
+      dead: the share of variances that are below ε.
+      constant: the share of variances that are 0.
+      small_scale: whether |γ| < 0.001.
       saturated: the share of outputs beyond the activation's range; None if not named.
       one_sided: whether that activation saturates on one side only.
-      nonfinite: values in training, of the input and of the output.
+      nonfinite: the number of non-finite values in training, in the input and the output.
       nonfinite_eval: the same in evaluation.
       shift: (mean of the output − β)/|γ| in evaluation; 0 if all is well.
-      spread: deviation of the output/|γ| in evaluation; 1 if all is well.
-      precision: that of training, over σ_batch/√(σ² + ε) as it should be; 1 if exact.
+      spread: standard deviation of the output/|γ| in evaluation; 1 if all is well.
+      precision: the same in training, over the correct σ_batch/√(σ² + ε); 1 if exact.
       padding: the share of positions that are padding, and not masked.
-      apart: how much of the variance lies between the batches, not within them; less what
-        does by chance.
+      apart: the share of the variance that lies between batches, beyond chance.
     """
 
     name: str
@@ -95,8 +94,8 @@ def figures_of(
 
     Args:
       name: the path of its variables.
-      train: its calls in training, one a batch.
-      evaluated: in evaluation.
+      train: its calls in training, one per batch.
+      evaluated: its calls in evaluation, one per batch.
       active: the range of the activation that follows; None if it is not named.
     """
     setting = train[0].setting
@@ -104,7 +103,7 @@ def figures_of(
     seen_eval = [call.observed for call in evaluated]
     x, y = (_merged([getattr(each, field) for each in seen]) for field in ("x", "y"))
     y_eval = _merged([each.y for each in seen_eval])
-    # In training a second call of a norm finds what the first one updated.
+    # From evaluation: in training, a second call would see the updates of the first.
     kept = {key: _array(value) for key, value in seen_eval[0].kept.items()}
     affine = {"scale": np.ones_like(x.mean), "bias": np.zeros_like(x.mean)} | kept
     scale, bias = np.abs(affine["scale"]), affine["bias"]
@@ -142,7 +141,7 @@ def figures_of(
 
 
 def _against(kept: dict[str, Values], x: Any, setting: Setting) -> dict[str, Any]:
-    """The running statistics against the moments of the batches."""
+    """Compares the running statistics with the moments of the batches."""
     if "mean" not in kept or "var" not in kept:
         none = ("distance", "log_ratio", "start", "running_mean", "running_var", "updates")
         return dict.fromkeys(none) | {"unexplained": 1.0}
@@ -163,11 +162,11 @@ def _against(kept: dict[str, Values], x: Any, setting: Setting) -> dict[str, Any
 def _start(mean: Values, var: Values, x: Any, epsilon: float) -> tuple[float | None, float]:
     """The share p of mean 0 and variance 1 that fits best, the same for all features.
 
-    By it the running mean would be (1 − p)·μ and the variance p + (1 − p)·σ². What is left
-    is measured as gaps are: in σ over 0.5 and log σ² over log 2, of a feature the larger,
-    and of these the median.
+    The running mean would then be (1 − p)·μ and the variance p + (1 − p)·σ². The gap that
+    is left is measured like other gaps, in units of 0.5 in σ and log 2 in log σ²: the
+    larger of the two for each feature, and the median over features.
     """
-    # A median of so many is that of all.
+    # The median of so many features is close enough to the median of all.
     some = slice(None, None, -(-mean.size // MOST_FITTED))
     mean, var = mean[some], var[some]
     x = Moments(*(each[some] for each in x))
@@ -189,7 +188,7 @@ def _merged(parts: list[Moments]) -> Any:
 
 
 def _between(parts: list[Moments], whole: Any, samples: float) -> Values:
-    """The share of the variance that is not within batches, above that of random ones."""
+    """The share of the variance that lies between batches, beyond that of random ones."""
     counts, _, variances = (np.stack([_array(each[i]) for each in parts]) for i in range(3))
     within = np.sum(counts * variances, axis=0) / np.maximum(whole.count, 1)
     between = 1 - within / np.where(whole.var > 0, whole.var, np.inf)

@@ -1,4 +1,4 @@
-"""The gap of a model's output between training and evaluation."""
+"""The gap between a model's outputs in training and in evaluation."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from jaxtyping import Array
 
 
 class Differences(NamedTuple):
-    """Of one batch, each of shape ().
+    """The differences on one batch, each of shape ().
 
     Attributes:
       squares: Σ(evaluation − training)².
       training: Σ training².
       largest: max |evaluation − training|.
-      changed: how many predictions, argmax over the last axis, differ.
-      predictions: how many there are; 0 where the output is not one array of classes.
+      changed: the number of predictions, argmax over the last axis, that differ.
+      predictions: the number of predictions; 0 if the output is not one array of classes.
     """
 
     squares: Array
@@ -28,9 +28,9 @@ class Differences(NamedTuple):
 
 
 def differences(train: Any, evaluated: Any) -> Differences:
-    """Of two outputs; what is not floating in them is left out.
+    """The differences of two outputs; arrays that are not floating are left out.
 
-    Outputs that are not alike, as with a head in training only, are not compared: NaN.
+    NaN if the structures or shapes differ, for example if a head is used only in training.
     """
     if jax.tree.map(jnp.shape, train) != jax.tree.map(jnp.shape, evaluated):
         nan, nothing = jnp.full((), jnp.nan), jnp.zeros(())
@@ -56,13 +56,13 @@ def differences(train: Any, evaluated: Any) -> Differences:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far evaluation is from training, over all batches.
+    """How far outputs in evaluation differ from training, over all batches.
 
     Attributes:
       relative: √(Σ(evaluation − training)² / Σ training²).
       largest: max |evaluation − training|.
-      changed: the share of predictions that differ; None where the output is not one
-        array of shape (samples, classes).
+      changed: the share of predictions that differ; None if the output is not one array of
+        shape (samples, classes).
     """
 
     relative: float
@@ -71,7 +71,7 @@ class Gap:
 
 
 def gap_of(parts: list[Differences]) -> Gap:
-    """The gap of all batches together."""
+    """The gap over all batches together."""
     squares, training, largest, changed, predictions = (
         [float(each[i]) for each in parts] for i in range(5)
     )

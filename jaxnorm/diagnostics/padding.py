@@ -1,12 +1,12 @@
-"""Padding: samples, or ends of sequences, that are the same to the last bit."""
+"""Detects padding: samples, or ends of sequences, that are the same to the last bit."""
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
-LEAST_FEATURES = 4  # Fewer are the same by chance, as behind a relu.
-LEAST_SAMPLES = 3  # Likewise.
-RARE = 100  # At most one of so many other positions is like padding.
+LEAST_FEATURES = 4  # Fewer may be the same by chance, for example after a relu.
+LEAST_SAMPLES = 3  # Fewer may be the same by chance.
+RARE = 100  # At most one in this many other positions may look like padding.
 
 
 def padded_share(
@@ -15,17 +15,17 @@ def padded_share(
     features: tuple[int, ...],
     reduced: tuple[int, ...],
 ) -> Float[Array, ""]:
-    """The share of all positions that have weight and are the same as at the end.
+    """The share of all positions with weight that look like padding.
 
-    Ends of samples, where x has one axis of positions; beginnings likewise; and the last
-    samples, if they are three or more; if hardly anything elsewhere is the same. Only along
-    axes that moments are taken over. An area within an image is none, for it may be its
-    background.
+    Identical positions look like padding at the ends or the beginnings of sequences, if x
+    has a single sequence axis, and as the last samples, if there are three or more;
+    but only if hardly anything elsewhere is the same, and only along axes that moments are
+    taken over. An area within an image does not count, since it may be background.
 
     Args:
       x: floating array of any rank.
-      used: where it has weight, in its shape; None is everywhere.
-      features: the axes of features, which are compared at each position.
+      used: where x has weight, in the shape of x; defaults to everywhere.
+      features: the feature axes, which are compared at each position.
       reduced: the axes that moments are taken over.
 
     >>> x = jnp.arange(24.0).reshape(1, 6, 4).at[:, 4:].set(0)
@@ -35,7 +35,7 @@ def padded_share(
     others = tuple(each for each in range(x.ndim) if each not in features)
     codes = _codes(x, features)
     weighed = jnp.ones(x.shape, bool) if used is None else used
-    # NaN spreads to all that is normalised with it, and is no padding.
+    # NaN spreads to everything that is normalised with it, and is not padding.
     counted = weighed.any(features) & jnp.isfinite(jnp.where(weighed, x, 0)).all(features)
     nothing = jnp.zeros((), jnp.float32)
     if x.size // max(codes.size, 1) < LEAST_FEATURES or not others:
@@ -50,8 +50,8 @@ def padded_share(
 
 
 def _codes(x: Float[Array, "..."], features: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """A number for each position: the same where all its features are, to the last bit."""
-    # −0 and 0 are the same.
+    """A hash for each position: the same if all features are, to the last bit."""
+    # Adding 0.0 makes −0 and 0 the same.
     bits = lax.bitcast_convert_type(x.astype(jnp.float32) + 0.0, jnp.uint32)
     moved = jnp.moveaxis(bits, features, range(-len(features), 0))
     kept = moved.shape[: x.ndim - len(features)]
@@ -59,7 +59,7 @@ def _codes(x: Float[Array, "..."], features: tuple[int, ...]) -> UInt32[Array, "
 
 
 def _mixed(bits: UInt32[Array, "... n"]) -> UInt32[Array, "..."]:
-    """A sum over the last axis that depends on the order."""
+    """A hash over the last axis, which depends on the order."""
     place = jnp.arange(bits.shape[-1], dtype=jnp.uint32)
     odd = (place * jnp.uint32(2654435761) + jnp.uint32(0x9E3779B9)) | jnp.uint32(1)
     spread = (bits ^ (bits >> jnp.uint32(15))) * jnp.uint32(0x85EBCA6B)
@@ -68,7 +68,7 @@ def _mixed(bits: UInt32[Array, "... n"]) -> UInt32[Array, "..."]:
 
 
 def _run(same: Bool[Array, "... n"]) -> Array:
-    """How many in a row hold at the end of the last axis."""
+    """The length of the run of True at the end of the last axis."""
     return jnp.sum(jnp.cumprod(same[..., ::-1].astype(jnp.int32), axis=-1), axis=-1)
 
 
@@ -78,7 +78,7 @@ def _at_ends(codes: UInt32[Array, "b t"], counted: Bool[Array, "b t"]) -> Array:
     longest = jnp.argmax(runs)
     code, total = last[longest], jnp.sum(counted)
     padded = jnp.sum(jnp.where(last == code, runs, 0))
-    # What is common elsewhere, or at the other ends, is silence, or a border.
+    # Codes that are common elsewhere, or at the other ends, are silence, or a border.
     elsewhere = jnp.sum((codes == code) & counted) - padded
     rare = elsewhere * RARE <= total - padded
     share = padded / jnp.maximum(total, 1)

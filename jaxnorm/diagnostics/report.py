@@ -1,4 +1,4 @@
-"""What diagnosing finds: figures and words for each norm, as text, picture or JSON."""
+"""The report of a diagnosis: figures and faults of each norm, as text, plot or JSON."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ from jaxnorm.diagnostics.table import table
 
 @dataclass(frozen=True)
 class NormReport:
-    """What the norms of a model do on some batches, and what is likely wrong.
+    """What the norms of a model do on some batches, and what is probably wrong.
 
     `print` shows it as a table.
 
     Attributes:
-      norms: the Figures of each, in the order of their calls.
-      gap: how far the output in evaluation is from that in training.
-      diagnoses: what is likely wrong; none, if all is well.
+      norms: the Figures of each norm, in the order of their calls.
+      gap: how far the output in evaluation differs from training.
+      diagnoses: what is probably wrong; empty if all is well.
     """
 
     norms: tuple[Figures, ...]
@@ -35,10 +35,10 @@ class NormReport:
         return table(self.norms, self.diagnoses, self.gap)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as `json.dumps(…, allow_nan=False)` takes it.
+        """Returns the report as a dict that `json.dumps(…, allow_nan=False)` accepts.
 
-        Arrays are lists, with a value for each feature. What is not finite is one of the
-        strings "nan", "inf" and "-inf", as `float` reads them; what there is not, None.
+        Arrays become lists, with a value for each feature. Non-finite values become the
+        strings "nan", "inf" and "-inf", which `float` reads; missing values are None.
         """
         return {
             "norms": [_plain(_fields(norm)) for norm in self.norms],
@@ -47,11 +47,11 @@ class NormReport:
         }
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """A matplotlib Figure of the report, written to `path` if one is given.
+        """Returns a matplotlib Figure of the report, and writes it to `path` if given.
 
         Raises an ImportError if matplotlib is not installed.
         """
-        # Of all of jaxnorm only this needs it.
+        # Imported here because nothing else in jaxnorm needs matplotlib.
         from jaxnorm.diagnostics.drawing import draw
 
         figure = draw(self.norms, self.diagnoses)
@@ -61,7 +61,7 @@ class NormReport:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    """Those of a dataclass, by name, and not of what is in them."""
+    """The fields of a dataclass, by name; not recursive."""
     return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
 
 

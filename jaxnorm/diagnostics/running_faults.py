@@ -1,4 +1,4 @@
-"""The faults of running statistics, of which a norm has one at most."""
+"""The faults of running statistics; at most one is reported for a norm."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ Rule = Callable[[Figures], str | None]
 
 
 def _gap(norm: Figures) -> str:
-    """How far the running statistics are off, in the words of all that tell of it."""
+    """How far the running statistics are off, as a phrase for messages."""
     assert norm.distance is not None
     assert norm.log_ratio is not None
     off, ratio = np.median(np.abs(norm.distance)), np.exp(np.median(norm.log_ratio))
@@ -21,7 +21,7 @@ def _gap(norm: Figures) -> str:
 
 
 def _misleads(norm: Figures) -> bool:
-    """Whether evaluation is other than training: not so of a norm that is frozen."""
+    """Whether evaluation differs from training, which it does not for a frozen norm."""
     return norm.train.by_batch and far(norm)
 
 
@@ -30,8 +30,8 @@ def _poisoned(norm: Figures) -> str | None:
         return None
     bad = ~(np.isfinite(norm.running_mean) & np.isfinite(norm.running_var))
     return (
-        f"{bad.sum()} running statistics are NaN or infinite: one bad batch does that for "
-        "good → calibrate, and train with skip_nonfinite around the estimator"
+        f"{bad.sum()} running statistics are NaN or infinite: one bad batch makes them so "
+        "permanently → calibrate, and wrap the estimator in skip_nonfinite for training"
         if bad.any()
         else None
     )
@@ -41,7 +41,7 @@ def _negative(norm: Figures) -> str | None:
     if norm.running_var is None or not (norm.running_var < 0).any():
         return None
     return (
-        f"{(norm.running_var < 0).sum()} running variances are negative, by cancellation "
+        f"{(norm.running_var < 0).sum()} running variances are negative, from cancellation "
         "or a checkpoint in another order → calibrate; compute variances about the mean"
     )
 
@@ -52,14 +52,14 @@ def _never_updated(norm: Figures) -> str | None:
     at_start = not norm.running_mean.any() and (norm.running_var == 1).all()
     if (not at_start and norm.updates != 0) or norm.pending:
         return None
-    start = "running statistics are those of the start (mean 0, variance 1): "
+    start = "the running statistics are still the initial mean 0 and variance 1: "
     if norm.train.decay == 1:
-        return start + "a decay of 1 freezes them → give a decay (momentum) below 1"
+        return start + "a decay of 1 freezes them → use a decay (momentum) below 1"
     if norm.train.trains is False:
-        return start + "it evaluates in training, too → pass the train flag on to it"
+        return start + "the norm evaluates in training too → pass the train flag to it"
     return start + (
         "no update was kept → keep the batch_stats that apply returns (Linen), or the "
-        "model that was trained (NNX); or calibrate"
+        "trained model (NNX); or calibrate"
     )
 
 
@@ -69,7 +69,7 @@ def _swapped(norm: Figures) -> str | None:
         return None
     return (
         f"momentum={decay:g} forgets all but the last batches: torch's momentum is "
-        f"1 − flax's → momentum={1 - decay:g}, and calibrate"
+        f"1 − flax's → set momentum={1 - decay:g}, and calibrate"
     )
 
 
@@ -83,8 +83,8 @@ def _immature(norm: Figures) -> str | None:
     if decay is not None and 0 < decay < 1:
         after = f", as after {max(0, round(math.log(min(start, 1), decay)))} updates"
     return (
-        f"{min(start, 1):.0%} of the start (0, 1) is still in its average{after} → "
-        "ema(…, warmup=True), calibrate, or train longer before evaluating"
+        f"{min(start, 1):.0%} of the average is still the initial mean 0 and variance 1"
+        f"{after} → use ema(…, warmup=True), calibrate, or train longer before evaluating"
     )
 
 
@@ -92,8 +92,8 @@ def _stale(norm: Figures) -> str | None:
     if not _misleads(norm):
         return None
     return (
-        f"running statistics are of other data or other weights ({_gap(norm)}) → calibrate "
-        "on data like this, or scale inputs as in training"
+        f"the running statistics are from other data or other weights ({_gap(norm)}) → "
+        "calibrate on data like this, or scale inputs as in training"
     )
 
 

@@ -1,4 +1,4 @@
-"""A report as text: a row for each norm, and in its last column what is likely wrong."""
+"""A report as text: a row for each norm, with what is probably wrong in the last column."""
 
 import math
 import textwrap
@@ -22,11 +22,12 @@ HEADINGS = (
     "sat.",
     "NaN",
     "out",
-    "what is likely wrong → what to do",
+    "probable fault → how to fix it",
 )
 CAPTION = (
-    "mean off: |running − batch mean|/σ; log var: log(running/batch variance); each of the "
-    "median and the worst feature. out: (mean − β)/|γ| and deviation/|γ| in evaluation."
+    "mean off: |running − batch mean|/σ; log var: log(running/batch variance); each for "
+    "the median and the worst feature. out: (mean − β)/|γ| and standard deviation/|γ| of "
+    "the output in evaluation."
 )
 NONE = "–"
 
@@ -36,14 +37,14 @@ def table(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis], gap: Gap) ->
     cells = [cells_of(norm) for norm in norms]
     widths = [max(map(len, column)) for column in zip(HEADINGS[:-1], *cells, strict=True)]
     left = max(WIDTH - sum(widths) - 2 * len(widths), LEAST_WORDS)
-    first: dict[str, str] = {}  # where words were said, which are not said again
+    first: dict[str, str] = {}  # the norm where each message is shown in full
     lines = [_line(HEADINGS[:-1], widths, HEADINGS[-1])]
     lines.append("─" * (len(lines[0]) - len(HEADINGS[-1]) + left))
     for norm, row in zip(norms, cells, strict=True):
         said = [
             f"{d.fault}: {d.words}"
             if first.setdefault(d.words, norm.name) == norm.name
-            else f"{d.fault}, as at {first[d.words]}"
+            else f"{d.fault}, same as at {first[d.words]}"
             for d in diagnoses
             if d.norm == norm.name
         ]
@@ -55,7 +56,7 @@ def table(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis], gap: Gap) ->
 
 
 def _line(row: Sequence[str], widths: Sequence[int], last: str) -> str:
-    """The name on the left, numbers on the right."""
+    """Aligns the name to the left, and numbers to the right."""
     name, *numbers = (
         f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -64,7 +65,7 @@ def _line(row: Sequence[str], widths: Sequence[int], last: str) -> str:
 
 
 def cells_of(norm: Figures) -> list[str]:
-    """The figures of a norm, by the headings."""
+    """The figures of a norm, in the order of the headings."""
     saturated = NONE if norm.saturated is None else f"{np.mean(norm.saturated):.0%}"
     off = None if norm.distance is None else np.abs(norm.distance)
     out = f"{_median(norm.shift):+.1f}, {_median(norm.spread):.2g}"
@@ -82,7 +83,7 @@ def cells_of(norm: Figures) -> list[str]:
 
 
 def sentence(gap: Gap) -> str:
-    """The gap, in words."""
+    """Describes the gap in a sentence."""
     if math.isnan(gap.relative):
         return "Output: evaluation is not compared with training."
     said = (
@@ -99,12 +100,12 @@ def _signed(values: Values) -> str:
 
 
 def _median(values: Values) -> float:
-    """Of those that are finite."""
+    """The median of the finite values."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else float("nan")
 
 
 def _worst(values: Values) -> float:
-    """The one farthest from 0; one that is not finite, if there is any."""
+    """The value farthest from 0, or a non-finite one if there is any."""
     spoilt = values[~np.isfinite(values)]
     return float(spoilt[0] if spoilt.size else values[np.argmax(np.abs(values))])

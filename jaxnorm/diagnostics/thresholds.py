@@ -1,4 +1,4 @@
-"""The thresholds of the diagnoses, and what is far by them."""
+"""The thresholds of the diagnoses, and the checks based on them."""
 
 import math
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from jaxnorm.diagnostics.figures import FAR, LOG_FAR, Figures, Values
 
-# What is far off is so by more standard errors, too. Features that mix few inputs vary
-# together: four told of networks that are well, by 16 samples.
+# A feature is far off only if it is off by more standard errors than this. Features that
+# mix few inputs vary together: with four, healthy networks were reported at 16 samples.
 ERRORS = 5.0
 MINORITY = 0.1  # a norm is faulty if more than this share of its features is
-EXPLAINED = 0.5  # at most this share of what is far may be left, for a cause to explain it
+EXPLAINED = 0.5  # a cause explains a gap if at most this much is left, relative to far
 LEAST_DECAY = 0.5
-LEAST_COUNT = 8  # in a mean
-LEAST_SAMPLES = 16  # to judge a gap by, or a unit
+LEAST_COUNT = 8  # samples per mean
+LEAST_SAMPLES = 16  # needed to judge a gap, or a unit
 MOST_PADDING = 0.05
 MOST_SATURATED = 0.5
 MOST_APART = 0.25
@@ -21,7 +21,7 @@ PRECISION = 0.1
 
 
 def many(flags: Values) -> bool:
-    """Whether more features are flagged than may be in a norm that is well.
+    """Whether more features are flagged than is normal in a healthy norm.
 
     >>> many(np.array([True] + 9 * [False])), many(np.array([True, False]))
     (False, True)
@@ -32,11 +32,11 @@ def many(flags: Values) -> bool:
 def far(norm: Figures) -> bool:
     """Whether the running statistics are far from the moments of the batches.
 
-    Where a feature is dead, σ says nothing; there it is left out.
+    Dead features are left out, since their σ is meaningless.
     """
     if norm.distance is None or norm.log_ratio is None or norm.samples < LEAST_SAMPLES:
         return False
-    # Less four, for a variance of few samples is often far too small.
+    # Minus four, because the variance of few samples is often far too small.
     error = ERRORS / math.sqrt(norm.samples - 4)
     mean = np.abs(norm.distance) > max(FAR, error)
     var = np.abs(norm.log_ratio) > max(LOG_FAR, math.sqrt(2) * error)

@@ -1,4 +1,4 @@
-"""Weights and statistics of other libraries as jaxnorm's; none of them is imported."""
+"""Converts weights and statistics of other libraries, without importing them."""
 
 from jaxnorm.interop import keras, torch
 

@@ -1,4 +1,4 @@
-"""Arrays by their names, as other libraries list them, and casts that lose nothing."""
+"""Named arrays, as other libraries list them, and lossless casts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from jaxtyping import Array
 
 
 def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a mapping of names to what NumPy takes for arrays of numbers.
+    """Returns the values of a mapping as NumPy arrays of numbers, by name.
 
-    Raises a TypeError that names all that are none: tensors of torch, which may be on a
-    device or want a gradient, and Python objects, which only unpickling would make.
+    Raises a TypeError that names every value that is not one: torch tensors, which may be
+    on a device or require a gradient, and Python objects, which would need unpickling.
 
     >>> as_arrays({"weight": [1.0, 2.0]})
     {'weight': array([1., 2.])}
@@ -21,13 +21,13 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not isinstance(state, Mapping):
         raise TypeError(
             f"state is {type(state).__name__}, but a mapping of names to arrays is "
-            "expected, as {name: tensor.numpy() for name, tensor in state_dict().items()}."
+            "expected: {name: tensor.numpy() for name, tensor in state_dict().items()}."
         )
     tensors = [name for name, value in state.items() if hasattr(value, "detach")]
     if tensors:
         raise TypeError(
-            f"{_some(tensors)} are tensors, but arrays are expected; give "
-            "value.detach().cpu().numpy() of each."
+            f"{_some(tensors)} are tensors, but arrays are expected; pass "
+            "value.detach().cpu().numpy() for each."
         )
     arrays = {name: np.asarray(value) for name, value in state.items()}
     strange = [
@@ -37,8 +37,8 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     ]
     if strange:
         raise TypeError(
-            f"{_some(strange)} are no arrays of numbers by a name; give the weights alone, "
-            "as from safetensors or h5py. Nothing is unpickled here."
+            f"{_some(strange)} are not named arrays of numbers; pass only the weights, "
+            "as loaded by safetensors or h5py. Nothing is unpickled here."
         )
     return arrays
 
@@ -49,7 +49,9 @@ def _some(names: list[Any]) -> str:
 
 
 def cast(array: np.ndarray, dtype: Any, lossy: bool = False) -> np.ndarray:
-    """`array` in another dtype; a ValueError if that is no float as it is, or loses.
+    """Casts an array to another dtype of its kind, without changing any value.
+
+    With `lossy`, floats may be rounded, but not overflow. Raises a ValueError otherwise.
 
     >>> cast(np.array([0.5]), np.float16)
     array([0.5], dtype=float16)
@@ -61,26 +63,26 @@ def cast(array: np.ndarray, dtype: Any, lossy: bool = False) -> np.ndarray:
         for each in (array.dtype, dtype)
     ]
     if kinds[0] != kinds[1]:
-        raise ValueError(f"{array.dtype} is no {dtype}")
+        raise ValueError(f"{array.dtype} is given, but {dtype} is expected")
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
         same = (result.astype(array.dtype) == array) | (array != array)
     rounded = lossy and jnp.issubdtype(dtype, jnp.floating)
     rounded = rounded and bool((np.isfinite(result) | ~np.isfinite(array)).all())
     if not (rounded or same.all()):
-        raise ValueError(f"some of the {array.dtype} values have no place in {dtype}")
+        raise ValueError(f"some {array.dtype} values cannot be represented in {dtype}")
     return result
 
 
 def to_jax(array: np.ndarray) -> Array:
-    """The same array in JAX; a ValueError if its dtype is switched off there.
+    """Converts to a JAX array; a ValueError if its dtype is disabled in JAX.
 
     >>> to_jax(np.float32([1.0]))
     Array([1.], dtype=float32)
     """
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         raise ValueError(
-            f"{array.dtype} is switched off in JAX, which would narrow it; switch it on by "
-            'jax.config.update("jax_enable_x64", True), or give .astype(np.float32)'
+            f"{array.dtype} is disabled in JAX, which would truncate it; enable it with "
+            'jax.config.update("jax_enable_x64", True), or pass .astype(np.float32)'
         )
     return jnp.asarray(array)

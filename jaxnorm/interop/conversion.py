@@ -1,4 +1,4 @@
-"""Whole models, there and back: the plan carried out, with a report, or one error."""
+"""Converts whole models in both directions, with a report, or raises a single error."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def imported(
     keep: Iterable[str],
     lossy: bool,
 ) -> Conversion:
-    """The template with arrays from the state."""
+    """Returns the template, filled with arrays from the state."""
     arrays, leaves = as_arrays(state), flat(template)
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
     laid = {each.target: each.layout.into(arrays[each.source]) for each in plan.links}
@@ -38,7 +38,7 @@ def imported(
             plan.problems.add("dtype", f"{shown(path)}: {error}")
     for path in plan.kept:
         if isinstance(leaves[path], jax.ShapeDtypeStruct):
-            line = f"{shown(path)} is to be kept, but only a shape in the template"
+            line = f"{shown(path)} is in keep, but is only a shape in the template"
             plan.problems.add("missing", line)
     plan.problems.check()
     return Conversion(nested(filled, template), _report(plan, arrays, leaves, "{} → {}"))
@@ -53,24 +53,24 @@ def exported(
     keep: Iterable[str],
     lossy: bool,
 ) -> Conversion:
-    """The state with arrays from the variables, in its own order."""
+    """Returns the state, filled with arrays from the variables, in its own order."""
     arrays, leaves = as_arrays(state), flat(variables)
     for path, leaf in leaves.items():
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(
-                f"{shown(path)} is only a shape, but an array is expected; give the "
-                "variables themselves in place of those of jax.eval_shape."
+                f"{shown(path)} is only a shape, but an array is expected; pass the "
+                "variables themselves, not the shapes from jax.eval_shape."
             )
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
     for path, start in plan.started.items():
         if (np.asarray(leaves[path]) != start).any():
-            line = f"{shown(path)}: {np.asarray(leaves[path]).max()} has no place there"
+            line = f"{shown(path)}: {np.asarray(leaves[path]).max()} is not in the state"
             plan.problems.add("counts", line)
     filled = {name: np.array(array) for name, array in arrays.items()}
     for link in plan.links:
         try:
             array = link.layout.back(np.asarray(leaves[link.target]))
-            # A copy of its own: what JAX shares is not to be written to.
+            # A copy, because arrays shared with JAX must not be written to.
             filled[link.source] = np.array(cast(array, arrays[link.source].dtype, lossy))
         except ValueError as error:
             kind = "counts" if link.target[-1] == "updates" else "dtype"
@@ -82,7 +82,7 @@ def exported(
 def _report(
     plan: Plan, arrays: Mapping[str, Any], leaves: Mapping[Path, Any], order: str
 ) -> Report:
-    """An entry for each array of either side; dtypes in the order of the conversion."""
+    """An entry per array on either side, with dtypes in the order of the conversion."""
     linked = []
     for link in plan.links:
         dtypes = arrays[link.source].dtype, leaves[link.target].dtype
@@ -94,7 +94,7 @@ def _report(
             *(Entry(source, None, reason) for source, reason in plan.unkept.items()),
             *(Entry(None, shown(path), "kept as it is") for path in plan.kept),
             *(
-                Entry(None, shown(path), f"not there, so {start}")
+                Entry(None, shown(path), f"missing, so {start}")
                 for path, start in plan.started.items()
             ),
         )

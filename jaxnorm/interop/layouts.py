@@ -1,4 +1,4 @@
-"""How an array lies there, how here, and the way both ways: permutations, nothing else."""
+"""Converts between the array layouts of two libraries, both ways, by permutations only."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """A way that an array is laid out anew, and back again, value for value.
+    """A change of layout and its inverse, which preserve every value.
 
     Attributes:
-      name: what is done, for the report.
-      into: from the other library's array to ours; a ValueError if it cannot be one.
-      back: from ours to the other library's.
+      name: a description for the report.
+      into: converts the other library's array to ours; a ValueError if that is impossible.
+      back: converts our array to the other library's.
     """
 
     name: str
@@ -27,7 +27,7 @@ LINEAR = Layout("(out, in) → (in, out)", np.transpose, np.transpose)
 
 
 def permuted(name: str, axes: tuple[int, ...], flipped: tuple[int, ...] = ()) -> Layout:
-    """The axes in this order, and then some of them flipped.
+    """Transposes the axes into this order, then flips some of them.
 
     >>> permuted("reversed", (1, 0), flipped=(0,)).into(np.array([[1, 2, 3]]))
     array([[3],
@@ -43,7 +43,7 @@ def permuted(name: str, axes: tuple[int, ...], flipped: tuple[int, ...] = ()) ->
 
 
 def reshaped(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
-    """The same values in their order, in another shape.
+    """Changes the shape, and keeps the values in order.
 
     >>> reshaped((2, 1), (2,)).name
     '(2, 1) → (2,)'
@@ -56,12 +56,12 @@ def reshaped(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
 
 
 def positions(rank: int) -> str:
-    """The positions of a kernel of this rank, as W, HW or DHW."""
+    """The spatial axes of a kernel of this rank: W, HW or DHW."""
     return "DHW"[5 - rank :]
 
 
 def conv(rank: int) -> Layout:
-    """Torch's kernel of a convolution, (out, in/groups, …), with its positions first.
+    """Torch's convolution kernel, (out, in/groups, …), with its spatial axes first.
 
     >>> conv(4).into(np.zeros((8, 3, 5, 7))).shape
     (5, 7, 3, 8)
@@ -71,7 +71,7 @@ def conv(rank: int) -> Layout:
 
 
 def flattened_rows(shape: tuple[int, ...]) -> Layout:
-    """Torch's (out, C·H·W) behind a flatten of (C, H, W), as (H·W·C, out).
+    """Torch's (out, C·H·W) kernel after a flatten of (C, H, W), as (H·W·C, out).
 
     >>> flattened_rows((2, 3)).into(np.arange(6).reshape(1, 6))[:, 0]
     array([0, 3, 1, 4, 2, 5])
@@ -81,7 +81,7 @@ def flattened_rows(shape: tuple[int, ...]) -> Layout:
 
     def into(array: np.ndarray) -> np.ndarray:
         if array.ndim != 2 or array.shape[1] != math.prod(shape):
-            raise ValueError(f"its rows are not the {math.prod(shape)} values of {shape}")
+            raise ValueError(f"rows of {math.prod(shape)} values are expected, for {shape}")
         maps = array.reshape(-1, *shape)
         return maps.transpose(*rear, 1, 0).reshape(math.prod(shape), -1)
 
@@ -94,7 +94,7 @@ def flattened_rows(shape: tuple[int, ...]) -> Layout:
 
 
 def features_last(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
-    """An array over (C, …) as one over (…, C), or with these in a row, as NNX has it.
+    """Moves the first axis, C, last; flattens the result if `here` is flat, as in NNX.
 
     >>> features_last((2, 3), (3, 2)).into(np.zeros((2, 3))).shape
     (3, 2)
@@ -109,7 +109,7 @@ def features_last(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
 
 
 def counted(features: tuple[int, ...]) -> Layout:
-    """A number of batches, as that of every feature.
+    """Repeats a number of batches for every feature.
 
     >>> counted((3,)).into(np.array(7))
     array([7, 7, 7], dtype=int32)
@@ -118,14 +118,14 @@ def counted(features: tuple[int, ...]) -> Layout:
     def into(array: np.ndarray) -> np.ndarray:
         number = array.ravel()[0] if array.size == 1 else -1
         if not 0 <= number <= np.iinfo(np.int32).max or number != int(number):
-            raise ValueError(f"{array} is no number of batches that an int32 has room for")
+            raise ValueError(f"{array} is not a number of batches that fits in int32")
         return np.full(features, array.reshape(()), np.int32)
 
     def back(array: np.ndarray) -> np.ndarray:
         if array.size == 0 or (array != array.flat[0]).any():
             raise ValueError(
-                f"features have had {np.unique(array).tolist()[:3]} batches, but one"
-                " number is kept there"
+                f"features have had {np.unique(array).tolist()[:3]} batches, but the other"
+                " library keeps a single number"
             )
         return array.ravel()[0:1].reshape(())
 

@@ -1,4 +1,4 @@
-"""One norm of another library, as jaxnorm has it."""
+"""A single norm of another library, converted to jaxnorm."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from jaxnorm.interop.arrays import as_arrays, to_jax
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm of another library, as jaxnorm has it.
+    """A norm of another library, converted to jaxnorm.
 
     Attributes:
-      module: which of the modules in `jaxnorm.linen` and `jaxnorm.nnx` it is.
-      options: the arguments with which that behaves as the norm did; NNX wants the number
-        of features before them.
-      params: its scale and bias, as far as it has them.
-      batch_stats: its running statistics, likewise.
-      unkept: arrays that have no place here, as they were, for the way back.
+      module: the name of its class in `jaxnorm.linen` and `jaxnorm.nnx`.
+      options: the arguments with which the class behaves like the original norm; NNX takes
+        the number of features before them.
+      params: its scale and bias, if it has them.
+      batch_stats: its running statistics, if it has them.
+      unkept: arrays without a counterpart here, unchanged, for converting back.
       rules: what was decided, and why.
     """
 
@@ -39,7 +39,7 @@ class Norm:
 
 
 def below(state: Mapping[str, Any], prefix: str, separator: str) -> dict[str, np.ndarray]:
-    """The arrays of one module, by their names in it.
+    """The arrays of one module, by their names within it.
 
     >>> below({"bn.weight": [1.0], "fc.weight": [2.0]}, "bn", ".")
     {'weight': array([1.])}
@@ -52,31 +52,31 @@ def below(state: Mapping[str, Any], prefix: str, separator: str) -> dict[str, np
     }
     if prefix and not found:
         raise ValueError(
-            f"no name starts with {start!r}; there are {', '.join(list(state)[:4])}, …; "
-            "a norm without arrays takes an empty mapping and no prefix."
+            f"no name starts with {start!r}, only {', '.join(list(state)[:4])}, …; "
+            "for a norm without arrays, pass an empty mapping and no prefix."
         )
     return found
 
 
 def only(arrays: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raises a ValueError if there are arrays of other names."""
+    """Raises a ValueError if there are arrays with other names."""
     known = tuple(names)
     strange = [f"{name} {arrays[name].shape}" for name in arrays if name not in known]
     if strange:
         raise ValueError(
-            f"left over: {', '.join(strange)}; of this norm {', '.join(known)} are "
-            "expected; give those of the one norm alone, by its prefix."
+            f"left over: {', '.join(strange)}; this norm has {', '.join(known)}; "
+            "select the arrays of a single norm by its prefix."
         )
 
 
 def renamed(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Array]:
-    """Those of the arrays that are in `names`, by their names here, all of one shape."""
+    """The arrays listed in `names`, by our names; all must have the same shape."""
     found = {ours: arrays[name] for name, ours in names.items() if name in arrays}
     shapes = {name: array.shape for name, array in found.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(
-            f"the arrays have the shapes {shapes}, but those of one norm have the same; "
-            "give those of one norm."
+            f"the arrays have the shapes {shapes}, but all arrays of a norm have the same "
+            "shape; pass the arrays of a single norm."
         )
     return {name: to_jax(array) for name, array in found.items()}
 
@@ -85,11 +85,11 @@ def both_statistics(statistics: Mapping[str, Any], names: Iterable[str]) -> None
     """Raises a ValueError if there is only one of mean and variance."""
     if len(statistics) == 1:
         raise ValueError(
-            f"there is only {next(iter(statistics))} of the running statistics; give "
+            f"only {next(iter(statistics))} is given of the running statistics; pass "
             f"{' and '.join(names)}, or neither."
         )
 
 
 def affine(params: Mapping[str, Any]) -> dict[str, bool]:
-    """The arguments that say which parameters there are."""
+    """The arguments that state which parameters the norm has."""
     return {f"use_{name}": name in params for name in ("scale", "bias")}

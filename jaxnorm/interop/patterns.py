@@ -1,4 +1,4 @@
-"""Patterns of names, and the paths that they stand for."""
+"""Name patterns, and the paths that they map to."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +10,9 @@ Names = Mapping[str, str | None] | Callable[[str], str | None]
 
 
 def matcher(pattern: str, separator: str) -> Callable[[str], tuple[str, ...] | None]:
-    """A function from a name to what the stars of the pattern stand for, or None.
+    """Returns a function from a name to what the pattern's stars match, or None.
 
-    `*` is any name between two separators, or a part of it; `**` any number of them.
+    `*` matches a name between two separators, or part of one; `**` any number of names.
 
     >>> matcher("layer*.*.conv", ".")("layer1.0.conv")
     ('1', '0')
@@ -30,10 +30,10 @@ def matcher(pattern: str, separator: str) -> Callable[[str], tuple[str, ...] | N
 
 
 class Table:
-    """Patterns with a value each, of which the first that matches counts.
+    """Maps patterns to values; the first pattern that matches applies.
 
     Attributes:
-      unused: those that have matched nothing so far.
+      unused: the patterns that have matched nothing so far.
     """
 
     def __init__(self, entries: Mapping[str, Any] | Iterable[str], separator: str):
@@ -42,7 +42,7 @@ class Table:
         self.unused = list(table)
 
     def find(self, name: str) -> tuple[tuple[str, ...], Any] | None:
-        """What the stars stand for, and the value; None if nothing matches."""
+        """Returns what the stars match, and the value; None if no pattern matches."""
         for pattern, match, value in self._rows:
             stars = match(name)
             if stars is not None:
@@ -53,10 +53,10 @@ class Table:
 
 
 class Paths:
-    """From the names of modules to paths in the template.
+    """Maps the names of modules to paths in the template.
 
     Attributes:
-      unused: patterns that have matched nothing so far.
+      unused: the patterns that have matched nothing so far.
     """
 
     def __init__(self, names: Names, separator: str):
@@ -69,7 +69,7 @@ class Paths:
         return self._table.unused
 
     def __getitem__(self, module: str) -> tuple[str, ...] | None:
-        """The path of a module, its own name if no pattern has it; None leaves it out."""
+        """The path of a module, by default its own name; None if it is left out."""
         if self._names is not None:
             target = self._names(module)
         else:
@@ -78,7 +78,7 @@ class Paths:
                 target = _filled(target, stars)
         if target is None:
             return None
-        # The stars of a name such as "block.**" bring its separators along.
+        # The text that `**` matches, as in "block.**", may contain separators.
         parts = target.replace(self._separator, "/").split("/")
         return tuple(each for each in parts if each)
 
@@ -88,6 +88,6 @@ def _filled(target: str, stars: tuple[str, ...]) -> str:
         return target.format(*stars)
     except (IndexError, KeyError):
         raise ValueError(
-            f"the path {target!r} has other places than its pattern's {len(stars)} stars; "
+            f"the path {target!r} does not match its pattern's {len(stars)} stars; "
             "write {} for each, or {0} and {1} in another order."
         ) from None

@@ -1,4 +1,4 @@
-"""Which array is which: names and shapes of both sides matched, once for both ways."""
+"""Matches the arrays of both sides by name and shape, once for both directions."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """Says how the arrays of a layer lie, where their shapes do not.
+    """Gives the layout of a layer's arrays where their shapes do not determine it.
 
     Attributes:
       layout: `layout(source, target) -> Layout`, for arrays of these shapes; a ValueError
-        if there is none. What has one axis is as it is.
+        if there is none. Arrays with one axis are not changed.
     """
 
     layout: Callable[[Shape, Shape], Layout]
@@ -29,18 +29,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class Convention:
-    """How a library names its arrays, and lays them out.
+    """How a library names its arrays and lays them out.
 
     Attributes:
-      separator: between the parts of a name.
-      parts: from all arrays to the module and the name in it of each.
-      slot: `slot(name, slots)`, which of the names in a module here it is, or None.
-      layout: `layout(path, slot, source, target) -> Layout`, where no rule says it; a
+      separator: the separator between the parts of a name.
+      parts: maps the arrays to their modules and their names within these.
+      slot: `slot(name, slots)`, the corresponding name in our module, or None.
+      layout: `layout(path, slot, source, target) -> Layout`, where no rule applies; a
         ValueError if there is none, or more than one.
       unkept: `unkept(module, name, slots)`, why an array without a slot may be left out,
         or None.
-      start: `start(slot, slots)`, what a slot begins with that the library does not have,
-        or None.
+      start: `start(slot, slots)`, the initial value of a slot that the library does not
+        have, or None.
     """
 
     separator: str
@@ -53,7 +53,7 @@ class Convention:
 
 @dataclass(frozen=True)
 class Link:
-    """One array there that is one here, and the way between them."""
+    """An array of the other library, its counterpart here, and the layout change."""
 
     source: str
     target: Path
@@ -62,14 +62,14 @@ class Link:
 
 @dataclass
 class Plan:
-    """All links, and what has none.
+    """All links, and the arrays without one.
 
     Attributes:
-      links: what is converted.
-      unkept: names without a place here, and why that is right.
-      kept: paths without an array there that stay as they are.
-      started: paths without an array there, and the number that they begin with.
-      problems: all else.
+      links: the arrays that are converted.
+      unkept: names without a counterpart here, and why they may be left out.
+      kept: paths without an array in the other library whose values are kept.
+      started: paths without an array in the other library, and their initial values.
+      problems: everything else.
     """
 
     links: list[Link] = field(default_factory=list)
@@ -80,10 +80,10 @@ class Plan:
 
 
 class Matching:
-    """Of every array there the place among the leaves here, as a plan.
+    """Finds the place of every array among our leaves, as a plan.
 
     Attributes:
-      plan: what was found.
+      plan: the result.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class Matching:
         self._account_for_patterns()
 
     def _place(self, source: str, module: str, name: str) -> None:
-        """A link for one array, or a reason why there is none."""
+        """Adds a link for one array, or the reason why there is none."""
         path, rule = self._paths[module], self._rules.find(module)
         if path is None:
-            self.plan.unkept[source] = "left out, as names say"
+            self.plan.unkept[source] = "left out by names"
             return
         slots = self._modules.get(path, {})
         slot = self._convention.slot(name, slots)
@@ -120,8 +120,8 @@ class Matching:
         elif reason := self._convention.unkept(module, name, slots):
             self.plan.unkept[source] = reason
         else:
-            place = shown(path) or "the top"
-            there = f"{place} has {', '.join(slots)}" if slots else f"{place} is not there"
+            place = shown(path) or "the top level"
+            there = f"{place} has {', '.join(slots)}" if slots else f"there is no {place}"
             shape = self._state[source].shape
             self.plan.problems.add("left over", f"{source} {shape}: {there}")
 
@@ -147,7 +147,7 @@ class Matching:
         self.plan.links.append(Link(source, target, layout))
 
     def _account_for_leaves(self) -> None:
-        """What begins by itself, is kept, or is missing, of the leaves without a link."""
+        """Records each leaf without a link as initialised, kept or missing."""
         for slots in self._modules.values():
             for slot, path in slots.items():
                 if path in self._sources:
@@ -165,4 +165,4 @@ class Matching:
         tables = {"names": self._paths, "rules": self._rules, "keep": self._keep}
         for name, table in tables.items():
             for pattern in table.unused:
-                self.plan.problems.add("unused", f"{pattern!r} of {name}")
+                self.plan.problems.add("unused", f"{pattern!r} in {name}")

@@ -1,4 +1,4 @@
-"""What a conversion did with each array, and the one error for all that it could not do."""
+"""What a conversion did with each array, and a single error for all its problems."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ class Entry:
     """What became of one array.
 
     Attributes:
-      source: its name in the other library; None where it has none there.
-      target: its path here; None where there is no place for it.
-      rule: how the one is made of the other.
+      source: its name in the other library; None if it has none.
+      target: its path here; None if it has none.
+      rule: how one is made from the other.
     """
 
     source: str | None
@@ -24,7 +24,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did, an entry for each array on either side.
+    """What a conversion did, with an entry for each array on either side.
 
     >>> print(Report((Entry("fc.bias", "params/fc/bias", "as it is"),)))
     fc.bias → params/fc/bias: as it is
@@ -37,10 +37,10 @@ class Report:
 
 
 class Conversion(NamedTuple):
-    """Arrays converted, and how.
+    """Converted arrays, and a report.
 
     Attributes:
-      arrays: of the one side, made of those of the other.
+      arrays: the arrays of one side, made from those of the other.
       report: what was done with each.
     """
 
@@ -48,33 +48,33 @@ class Conversion(NamedTuple):
     report: Report
 
 
-# By their kinds, what all of a kind have in common, and how to mend it.
+# For each kind of problem, a description and how to fix it.
 MENDS = {
-    "left over": "without a place here; name that of the module in names, or None there to "
-    "leave it out, or make the layer here with it",
-    "missing": "without an array there; say in names which module it is of, or name its "
-    "path in keep, or make the layer here without it",
-    "mis-shaped": "of another shape than here; make the layer here as it is there, or say "
-    "in rules how it lies",
-    "twice": "for one place; give each its own in names, or None to one of them",
-    "dtype": "of another kind, or too fine; convert it before, or round it by cast=True",
-    "counts": "of batches, of which there is one there; set updates to one number",
-    "unused": "patterns that fit nothing; correct them, or take them out",
+    "left over": "without a counterpart here; map its module to a path in names, or to "
+    "None to leave it out, or create the layer here with it",
+    "missing": "without an array in the other library; map its module in names, or list "
+    "its path in keep, or create the layer here without it",
+    "mis-shaped": "with another shape than here; create the layer here with the same "
+    "shape, or give its layout in rules",
+    "twice": "mapped to the same place; map each to its own in names, or one to None",
+    "dtype": "of another kind or too precise; convert it first, or round it with cast=True",
+    "counts": "of batches, for which there is a single number; set updates to one number",
+    "unused": "patterns that match nothing; correct or remove them",
 }
 
 
 class Problems:
-    """All that a conversion could not do, by kind."""
+    """The problems of a conversion, by kind."""
 
     def __init__(self):
         self._found: dict[str, list[str]] = {kind: [] for kind in MENDS}
 
     def add(self, kind: str, line: str) -> None:
-        """One more of a kind in MENDS."""
+        """Adds a problem of a kind in MENDS."""
         self._found[kind].append(line)
 
     def check(self) -> None:
-        """Raises one ValueError that lists them all, if there are any."""
+        """Raises one ValueError that lists all problems, if there are any."""
         found = {kind: lines for kind, lines in self._found.items() if lines}
         if found:
             number = sum(map(len, found.values()))
@@ -83,6 +83,6 @@ class Problems:
                 for kind, lines in found.items()
             )
             raise ValueError(
-                f"nothing was converted, for {number} array{'s' * (number > 1)} or "
-                f"pattern{'s' * (number > 1)} did not fit.{listed}"
+                f"nothing was converted: {number} array{'s' * (number > 1)} or "
+                f"pattern{'s' * (number > 1)} did not match.{listed}"
             )

@@ -1,4 +1,4 @@
-"""Nested variables as a flat table: Linen's by collections, NNX's without."""
+"""Nested variables as flat dicts: Linen's by collection, NNX's without collections."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ COLLECTIONS = ("params", "batch_stats")
 
 
 def shown(path: Path) -> str:
-    """A path as errors and reports show it.
+    """A path as shown in errors and reports.
 
     >>> shown(("params", "Dense_0", "kernel"))
     'params/Dense_0/kernel'
@@ -20,9 +20,9 @@ def shown(path: Path) -> str:
 
 
 def flat(template: Mapping[Any, Any], above: Path = ()) -> dict[Path, Any]:
-    """The leaves of nested mappings by their paths.
+    """The leaves of nested mappings, by path.
 
-    Raises a TypeError if one has no shape and dtype, as variables of NNX.
+    Raises a TypeError if a leaf has no shape and dtype, such as an NNX variable.
 
     >>> flat({"params": {"scale": np.ones(2)}})
     {('params', 'scale'): array([1., 1.])}
@@ -30,7 +30,7 @@ def flat(template: Mapping[Any, Any], above: Path = ()) -> dict[Path, Any]:
     if not isinstance(template, Mapping):
         raise TypeError(
             f"the variables are {type(template).__name__}, but nested mappings are "
-            "expected: those of model.init, or nnx.to_pure_dict(nnx.state(model))."
+            "expected, from model.init or nnx.to_pure_dict(nnx.state(model))."
         )
     leaves = {}
     for name, value in template.items():
@@ -42,14 +42,14 @@ def flat(template: Mapping[Any, Any], above: Path = ()) -> dict[Path, Any]:
         else:
             raise TypeError(
                 f"{shown(path)} is {type(value).__name__}, but an array or its shape is "
-                "expected; of an NNX model give nnx.to_pure_dict(nnx.state(model)), and of "
+                "expected; for an NNX model pass nnx.to_pure_dict(nnx.state(model)), for "
                 "boxed variables nn.meta.unbox(variables)."
             )
     return leaves
 
 
 def nested(leaves: Mapping[Path, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The leaves in plain dicts, nested as `like`.
+    """Nests the leaves in plain dicts, with the structure of `like`.
 
     >>> nested({("params", "scale"): 2.0}, {"params": {"scale": 1.0, "none": {}}})
     {'params': {'scale': 2.0, 'none': {}}}
@@ -64,9 +64,9 @@ def nested(leaves: Mapping[Path, Any], like: Mapping[Any, Any]) -> dict[Any, Any
 
 
 def by_module(leaves: Mapping[Path, Any]) -> dict[tuple[str, ...], dict[str, Path]]:
-    """The leaves of each module by their names: `found[module][name]` is a whole path.
+    """Groups the leaves by module: `found[module][name]` is the full path.
 
-    In Linen those of one module are in several collections, in NNX all in one place.
+    In Linen a module's leaves are in several collections, in NNX in one place.
 
     >>> by_module({("params", "a", "scale"): 0, ("batch_stats", "a", "mean"): 0})
     {('a',): {'scale': ('params', 'a', 'scale'), 'mean': ('batch_stats', 'a', 'mean')}}

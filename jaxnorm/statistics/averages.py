@@ -1,4 +1,4 @@
-"""Population statistics as estimators: averages of the batches', or all samples merged."""
+"""Estimators of population statistics: averages over batches, or all samples merged."""
 
 import dataclasses
 import math
@@ -23,9 +23,8 @@ class Statistics(NamedTuple):
     """Running statistics of each feature, the state of a plain `ema`.
 
     Attributes:
-      mean: the running mean, of the shape of the features, float32 unless chosen
-        otherwise.
-      var: the running variance, likewise.
+      mean: the running mean, with the shape of the features; float32 by default.
+      var: the running variance, with the same shape and dtype.
     """
 
     mean: Float[Array, "*features"]
@@ -33,13 +32,13 @@ class Statistics(NamedTuple):
 
 
 class Averages(NamedTuple):
-    """Running statistics that know their age: `cumulative`, or `ema` with an option.
+    """Running statistics with a count of updates: `cumulative`, or `ema` with an option.
 
     Attributes:
-      mean: as of `Statistics`.
-      var: likewise.
-      updates: how many batches went into them, int32, of the shape of the features, for
-        a batch in which a feature has no weight is none for it.
+      mean: as in `Statistics`.
+      var: as in `Statistics`.
+      updates: the number of batches in them, int32, for each feature, since a batch in
+        which a feature has no weight does not count for it.
     """
 
     mean: Float[Array, "*features"]
@@ -76,36 +75,37 @@ def ema(
 def ema(
     decay: float, debias: bool = False, warmup: bool = False, unbiased: bool = False
 ) -> Estimator[Any]:
-    """The exponential moving average that batch normalisation commonly keeps.
+    """The exponential moving average, the usual estimator of batch normalisation.
 
         s ← decay·s + (1 − decay)·batch,  started at mean 0 and variance 1.
 
-    After t batches decayᵗ of the start is still in it: with a decay of 0.99, 37 % after
-    100. (flax and keras call the decay `momentum`; torch's momentum is 1 − decay.) An
-    option takes the start out, so that evaluation is right from the first batch.
+    After t batches, the initial values still have the weight decayᵗ: with a decay of 0.99,
+    37 % after 100 batches. (flax and keras call the decay `momentum`; torch's momentum is
+    1 − decay.) `debias` or `warmup` removes them, so that evaluation is right from the
+    first batch.
 
-    In float32 the average stops where (1 − decay)·(batch − s) is less than half an ulp of
-    s: with a decay of 0.9999 up to 5,000 ulps short of batches that are all alike, unless
-    it is debiased, and so never had to come from far.
+    In float32 the average stops when (1 − decay)·(batch − s) is less than half an ulp of s:
+    with a decay of 0.9999 and identical batches, up to 5,000 ulps short of them, unless it
+    is debiased, and so starts next to them.
 
     Args:
       decay: the weight of the old value, in [0, 1]; 1 freezes the statistics.
-      debias: the weights decayᵗ⁻ⁱ·(1 − decay) of the batches i = 1 … t are divided by
-        their sum 1 − decayᵗ, as Adam does it; so none is left for the start, whatever
-        it was. (Kingma & Ba 2015, arXiv:1412.6980, section 3.)
-      warmup: the decay after n batches is min(decay, (1 + n)/(10 + n)), as in
-        TensorFlow's ExponentialMovingAverage; 0.1 of the start is left after one batch,
-        and 0.0005 after five.
-      unbiased: averages m/(m − 1)·σ² for a batch of m samples in place of σ², as torch
-        does; a batch of one sample has its σ² of 0.
+      debias: whether to divide the weights decayᵗ⁻ⁱ·(1 − decay) of the batches i = 1 … t by
+        their sum 1 − decayᵗ, as in Adam, so that the initial values have no weight.
+        (Kingma & Ba 2015, arXiv:1412.6980, section 3.)
+      warmup: whether the decay after n batches is min(decay, (1 + n)/(10 + n)), as in
+        TensorFlow's ExponentialMovingAverage; the weight of the initial values is 0.1
+        after one batch, and 0.0005 after five.
+      unbiased: whether to average m/(m − 1)·σ² for a batch of m samples instead of σ², as
+        torch does; for a batch of one sample, σ² = 0 is used.
 
     Returns:
-      An Estimator whose state is `Statistics(mean, var)`; with debias or warmup
+      An Estimator with the state `Statistics(mean, var)`; with debias or warmup,
       `Averages(mean, var, updates)`.
 
     Raises:
-      TypeError: decay is no number, or an option no bool.
-      ValueError: decay outside [0, 1].
+      TypeError: decay is not a number, or an option is not a bool.
+      ValueError: decay is outside [0, 1].
 
     >>> estimator = ema(0.9)
     >>> state = estimator.init((1,))
@@ -118,7 +118,7 @@ def ema(
     """
     check_number(decay=decay)
     check_flags(debias=debias, warmup=warmup, unbiased=unbiased)
-    if not 0 <= decay <= 1:  # so that NaN is refused too
+    if not 0 <= decay <= 1:  # rejects NaN too
         raise ValueError(
             f"decay={decay}, but it is the weight of the old value and must lie in "
             "[0, 1]; flax and keras call it momentum, torch's momentum is 1 − decay."
@@ -129,19 +129,19 @@ def ema(
 
 
 def cumulative(unbiased: bool = False) -> Estimator[Averages]:
-    """The arithmetic mean of the batches' moments; torch's momentum=None, if unbiased.
+    """The arithmetic mean of the batches' moments; if unbiased, torch's momentum=None.
 
         s ← n/(n + 1)·s + 1/(n + 1)·batch  after n batches
 
-    Every batch counts the same, the first too: for a network that does not change any more,
-    or as a reference. The variance is the mean of the batches', without the spread of their
-    means; `population` has that.
+    All batches have the same weight, including the first. This suits a network that no
+    longer changes, or a reference. The variance is the mean of the batches' variances,
+    without the spread of their means; `population` includes it.
 
     Args:
-      unbiased: averages m/(m − 1)·σ² for a batch of m samples in place of σ².
+      unbiased: whether to average m/(m − 1)·σ² for a batch of m samples instead of σ².
 
     Returns:
-      An Estimator whose state is `Averages(mean, var, updates)`.
+      An Estimator with the state `Averages(mean, var, updates)`.
 
     >>> estimator = cumulative()
     >>> state = estimator.init(())
@@ -156,7 +156,7 @@ def cumulative(unbiased: bool = False) -> Estimator[Averages]:
 
 
 def or_default(estimator: Estimator[State] | None) -> Estimator[State]:
-    """The estimator, or if it is None flax's default, `ema(0.99)`."""
+    """Returns the estimator; None is flax's default, `ema(0.99)`."""
     default: Any = ema(0.99)
     return default if estimator is None else estimator
 
@@ -170,30 +170,30 @@ def population(pooled: Literal[False], unbiased: bool = True) -> Estimator[Avera
 @overload
 def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]: ...
 def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]:
-    """The mean and variance of all that was seen, of every batch by its number of samples.
+    """The mean and variance of everything seen, weighted by each batch's number of samples.
 
-    Pooled it is exact: the batches' moments are merged, and the variance has within it how
-    far their means lie apart,
+    If pooled, it is exact: the batches' moments are merged, and the variance includes the
+    spread of their means,
 
         μ = Σ mᵢμᵢ / N,  σ² = Σ mᵢ(σᵢ² + (μᵢ − μ)²) / N,  N = Σ mᵢ.
 
-    Otherwise it is what the paper on batch normalisation has (Ioffe & Szegedy 2015,
-    algorithm 2, for batches of one size m),
+    Otherwise it is the estimate of the batch normalisation paper (Ioffe & Szegedy 2015,
+    algorithm 2, for batches of equal size m),
 
         μ = E[μᵢ],  σ² = m/(m − 1)·E[σᵢ²],
 
-    which is `cumulative(unbiased=True)`. Of random batches both are unbiased. Of batches
-    that are not alike, as of sorted data, or while the network changes, the second leaves
-    out what lies between them. Wu & Johnson 2021 (arXiv:2105.07576) take the first.
+    which is `cumulative(unbiased=True)`. For random batches both are unbiased. For batches
+    that differ systematically, as in sorted data, or while the network changes, the second
+    omits the variance between them. Wu & Johnson 2021 (arXiv:2105.07576) use the first.
 
     Args:
-      pooled: which of the two.
+      pooled: whether to merge the moments, or to use the paper's estimate.
       unbiased: whether the variance is multiplied by N/(N − 1), or m/(m − 1).
 
     Returns:
-      An Estimator whose state is `Moments(count, mean, var)`, of a biased variance and
-      0 and 1 at count 0, or as that of `cumulative`. In float32 a count above 2²⁴
-      is rounded, and batches of less than a 2²⁴th of it change nothing any more.
+      An Estimator with the state `Moments(count, mean, var)`, with a biased variance, and
+      mean 0 and variance 1 at count 0; if not pooled, the same as `cumulative`. In float32
+      a count above 2²⁴ is rounded, and batches smaller than 2⁻²⁴ of it change nothing.
 
     >>> estimator = population(unbiased=False)
     >>> state = estimator.init(())
@@ -208,35 +208,35 @@ def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]:
 
 
 def once_traced(method: Method) -> Method:
-    """Makes jax trace a method once per estimator and shape, not at every call."""
+    """Makes jax trace a method once per estimator and shape, instead of at every call."""
     jitted: Any = jax.jit(method, static_argnums=0, inline=True)
     return jitted
 
 
 @dataclasses.dataclass(frozen=True)
 class Average(Estimator[State]):
-    """kept·old + added·new of the mean and of the variance, which it leaves to `shares`."""
+    """Averages mean and variance as kept·old + added·new, with the factors of `shares`."""
 
     unbiased: bool
 
     def shares(self, state: Any, dtype: np.dtype) -> tuple[Any, Any]:
-        """What is kept of the old, and added of the new; they add up to 1."""
+        """The factors of the old and the new value, which add up to 1."""
         raise NotImplementedError
 
     @once_traced
     def update(self, state: Any, moments: Moments) -> Any:
-        """The state with one more batch seen."""
+        """Returns the state after one more batch."""
 
         def blend(old: Array, new: Array) -> Array:
             dtype = accumulation_dtype(old.dtype, new.dtype)
             kept, added = self.shares(state, dtype)
             old, new = old.astype(dtype), new.astype(dtype)
-            # The shares add up to 1 but for rounding, by which a product of each would walk
-            # away from batches that are all alike.
+            # Not kept·old + added·new: the factors add up to 1 only up to rounding, so with
+            # identical batches the average would drift away from them.
             blended = old + added * (new - old)
             apart = jnp.isfinite(old) & jnp.isfinite(new) & ~jnp.isfinite(blended)
             blended = jnp.where(apart, kept * old + added * new, blended)
-            # What has no share has none where it is NaN, either.
+            # A value with factor 0 is excluded even if it is NaN.
             return jnp.where(added == 0, old, jnp.where(kept == 0, new, blended))
 
         var = unbiased_variance(moments) if self.unbiased else moments.var
@@ -292,7 +292,7 @@ class AgedAverage(EqualAverage):
     warmup: bool
 
     def shares(self, state: Averages, dtype: np.dtype) -> tuple[Array, Array]:
-        """1 − decay of the step for the new; debiased over what all batches have so far."""
+        """1 − decay of this step for the new value; divided by `_seen` if debiased."""
         n = state.updates.astype(dtype)
         added = jnp.full_like(n, 1 - self.decay)
         if self.warmup:
@@ -302,10 +302,10 @@ class AgedAverage(EqualAverage):
         return 1 - added, added
 
     def _seen(self, updates: Array) -> Array:
-        """1 − the product of all decays so far: the weight that is not the start's."""
-        if not self.warmup:  # 1 − decayⁿ, which would cancel
+        """1 − the product of all decays so far: the total weight of the batches."""
+        if not self.warmup:  # 1 − decayⁿ, without its cancellation
             return -jnp.expm1(updates * (math.log(self.decay) if self.decay else -math.inf))
-        # (1 + n)/(10 + n) is the smaller one before n gets to this.
+        # (1 + n)/(10 + n) is the smaller decay until n reaches this.
         switch = math.inf
         if self.decay < 1:
             switch = max(0.0, float(math.ceil((10 * self.decay - 1) / (1 - self.decay))))
@@ -321,13 +321,13 @@ class Pooled(Estimator[Moments]):
     unbiased: bool
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Moments:
-        """Count 0, mean 0 and variance 1; in at least float32, for counts are large."""
+        """Count 0, mean 0 and variance 1; at least float32, since counts are large."""
         empty = Moments.empty(shape, accumulation_dtype(dtype))
         return empty._replace(var=jnp.ones_like(empty.var))
 
     @once_traced
     def update(self, state: Moments, moments: Moments) -> Moments:
-        """Merged."""
+        """Merges the batch into the state."""
         return _where_seen(moments, merge_into(state, moments), state)
 
     def read(self, state: Moments) -> Moments:
@@ -338,7 +338,7 @@ class Pooled(Estimator[Moments]):
 
 
 def _one_older(state: Any) -> Any:
-    """With one more update, if it counts them: up to 2³¹ − 1, and no further."""
+    """Adds one update, if the state counts them, up to at most 2³¹ − 1."""
     if not isinstance(state, Averages):
         return state
     last = jnp.iinfo(state.updates.dtype).max
@@ -346,7 +346,7 @@ def _one_older(state: Any) -> Any:
 
 
 def _where_seen(moments: Moments, new: Any, old: Any) -> Any:
-    """`new` where the moments are of anything, in the dtypes of `old`, as a scan wants."""
+    """`new` where the count is above 0, else `old`; in old's dtypes, as scan requires."""
     return jax.tree.map(
         lambda n, o: jnp.where(moments.count > 0, n.astype(o.dtype), o), new, old
     )

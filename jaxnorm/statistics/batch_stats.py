@@ -1,4 +1,4 @@
-"""The collection `batch_stats` of a network: its norms, and what is collected in them."""
+"""The `batch_stats` collection of a network: its norms, and moments collected in them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def at_norms(
 ) -> Any:
     """Maps the statistics of each norm, {"mean": ..., "var": ...}, in a nested mapping.
 
-    What is of no norm stays as it is; or is left out, if others are not wanted.
+    Entries that belong to no norm are not changed; they are left out if `others` is False.
     """
     if not _holds_norm(statistics):
         return statistics if others else {}
@@ -30,7 +30,7 @@ def at_norms(
 
 
 def _is_norm(statistics: Mapping[str, Any]) -> bool:
-    """Whether mean and var are arrays; modules may be called so, too."""
+    """Whether mean and var are arrays; modules may have these names too."""
     return all(
         name in statistics and not isinstance(statistics[name], Mapping)
         for name in ("mean", "var")
@@ -44,12 +44,12 @@ def _holds_norm(statistics: Any) -> bool:
 
 
 def nothing_collected(statistics: Any) -> Any:
-    """Moments of nothing for each norm, nested as its statistics are."""
+    """Empty Moments for each norm, nested as the statistics are."""
     return at_norms(_nothing, statistics, others=False)
 
 
 def check_collected_in(collected: Any, statistics: Any) -> None:
-    """Raises a ValueError unless what was collected is of the norms of these statistics."""
+    """Raises a ValueError unless the moments were collected in these norms."""
     expected = nothing_collected(statistics)
     given, wanted = (
         {
@@ -61,13 +61,13 @@ def check_collected_in(collected: Any, statistics: Any) -> None:
     if given != wanted:
         different = sorted(set(given.items()) ^ set(wanted.items()))
         raise ValueError(
-            "what was collected is of another network than the variables: they differ in "
-            f"{different[:4]}; give the variables that it was collected with."
+            "the moments are from another network than the variables: they differ in "
+            f"{different[:4]}; pass the variables that they were collected with."
         )
 
 
 def with_collectors(statistics: Any, collected: Any) -> Any:
-    """The statistics, with what was collected beside those of each norm."""
+    """The statistics, with the collected moments added to each norm."""
     return at_norms(
         lambda norm, moments: {**norm, **dict(zip(COLLECTORS, moments, strict=True))},
         statistics,
@@ -76,7 +76,7 @@ def with_collectors(statistics: Any, collected: Any) -> Any:
 
 
 def collected_in(statistics: Any) -> Any:
-    """The Moments that were collected in each norm, nested as its statistics are."""
+    """The Moments collected in each norm, nested as the statistics are."""
     return at_norms(
         lambda norm: Moments(*(norm[name] for name in COLLECTORS)),
         statistics,
@@ -85,6 +85,6 @@ def collected_in(statistics: Any) -> Any:
 
 
 def _nothing(norm: Mapping[str, Any]) -> Moments:
-    """In at least float32, and on the devices that the statistics are on."""
+    """Empty Moments in at least float32, on the same devices as the statistics."""
     dtype = accumulation_dtype(jnp.result_type(norm["mean"]))
     return Moments(*(jnp.zeros_like(norm["mean"], dtype) for _ in Moments._fields))

@@ -1,4 +1,4 @@
-"""Calibration: the statistics of every norm of a network, measured again as it is now."""
+"""Calibration: measures the statistics of every norm of a network again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -28,43 +28,43 @@ def calibrate(
     unbiased: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measures the statistics of every batch norm of a network anew, at fixed weights.
+    """Measures the statistics of every batch norm of a network again, at fixed weights.
 
-    For when the running ones are not those of the network: after an average of its
-    weights, after an average that is too slow, on another domain. Each gets the moments
-    of all its inputs over all batches, merged in pairs as `fit` does it, and with what the
-    mean's rounding leaves out, so that their number costs no accuracy. Of the old nothing
-    is left, nor is what an `accumulate` had pending; no weight is changed. Under
-    `skip_nonfinite` batches are left out that are not finite; otherwise they are an error
-    at the end.
+    Use it when the running statistics do not match the network: after averaging its
+    weights, with a moving average that is too slow, or on another domain. Each norm gets
+    the moments of its inputs over all batches. They are merged in pairs, as in `fit`, with
+    the rounding of the means compensated, so that accuracy does not depend on the number of
+    batches. The old statistics, and anything pending in an `accumulate`, are dropped;
+    weights do not change. With `skip_nonfinite`, batches that are not finite are left out;
+    otherwise they raise an error at the end.
 
-    With train=True in `apply` a norm is measured behind norms that normalise with each
-    batch, as in training; that needs one pass over data, and batches of the usual size.
-    With train=False and update=True it is measured behind the statistics as they were
-    before; then the first norm of a network is right after one pass, the second after
+    With train=True in `apply`, a norm is measured after norms that normalise with each
+    batch, as in training; this takes one pass over the data, in batches of the usual size.
+    With train=False and update=True, it is measured after norms that use their previous
+    statistics; the first norm of a network is then right after one pass, the second after
     another one, and so on.
 
     Args:
-      apply: `apply(variables, batch) -> (anything, updates)`, as a Linen module's with
-        mutable=["batch_stats"]; compiled once a shape of batch.
-      variables: of the network, with the collection `batch_stats`.
-      batches: what apply takes, one after another.
-      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
-        `population` does it itself, in the way that it was made.
-      progress: whether to show a bar on stderr.
+      apply: `apply(variables, batch) -> (anything, updates)`, such as a Linen module's with
+        mutable=["batch_stats"]; compiled once per shape of batch.
+      variables: the variables of the network, with the collection `batch_stats`.
+      batches: the batches, as apply takes them.
+      unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
+        `population` makes its own correction instead.
+      progress: whether to show a progress bar on stderr.
 
     Returns:
-      The variables, with other arrays in `batch_stats`.
+      The variables, with new arrays in `batch_stats`.
 
     Raises:
-      TypeError: apply gives no updates.
-      ValueError: there are no batches, or a norm had none of them, or one that is not
-        finite; it is not jaxnorm's.
+      TypeError: apply returns no updates.
+      ValueError: there are no batches; or a norm saw none of them, saw one that is not
+        finite, or is not jaxnorm's.
 
-    It may itself be called under jax.jit, with batches that are not too many.
+    It can be called under jax.jit, if there are not too many batches.
 
-    To stop and resume, or to measure on several machines, `collect_moments` of some of
-    the batches, go on with `start=`, and put what was collected in by `with_moments`.
+    To stop and resume, or to measure on several machines, call `collect_moments` on some
+    of the batches, continue with `start=`, and pass the result to `with_moments`.
 
     Source: Wu & Johnson 2021, "Rethinking Batch in BatchNorm" (arXiv:2105.07576), section
     3.2, where it is called PreciseBN.
@@ -95,24 +95,24 @@ def collect_moments(
     start: Any = None,
     progress: bool = True,
 ) -> Any:
-    """The moments of the inputs of every batch norm of a network, over all batches.
+    """Collects the moments of the inputs of every batch norm, over all batches.
 
     Args:
-      apply: as of `calibrate`.
-      variables: likewise.
-      batches: likewise; none is well where there is a start.
-      start: what was collected before, to go on from. Equal to one pass over all
-        batches up to rounding, as other pairs are merged.
-      progress: whether to show a bar on stderr.
+      apply: as for `calibrate`.
+      variables: as for `calibrate`.
+      batches: as for `calibrate`; may be empty if there is a start.
+      start: the result of an earlier call, to continue from. The result is the same as in
+        one pass over all batches, up to rounding, as other pairs are merged.
+      progress: whether to show a progress bar on stderr.
 
     Returns:
-      The Moments of each norm, nested as its statistics are in `batch_stats`. Those of
+      The Moments of each norm, nested as the statistics in `batch_stats`. The results of
       several calls can be merged: `jax.tree.map(jaxnorm.merge, one, another,
       is_leaf=lambda each: isinstance(each, jaxnorm.Moments))`.
 
     Raises:
-      TypeError: apply gives no updates.
-      ValueError: there are no batch norms, or start is of another network.
+      TypeError: apply returns no updates.
+      ValueError: there are no batch norms, or start is from another network.
 
     >>> import jaxnorm.linen as jn
     >>> model = jn.BatchNorm(train=True)
@@ -127,12 +127,12 @@ def collect_moments(
     if not jax.tree.leaves(nothing):
         raise ValueError(
             f"there is no batch norm in the variables, which hold {sorted(variables)}; "
-            "give them all, with the statistics in 'batch_stats'."
+            "pass all variables, with the statistics in 'batch_stats'."
         )
 
     if start is not None:
         check_collected_in(start, variables["batch_stats"])
-        # In the mappings of what is collected here, whatever it was restored into.
+        # Nested in the same mappings as below, whatever kind it was restored into.
         start = at_norms(
             lambda _, moments: moments, variables["batch_stats"], start, others=False
         )
@@ -152,32 +152,32 @@ def collect_moments(
 
 @jax.jit
 def merge_collected(one: Any, another: Any) -> Any:
-    """The merge of the Finer moments of each norm, in whatever they are nested."""
+    """Merges the Finer moments of each norm, however they are nested."""
     return jax.tree.map(merge_finer, one, another, is_leaf=_is_finer)
 
 
 def finer(collected: Any) -> Any:
-    """The Moments of each norm, as they are merged."""
+    """Converts the Moments of each norm to Finer ones, for merging."""
     return jax.tree.map(Finer.of, collected, is_leaf=_is_moments)
 
 
 def rounded(collected: Any) -> Any:
-    """The Moments of each norm, after all merges."""
+    """Converts the Finer moments of each norm back, after merging."""
     return jax.tree.map(lambda each: each.moments, collected, is_leaf=_is_finer)
 
 
 def with_moments(
     variables: Mapping[str, Any], collected: Any, *, unbiased: bool = True
 ) -> dict[str, Any]:
-    """The variables of a network, with statistics from what was collected.
+    """Returns the variables of a network, with statistics from collected moments.
 
     Args:
-      variables: of the network, with the collection `batch_stats`.
-      collected: as `collect_moments` returns it.
-      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples.
+      variables: the variables of the network, with the collection `batch_stats`.
+      collected: the result of `collect_moments`.
+      unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all.
 
     Raises:
-      ValueError: a norm has moments of nothing, or none, or such as are not finite.
+      ValueError: the moments of a norm are empty, missing, or not finite.
 
     >>> variables = {"batch_stats": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}
     >>> collected = {"norm": Moments(jnp.full(1, 4.0), jnp.ones(1), jnp.full(1, 3.0))}
@@ -202,12 +202,12 @@ def with_moments(
 def settled(
     statistics: Mapping[str, Any], moments: Moments, *, unbiased: bool
 ) -> dict[str, Array]:
-    """Those of a norm's statistics that the moments change, for features that had samples.
+    """The statistics of a norm that the moments change, for features that had samples.
 
-    Count, mean and var are theirs; what waits for an update is dropped, and what came
-    first is so no more.
+    Count, mean and var are set from the moments; pending batches are dropped, and the next
+    batch is no longer the first.
     """
-    # What has a count keeps the biased variance, and corrects it where it is read.
+    # A state with a count keeps the biased variance, and corrects it in `read`.
     corrected = unbiased and "count" not in statistics
     var = unbiased_variance(moments) if corrected else moments.var
     changed = {
@@ -228,10 +228,9 @@ def settled(
 
 
 def check_collected(collected: Mapping[str, Moments]) -> None:
-    """Raises a ValueError if one of the norms, by their names, is not to be used.
+    """Raises a ValueError that names the norms with empty or non-finite moments.
 
-    What is traced is not known yet; then the statistics of a norm that had no samples stay
-    as they are.
+    Traced moments cannot be checked; a norm that had no samples then keeps its statistics.
     """
     known = {
         name or "the norm": each
@@ -241,16 +240,16 @@ def check_collected(collected: Mapping[str, Moments]) -> None:
     empty = [name for name, each in known.items() if not each.count.any()]
     if empty:
         raise ValueError(
-            f"nothing was measured at {', '.join(empty)}: no batch came, or none got "
-            "there with the statistics to be updated, or the norm is not of jaxnorm; "
-            "give batches (an iterator that was used up gives none), and an apply that "
-            "trains, or evaluates with update=True. Nothing was changed."
+            f"nothing was measured at {', '.join(empty)}: no batch was given, or none "
+            "updated the statistics there, or the norm is not from jaxnorm; pass batches "
+            "(an exhausted iterator has none), and an apply that trains, or evaluates with "
+            "update=True. Nothing was changed."
         )
     spoilt = [name for name, each in known.items() if not _is_finite(each)]
     if spoilt:
         raise ValueError(
-            f"what was measured at {', '.join(spoilt)} is not finite; leave out the "
-            "batch that has NaN or infinity, or put skip_nonfinite around the estimators. "
+            f"the moments measured at {', '.join(spoilt)} are not finite; leave out the "
+            "batch with NaN or infinity, or wrap the estimators in skip_nonfinite. "
             "Nothing was changed."
         )
 
@@ -264,7 +263,7 @@ def _updates_of(result: Any) -> Any:
         case (_, {"batch_stats": statistics}):
             return statistics
     raise TypeError(
-        f"apply gave {type(result).__name__}, but a tuple (outputs, updates) with "
+        f"apply returned {type(result).__name__}, but a tuple (outputs, updates) with "
         "'batch_stats' in the updates is expected, as from model.apply(variables, batch, "
         'mutable=["batch_stats"]).'
     )

@@ -1,4 +1,4 @@
-"""Running statistics: what an estimator is, and whether a state is one of it."""
+"""The interface of estimators of running statistics, and checks of their states."""
 
 from typing import Any, Generic, TypeVar
 
@@ -8,33 +8,33 @@ from jax.typing import DTypeLike
 
 from jaxnorm._core.moments import Moments
 
-# A NamedTuple of arrays: what an estimator knows after some batches.
+# A NamedTuple of arrays: the state of an estimator.
 State = TypeVar("State")
 
 
 class Estimator(Generic[State]):
-    """An estimator of population moments from those of one batch after another.
+    """Estimates population moments from the moments of one batch after another.
 
-    Like an optax transformation, it is three pure functions and no state: the state goes
-    in as an argument and comes out as a result, with the same structure, shapes and
-    dtypes. One of your own derives from this class, best as a frozen dataclass, so that two
-    that do the same are equal. A module keeps each array of the state under the name of its
-    field; there must be `mean` and `var` among them.
+    Like an optax transformation, it is three pure functions and holds no state: the state
+    is passed in and returned, with the same structure, shapes and dtypes. Derive your own
+    estimator from this class, preferably as a frozen dataclass, so that estimators with the
+    same fields are equal. A module keeps each array of the state under the name of its
+    field; `mean` and `var` must be among them.
     """
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> State:
-        """The state before any batch, for features of this shape."""
+        """Returns the state before any batch, for features of this shape."""
         raise NotImplementedError
 
     def update(self, state: State, moments: Moments) -> State:
-        """The state with one more batch seen; a count of 0 leaves the statistics."""
+        """Returns the state after one more batch; a count of 0 changes no statistics."""
         raise NotImplementedError
 
     def read(self, state: State) -> Moments:
-        """The moments to normalise with in evaluation.
+        """Returns the moments to normalise with in evaluation.
 
-        Their count is infinite: they stand for the population, not for a sample that could
-        be merged.
+        Their count is infinite: they describe the population, not a sample that could be
+        merged.
         """
         raise NotImplementedError
 
@@ -51,14 +51,14 @@ def check_estimator(estimator: Any) -> None:
 def as_statistics(
     statistics: State, estimator: Estimator[State], shape: tuple[int, ...]
 ) -> State:
-    """`statistics` as arrays, if they are a state of `estimator` for these features.
+    """Returns `statistics` as arrays, if they are a state of `estimator` for this shape.
 
-    Raises a TypeError if they have another structure or kind of dtype, or the estimator
-    is none; a ValueError if they have another shape.
+    Raises a TypeError if they have another structure or kind of dtype, or `estimator` is
+    not an Estimator; a ValueError if they have another shape.
     """
     check_estimator(estimator)
     expected = jax.eval_shape(lambda: estimator.init(shape))
-    mend = f"start with estimator.init({shape}), and pass on what the last call returned."
+    mend = f"start with estimator.init({shape}), then pass what the last call returned."
     if jax.tree.structure(statistics) != jax.tree.structure(expected):
         raise TypeError(
             f"statistics is {_describe(statistics)}, but this estimator keeps "

@@ -1,4 +1,4 @@
-"""Estimators made of estimators: what one batch, or several, may do to the statistics."""
+"""Wrappers around estimators, which change how batches update the statistics."""
 
 import dataclasses
 from collections.abc import Container
@@ -13,7 +13,8 @@ from jaxnorm._core.dtypes import accumulation_dtype, check_count
 from jaxnorm._core.moments import Moments, merge_into
 from jaxnorm.statistics.estimator import Estimator, State, check_estimator
 
-# The names that modules keep what is collected by; see `jaxnorm.statistics.state_names`.
+# The names under which modules keep the collected moments; see
+# `jaxnorm.statistics.state_names`.
 COLLECTORS = tuple(f"collected_{name}" for name in Moments._fields)
 
 
@@ -21,8 +22,8 @@ class Guarded(NamedTuple):
     """The state of `skip_nonfinite`.
 
     Attributes:
-      statistics: the state of the estimator within.
-      skipped: how many batches were left out, int32, of shape ().
+      statistics: the state of the wrapped estimator.
+      skipped: the number of batches left out, int32, of shape ().
     """
 
     statistics: Any
@@ -30,17 +31,16 @@ class Guarded(NamedTuple):
 
 
 def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[Guarded]:
-    """The same, but a batch whose moments are not all finite changes nothing, and is counted.
+    """Wraps an estimator to skip and count batches with non-finite moments.
 
-    One NaN or overflow in one feature, and the batch is left out for all of them; the
-    output in training is that of the batch all the same. (`optax.apply_if_finite` does it
-    to the parameters.)
+    One NaN or overflow in any feature leaves the batch out for all features; the output in
+    training still uses the batch. (`optax.apply_if_finite` does the same for parameters.)
 
     Args:
-      estimator: what keeps the statistics.
+      estimator: the estimator to wrap.
 
     Returns:
-      An Estimator whose state is `Guarded(statistics, skipped)`.
+      An Estimator with the state `Guarded(statistics, skipped)`.
 
     >>> from jaxnorm import ema, measure
     >>> guarded = skip_nonfinite(ema(0.9))
@@ -54,12 +54,12 @@ def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[Guarded]:
 
 @dataclasses.dataclass(frozen=True)
 class Wrapper(Estimator[State]):
-    """An estimator around another, whose statistics it reads."""
+    """An estimator that wraps another, and reads its statistics."""
 
     estimator: Estimator[Any]
 
     def read(self, state: Any) -> Moments:
-        """As the estimator within."""
+        """Reads the statistics of the wrapped estimator."""
         return self.estimator.read(state.statistics)
 
 
@@ -72,7 +72,7 @@ class SkipNonfinite(Wrapper[Guarded]):
         return Guarded(self.estimator.init(shape, dtype), jnp.zeros((), jnp.int32))
 
     def update(self, state: Guarded, moments: Moments) -> Guarded:
-        """With the batch, or with one more skipped."""
+        """Adds the batch, or counts it as skipped."""
         finite, usable = _if_finite(moments)
         more = jnp.where(finite, 0, 1).astype(jnp.int32)
         return Guarded(
@@ -85,9 +85,9 @@ class Accumulated(NamedTuple):
     """The state of `accumulate`.
 
     Attributes:
-      statistics: the state of the estimator within.
-      pending: the moments, merged, of the batches since its last update.
-      batches: how many these are, int32, of shape ().
+      statistics: the state of the wrapped estimator.
+      pending: the merged moments of the batches since its last update.
+      batches: the number of these batches, int32, of shape ().
     """
 
     statistics: Any
@@ -96,22 +96,22 @@ class Accumulated(NamedTuple):
 
 
 def accumulate(estimator: Estimator[Any], every: int) -> Estimator[Accumulated]:
-    """The same, but updated once for so many batches, by all their samples together.
+    """Wraps an estimator to update once every few batches, with all their samples merged.
 
-    For gradients that are accumulated over microbatches, as by `optax.MultiSteps` with
-    `every_k_schedule=every`: the statistics then follow the steps of the optimiser, not the
-    microbatches, as if each step were one batch. (Each microbatch is normalised by itself.)
+    Use it when gradients are accumulated over microbatches, as by `optax.MultiSteps` with
+    `every_k_schedule=every`: the statistics are then updated at each step of the optimiser,
+    as if it were one batch. (Each microbatch is still normalised by itself.)
 
     Args:
-      estimator: what keeps the statistics.
-      every: how many batches make an update, ≥ 1.
+      estimator: the estimator to wrap.
+      every: the number of batches per update, ≥ 1.
 
     Returns:
-      An Estimator whose state is `Accumulated(statistics, pending, batches)`. A batch of
-      count 0 adds no sample, but is one of the `every`, as it is for the optimiser.
+      An Estimator with the state `Accumulated(statistics, pending, batches)`. A batch of
+      count 0 adds no samples, but counts towards `every`, as it does for the optimiser.
 
     Raises:
-      TypeError: every is no integer, or estimator none.
+      TypeError: every is not an integer, or estimator is not an Estimator.
       ValueError: every is less than 1.
 
     >>> from jaxnorm import ema, measure
@@ -139,7 +139,7 @@ class Accumulate(Wrapper[Accumulated]):
         return Accumulated(statistics, _nothing(shape, dtype), jnp.zeros((), jnp.int32))
 
     def update(self, state: Accumulated, moments: Moments) -> Accumulated:
-        """With one more batch pending, or with all that were merged and passed on."""
+        """Adds the batch to those pending; passes them on, merged, if they are complete."""
         pending = merge_into(state.pending, moments)
         batches = state.batches + 1
         updated = Accumulated(
@@ -156,8 +156,8 @@ class Collected(NamedTuple):
     """The state of `collect`.
 
     Attributes:
-      statistics: the state of the estimator within.
-      collected: the moments of all batches, merged.
+      statistics: the state of the wrapped estimator.
+      collected: the merged moments of all batches.
     """
 
     statistics: Any
@@ -165,17 +165,17 @@ class Collected(NamedTuple):
 
 
 def collect(estimator: Estimator[Any]) -> Estimator[Collected]:
-    """The same, but its statistics stay, while the batches' moments are merged beside them.
+    """Wraps an estimator to merge the batches' moments beside its unchanged statistics.
 
-    So a network is measured as it is; what was collected is then put to use by whoever
-    asked for it, as `calibrate` does. An estimator that skips what is not finite
-    goes on doing so, without counting it.
+    This measures a network without changing it; the caller then uses the moments, as
+    `calibrate` does. Batches that `skip_nonfinite` leaves out are still left out, but not
+    counted.
 
     Args:
-      estimator: what keeps the statistics.
+      estimator: the estimator to wrap.
 
     Returns:
-      An Estimator whose state is `Collected(statistics, collected)`.
+      An Estimator with the state `Collected(statistics, collected)`.
 
     >>> from jaxnorm import ema, measure
     >>> collecting = collect(ema(0.9))
@@ -196,35 +196,35 @@ class Collect(Wrapper[Collected]):
         return Collected(self.estimator.init(shape, dtype), _nothing(shape, dtype))
 
     def update(self, state: Collected, moments: Moments) -> Collected:
-        """With the batch collected."""
+        """Merges the batch into the collected moments."""
         if _guards(self.estimator):
             _, moments = _if_finite(moments)
         return state._replace(collected=merge_into(state.collected, moments))
 
 
 def while_calibrating(estimator: Estimator[Any], kept: Container[str]) -> Estimator[Any]:
-    """`collect` around an estimator, if a module is given what only that keeps.
+    """Wraps an estimator in `collect`, if the arrays kept by a module include collectors.
 
-    So a calibration passes its collectors in with the statistics, by any way these go.
+    A calibration can thus pass its collectors in wherever the statistics go.
     """
     under_way = COLLECTORS[0] in kept and not isinstance(estimator, Collect)
     return collect(estimator) if under_way else estimator
 
 
 def _guards(estimator: Any) -> bool:
-    """Whether it, or one within it, leaves out what is not finite."""
+    """Whether it, or an estimator that it wraps, leaves out non-finite batches."""
     if isinstance(estimator, SkipNonfinite):
         return True
     return isinstance(estimator, Wrapper) and _guards(estimator.estimator)
 
 
 def _if_finite(moments: Moments) -> tuple[Array, Moments]:
-    """Whether all are finite; and the moments, or those of nothing."""
+    """Whether all moments are finite; and the moments, or empty ones if not."""
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(each)) for each in moments]))
-    # No NaN goes where a derivative finds it.
+    # Removes any NaN, which would otherwise reach derivatives.
     return finite, jax.tree.map(lambda each: jnp.where(finite, each, 0), moments)
 
 
 def _nothing(shape: tuple[int, ...], dtype: DTypeLike) -> Moments:
-    """In at least float32: counts are larger than 16 bits can tell apart."""
+    """Empty Moments in at least float32, since counts can be too large for 16 bits."""
     return Moments.empty(shape, accumulation_dtype(dtype))

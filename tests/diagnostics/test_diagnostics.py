@@ -1,4 +1,4 @@
-"""What diagnosing is made of: padding, saturation, and the thresholds of the faults."""
+"""The parts of diagnosing: padding, saturation, and the thresholds of the faults."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ WELL = Figures(
 
 
 def two(value, others=0.0):
-    """In two of the ten features."""
+    """An array with this value in two of the ten features."""
     return np.where(np.arange(10) < 2, value, others)
 
 
@@ -135,7 +135,7 @@ def test_the_thresholds(well, ill, fault):
 def test_of_the_faults_of_running_statistics_the_first_is_told():
     assert faults(decay=0.1, distance=9 * ONES) == ["momentum swapped"]
     assert faults(running_var=-ONES, distance=9 * ONES) == ["negative variance"]
-    assert faults(dead=ONES, distance=9 * ONES) == ["ε rules"]  # where σ says nothing
+    assert faults(dead=ONES, distance=9 * ONES) == ["ε rules"]  # σ is meaningless
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def rows(*shape):
         (rows(4, 10, 8).at[:, 6:].set(0), (0, 1), 0.4),
         (rows(4, 10, 8).at[1, :3].set(7), (0, 1), 0.075),
         (rows(4, 10, 8).at[:, 6:].set(jnp.arange(8.0)), (0, 1), 0.4),
-        (rows(4, 10, 8).at[:, 6:].set(0), (2,), 0),  # as of a layer norm
+        (rows(4, 10, 8).at[:, 6:].set(0), (2,), 0),  # as in a layer norm
         (rows(4, 10, 8).at[:, 5:8].set(0), (0, 1), 0),  # not at an end
         pytest.param(rows(10, 8).at[6:].set(0), (0,), 0.4, marks=SLOW),
-        # Two samples are too few to tell, as are two features; an area within an image may
-        # be its background.
+        # Two samples are too few to tell, and so are two features; an area within an image
+        # may be background.
         pytest.param(rows(10, 8).at[8:].set(0), (0,), 0, marks=SLOW),
         pytest.param(rows(10, 3, 3, 8).at[6:].set(0), (0, 1, 2), 0.4, marks=SLOW),
         pytest.param(
@@ -203,7 +203,7 @@ def test_the_gap_is_of_all_batches():
 
 @pytest.mark.parametrize("kind", ["sparse", "few codes", "borders"])
 def test_what_is_common_elsewhere_is_no_padding(kind, rng):
-    """Silence, tokens that often follow themselves, and borders on both sides."""
+    """Silence, tokens that often repeat, and borders on both sides."""
     if kind == "sparse":
         x = (rng.random((32, 20, 8)) < 0.03).astype(np.float32)
     elif kind == "few codes":

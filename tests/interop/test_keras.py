@@ -1,4 +1,4 @@
-"""Norms and models of keras from listings made by NumPy, in all their forms."""
+"""Norms and models of keras, from every kind of listing, made with NumPy."""
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def test_positions_without_a_scale():
 
 
 def test_norms():
-    """Against oracles, with keras's defaults."""
+    """Compares with oracles, with keras's defaults."""
     norm = batch_normalization(NAMED)
     y = jn.BatchNorm(**norm.options).apply(norm.variables, X, train=False)
     wanted = GAMMA * (X - MEAN) / np.sqrt(VAR + 1e-3) + BETA
@@ -120,7 +120,7 @@ def test_kernels():
     rules = {"up": transposed()}
     variables, report = from_keras(weights, template, rules=rules)
     np.testing.assert_equal(variables["conv"]["kernel"], weights["conv/kernel"])
-    # Feature in·multiplier + m of the output is of channel in.
+    # Output feature in·multiplier + m belongs to channel in.
     kernel, theirs = variables["depthwise"]["kernel"], weights["depthwise/kernel"]
     assert all(
         kernel[0, w, 0, i * 3 + m] == theirs[0, w, i, m]
@@ -130,13 +130,13 @@ def test_kernels():
         theirs = weights[f"{name}/kernel"]
         expected = np.swapaxes(theirs, 1, 2)[::-1]
         np.testing.assert_equal(np.asarray(variables[name]["kernel"]), expected)
-    assert "optimizer/vars/0 → —: left out, of the optimizer" in str(report)
-    assert "seed_generator_state → —: left out, of a random seed" in str(report)
+    assert "optimizer/vars/0 → —: left out, optimizer state" in str(report)
+    assert "seed_generator_state → —: left out, random seed" in str(report)
     np.testing.assert_equal(to_keras(variables, weights, rules=rules).arrays, weights)
 
     del rules["up"]
     template["ConvTranspose_1"] = template.pop("up")
-    with pytest.raises(ValueError, match=r"give transposed\(\) or"):
+    with pytest.raises(ValueError, match=r"pass transposed\(\) or"):
         from_keras(weights, template, {"up": "ConvTranspose_1"})
 
 
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused():
         batch_normalization(NAMED | {"renorm_mean": MEAN})
     with pytest.raises(ValueError, match="moving_mean and moving_variance of the norm"):
         batch_normalization({"gamma": GAMMA})
-    with pytest.raises(ValueError, match="there is no layer 'b', but bn"):
+    with pytest.raises(ValueError, match="there is no layer 'b'; choose one of bn"):
         batch_normalization({"bn/gamma": GAMMA}, "b")
     template = {"bn": shapes(bias=(2,), mean=(2,), var=(2,))}
     with pytest.raises(ValueError, match=r"bn/vars/3 \(2,\): bn has bias, mean, var"):
@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_positions_of_another_number_are_not_guessed():
-    """Of a norm without a scale, three weights by position would all be one place off."""
+    """Without a scale, the three weights by position would all be off by one."""
     weights = {f"layers/bn/vars/{i}": np.full(2, i + 1.0, np.float32) for i in range(3)}
     both = {"scale": np.zeros(2, np.float32), "bias": np.zeros(2, np.float32)}
     statistics = {"mean": np.zeros(2, np.float32), "var": np.zeros(2, np.float32)}

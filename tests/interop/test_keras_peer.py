@@ -1,4 +1,4 @@
-"""Keras's own layers against ours: evaluation, statistics after the same batches, files."""
+"""Compares with keras's own layers: evaluation, statistics after training, and files."""
 
 import os
 
@@ -23,12 +23,12 @@ def close(got, want):
 
 
 def listed(model):
-    """All weights by their names."""
+    """All weights, by name."""
     return {weight.path: np.asarray(weight) for weight in model.weights}
 
 
 def randomize(model, seed=0):
-    """Every weight at random, and positive, as a variance must be."""
+    """Makes every weight random, and positive, as a variance must be."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         weight.assign(np.abs(rng.normal(1.0, 0.5, weight.shape)))
@@ -67,7 +67,7 @@ def test_norms(name, arguments, rng):
     ours = getattr(jn, norm.module)(**norm.options)
     np.testing.assert_equal(interop.to_weights(norm), weights)
     if name != "BatchNormalization":
-        small = x[0] * 1e-2  # so that epsilon counts
+        small = x[0] * 1e-2  # so that epsilon matters
         close(ours.apply(norm.variables, small), layer(small))
         return
 
@@ -82,7 +82,7 @@ def test_norms(name, arguments, rng):
 
 
 def theirs():
-    """All kinds of layers."""
+    """A keras model with all kinds of layers."""
     make = keras.layers
     layers = [
         make.Conv2D(4, 3, name="stem"),
@@ -104,7 +104,7 @@ def theirs():
 
 
 class Ours(nn.Module):
-    """The same in Linen."""
+    """The same model in Linen."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -132,16 +132,16 @@ NAMES = {
     "rms_normalization*": "RMSNorm_0",
     "dense*": "Dense_0",
 }
-# In a file of Keras 3 each layer has the name of its class.
+# In a file of Keras 3, layers are named after their classes.
 FILED = {"conv2d": "stem", "batch_normalization": "stem_norm", **NAMES}
 
 
-# Compiled whole, for each operation by itself takes longer.
+# Compiled as a whole, because running operation by operation takes longer.
 APPLY = jax.jit(Ours().apply, static_argnames=("train", "mutable"))
 
 
 def datasets(path):
-    """All arrays of an HDF5 file by their paths."""
+    """All arrays of an HDF5 file, by path."""
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     found = {}
     with h5py.File(path) as file:
@@ -186,7 +186,7 @@ def test_a_model(listing, rng, tmp_path):
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_transposed_convolutions(padding, size, rng):
-    """Keras's padding is Flax's of the same name; there is nothing to work out."""
+    """Keras's paddings are the same as Flax's paddings of the same name."""
     layer = keras.layers.Conv1DTranspose(4, size, strides=2, padding=padding)
     x = numbers(rng, 2, 5, 4)
     y = layer(x)

@@ -1,4 +1,4 @@
-"""There and back is the same array, whatever its shape, bit for bit."""
+"""Converting an array of any shape there and back returns it bit for bit."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ SIZES = st.lists(st.integers(1, 3), min_size=3, max_size=5)
 
 
 def bits(*shape):
-    """Floats of random bits: NaNs with a payload, infinities, denormals."""
+    """Floats with random bits: NaNs with a payload, infinities, denormals."""
     drawn = np.random.default_rng(0).integers(0, 2**32, shape, dtype=np.uint32)
     return drawn.view(np.float32)
 

@@ -1,4 +1,4 @@
-"""Whole models of torch from states made by NumPy: layouts, names, reports, all errors."""
+"""Whole torch models, from states made with NumPy: layouts, names, reports and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxnorm.interop.torch import (
 
 
 def counting(*shape, dtype=np.float32):
-    """An array that no permutation leaves as it is."""
+    """An array that every permutation changes."""
     return np.arange(np.prod(shape, dtype=int), dtype=dtype).reshape(shape)
 
 
@@ -24,12 +24,12 @@ def shapes(**leaves):
 
 
 def leaf(state, leaves, **options):
-    """The one array of a module "m" here, by NNX's nesting."""
+    """The converted arrays of a module "m", nested as in NNX."""
     return from_torch(state, {"m": leaves}, **options).arrays["m"]
 
 
 def test_kernels():
-    """Each entry where it is multiplied with the same input, for the same output."""
+    """Each entry connects the same input to the same output as before."""
     w = counting(5, 3)
     assert (leaf({"m.weight": w}, shapes(kernel=(3, 5)))["kernel"] == w.T).all()
     w = counting(6, 2, 3, 4)
@@ -43,7 +43,7 @@ def test_kernels():
 
 
 def test_a_linear_layer_behind_a_flatten():
-    """The same sum for the same image, whichever way it is flattened."""
+    """The output for an image is the same for either order of flattening."""
     image, w = counting(2, 3, 4), counting(5, 2 * 3 * 4)
     rules = {"m": flattened(2, 3, 4)}
     kernel = leaf({"m.weight": w}, shapes(kernel=(24, 5)), rules=rules)["kernel"]
@@ -105,7 +105,7 @@ def test_a_model_and_back():
         "features.0.weight → params/Conv_0/kernel: OIHW → HWIO"
     )
     assert str(report).splitlines()[-1] == (
-        "features.1.num_batches_tracked → —: not kept, the estimator does not count"
+        "features.1.num_batches_tracked → —: not kept, as the estimator has no count"
     )
     back, _ = to_torch(variables, STATE, NAMES)
     np.testing.assert_equal(back, STATE)
@@ -127,11 +127,11 @@ def test_what_is_counted_is_kept():
 
 
 def test_without_a_number_of_batches_it_is_0():
-    """As torch has it for what was saved before it counted them."""
+    """As in torch, for states saved before it counted batches."""
     state = {name: each for name, each in STATE.items() if "tracked" not in name}
     variables, report = from_torch(state, with_updates(TEMPLATE), NAMES)
     assert not variables["batch_stats"]["BatchNorm_0"]["updates"].any()
-    assert "— → batch_stats/BatchNorm_0/updates: not there, so 0" in str(report)
+    assert "— → batch_stats/BatchNorm_0/updates: missing, so 0" in str(report)
     np.testing.assert_equal(to_torch(variables, state, NAMES).arrays, state)
 
 
@@ -144,7 +144,7 @@ def test_names_by_a_function_and_by_stars():
     template = {"params": {"b": {"Block_1": {"of": {"a": shapes(bias=(2,))}}}}}
     names = {"*.*.**.fc": "{2}/Block_{1}/of/{0}"}
     assert "b/Block_1/of/a" in str(from_torch(state, template, names).report)
-    with pytest.raises(ValueError, match="other places than its pattern's 1 stars"):
+    with pytest.raises(ValueError, match="does not match its pattern's 1 stars"):
         from_torch(state, template, {"**.fc": "{}/{}"})
 
 
@@ -161,16 +161,16 @@ def test_all_problems_are_in_one_error():
         from_torch(state, TEMPLATE, names, rules={"fc": transposed()}, keep=["x/**"])
     message = str(raised.value)
     for line in (
-        "for 8 arrays or patterns did not fit",
+        "nothing was converted: 8 arrays or patterns did not match",
         "- features.0.bias (4,): Conv_0 has kernel",
-        "- old.weight (2,): old is not there",
+        "- old.weight (2,): there is no old",
         "- batch_stats/BatchNorm_0/var (4,)",
         "- features.0.weight (4, 3, 5, 5) for params/Conv_0/kernel (2, 2, 3, 4): "
         "OIHW → HWIO gives (5, 5, 3, 4)",
-        "- params/head/Dense_0/bias: int64 is no float32",
-        "- 'neck.*' of names",
-        "- 'fc' of rules",
-        "- 'x/**' of keep",
+        "- params/head/Dense_0/bias: int64 is given, but float32 is expected",
+        "- 'neck.*' in names",
+        "- 'fc' in rules",
+        "- 'x/**' in keep",
     ):
         assert line in message
 
@@ -184,26 +184,26 @@ def test_two_arrays_for_one_place_are_refused():
 def test_what_the_shapes_do_not_say_is_refused():
     template = {"ConvTranspose_0": shapes(kernel=(3, 2, 2))}
     state = {"up.weight": counting(2, 2, 3)}
-    with pytest.raises(ValueError, match=r"give transposed\(\) or"):
+    with pytest.raises(ValueError, match=r"pass transposed\(\) or"):
         from_torch(state, template, {"up": "ConvTranspose_0"})
-    with pytest.raises(ValueError, match="its rows are not the 24 values"):
+    with pytest.raises(ValueError, match="rows of 24 values are expected"):
         leaf(
             {"m.weight": counting(2, 12)},
             shapes(kernel=(12, 2)),
             rules={"m": flattened(2, 3, 4)},
         )
-    with pytest.raises(ValueError, match="has positions; take the rule away"):
+    with pytest.raises(ValueError, match="has spatial axes; remove the rule"):
         leaf({"m.weight": counting(2, 2)}, shapes(kernel=(2, 2)), rules={"m": transposed()})
 
 
 def test_parts_may_be_left_out_and_kept():
-    """As where the classes are others."""
+    """As for a new set of classes."""
     template = {"params": {"m": {"bias": jnp.ones(3)}, "fc": {"bias": jnp.ones(5)}}}
     state = {"m.bias": counting(3), "fc.bias": counting(2)}
     names = {"fc": None, "**": "{}"}
     variables, report = from_torch(state, template, names, keep=["params/fc/*"])
     assert variables["params"]["fc"]["bias"].tolist() == [1.0] * 5
-    assert "fc.bias → —: left out, as names say" in str(report)
+    assert "fc.bias → —: left out by names" in str(report)
     assert "— → params/fc/bias: kept as it is" in str(report)
     back, _ = to_torch(variables, state, names, keep=["params/fc/*"])
     np.testing.assert_equal(back, state)
@@ -223,7 +223,7 @@ def test_dtypes_change_without_loss_or_when_told():
     assert "float32 → float16" in str(report)
 
     wide = {"m.bias": np.array([0.1, 1e300])}
-    with pytest.raises(ValueError, match="float64 values have no place in float32"):
+    with pytest.raises(ValueError, match="float64 values cannot be represented in float32"):
         from_torch(wide, template)
     wide = {"m.bias": np.array([0.1, 1e30])}
     rounded = from_torch(wide, template, cast=True).arrays["m"]["bias"]
@@ -231,7 +231,7 @@ def test_dtypes_change_without_loss_or_when_told():
 
 
 def test_the_coarse_and_the_random():
-    """Safetensors may hold bfloat16; a dropout of NNX holds keys."""
+    """Safetensors may contain bfloat16; an NNX dropout contains keys."""
     half = {"fc.bias": np.asarray(jnp.array([0.1, 2.0], jnp.bfloat16))}
     key = jax.random.key(0)
     template = {"fc": {"bias": jnp.zeros(2)}, "dropout": {"rngs": {"key": key}}}
@@ -243,7 +243,7 @@ def test_the_coarse_and_the_random():
 
 
 def test_what_is_there_is_not_kept():
-    with pytest.raises(ValueError, match="'m/bias' of keep"):
+    with pytest.raises(ValueError, match="'m/bias' in keep"):
         from_torch({"m.bias": counting(2)}, {"m": shapes(bias=(2,))}, keep=["m/bias"])
 
 
@@ -255,7 +255,7 @@ def test_what_is_no_array_is_refused(unchecked):
     for state, repair in (
         ({"m.bias": Tensor()}, r"value.detach\(\).cpu\(\).numpy\(\)"),
         ({"m.bias": np.array([None])}, "Nothing is unpickled here"),
-        ({"m.bias": "text"}, "no arrays of numbers"),
+        ({"m.bias": "text"}, "not named arrays of numbers"),
         ([1.0], "a mapping of names to arrays is expected"),
     ):
         with pytest.raises(TypeError, match=repair):
@@ -272,12 +272,12 @@ def test_what_is_no_array_is_refused(unchecked):
 )
 def test_a_cast_rounds_and_does_not_overflow(value, dtype):
     template = {"fc": {"bias": jnp.zeros(1, dtype)}}
-    with pytest.raises(ValueError, match="have no place in"):
+    with pytest.raises(ValueError, match="cannot be represented in"):
         from_torch({"fc.bias": np.array([value])}, template, cast=True)
 
 
 def test_counts_are_not_lost_on_the_way_back():
     norm = {"mean": jnp.zeros(2), "var": jnp.ones(2), "updates": jnp.full(2, 7)}
     state = {"bn.running_mean": np.zeros(2, "f"), "bn.running_var": np.ones(2, "f")}
-    with pytest.raises(ValueError, match="7 has no place there"):
+    with pytest.raises(ValueError, match="7 is not in the state"):
         to_torch({"bn": norm}, state)

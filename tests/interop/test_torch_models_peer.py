@@ -1,4 +1,4 @@
-"""A whole model of torch and the same in Linen and NNX: outputs, statistics, and back."""
+"""Compares a whole torch model with Linen and NNX: outputs, statistics, and back."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +40,7 @@ def close(got, want):
 
 
 class Theirs(torch.nn.Module):
-    """All kinds of layers: convolutions of every kind, all norms, a flatten."""
+    """A torch model with every kind of convolution, all norms, and a flatten."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ TORCHS_AVERAGE = {"estimator": jaxnorm.ema(0.9, unbiased=True)}
 
 
 class Block(nn.Module):
-    """One of the blocks."""
+    """A block of `Ours`."""
 
     groups: int
     norm: Callable[..., nn.Module]
@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class Ours(nn.Module):
-    """The same in Linen, with names of its own."""
+    """The same model in Linen, with other names."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -123,7 +123,7 @@ NAMES = {
 RULES = {"fc": flattened(6, 4, 3), "image": channels_last()}
 
 
-# Compiled whole, for each operation by itself takes longer.
+# Compiled as a whole, because running operation by operation takes longer.
 APPLY = jax.jit(Ours().apply, static_argnames=("train", "mutable"))
 
 
@@ -154,7 +154,7 @@ def test_a_model_in_linen(trained, rng):
     back, _ = to_torch(variables, state, NAMES, rules=RULES)
     for name, array in state_of(theirs).items():
         if name.endswith("num_batches_tracked") and name != "last.num_batches_tracked":
-            continue  # nothing here counts them
+            continue  # not counted here
         close(back[name], array)
 
 
@@ -162,7 +162,7 @@ PADDING = transposed_padding((3, 3), padding=1)
 
 
 class NnxModel(nnx.Module):
-    """A model whose attributes are named as torch's modules are."""
+    """A model whose attributes have the names of torch's modules."""
 
     def __init__(self, rngs):
         self.conv = nnx.Conv(3, 4, (3, 3), padding=1, rngs=rngs)
@@ -186,7 +186,7 @@ CALL = nnx.jit(lambda model, x: model(x))
 
 
 class TorchModel(torch.nn.Module):
-    """The same in torch."""
+    """The same model in torch."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ class TorchModel(torch.nn.Module):
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_model_in_nnx(trained, rng):
-    """In which two modules have the same shapes, and one parameter lies flat."""
+    """Two modules have the same shapes, and one parameter is stored flat."""
     theirs, ours = TorchModel(), NnxModel(nnx.Rngs(0))
     x = rng.normal(size=(5, 6, 4, 4, 3)).astype(np.float32)
     if trained:
@@ -222,7 +222,7 @@ def test_a_model_in_nnx(trained, rng):
         y = CALL(ours, batch)
     close(y, train(theirs, [first(each) for each in x[:3]]))
     back, _ = to_torch(nnx.to_pure_dict(nnx.state(ours)), state, rules=rules)
-    del back["norm.num_batches_tracked"]  # nothing here counts them
+    del back["norm.num_batches_tracked"]  # not counted here
     for name, array in back.items():
         close(array, state_of(theirs)[name])
     np.testing.assert_equal(to_torch(converted, state, rules=rules).arrays, state)
@@ -241,7 +241,7 @@ KERNELS = [
 
 
 def test_same_is_not_torchs_padding(rng):
-    """With a stride it is not symmetric."""
+    """With a stride, SAME padding is not symmetric."""
     theirs = torch.nn.Conv1d(1, 1, 3, stride=2, padding=1)
     x, state = rng.normal(size=(1, 6, 1)).astype(np.float32), state_of(theirs)
     wanted = last(evaluate(theirs, first(x)))
@@ -254,7 +254,7 @@ def test_same_is_not_torchs_padding(rng):
 @pytest.mark.parametrize(("name", "size", "arguments", "options"), KERNELS)
 @pytest.mark.parametrize("features", [4, 8])
 def test_convolutions(name, size, arguments, options, features, rng):
-    """Each by itself; with as many features as channels, where no shape tells."""
+    """Also with as many features as channels, where the shapes are ambiguous."""
     theirs = getattr(torch.nn, name)(4, features, size, **arguments)
     x = rng.normal(size=(2, *(7, 6, 5)[: len(size)], 4)).astype(np.float32)
     strides, dilation = (arguments.get(key, 1) for key in ("stride", "dilation"))

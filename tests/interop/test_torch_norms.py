@@ -1,4 +1,4 @@
-"""Single norms of torch from states made by NumPy, against oracles worked out here."""
+"""Single torch norms, from states made with NumPy, compared with oracles."""
 
 import dataclasses
 from functools import partial
@@ -29,12 +29,12 @@ def module(norm):
 
 
 def train(function, *arguments, **options):
-    """Compiled whole, for each operation by itself takes longer."""
+    """Compiles the whole, because running operation by operation takes longer."""
     return jax.jit(partial(function, train=True, **options))(*arguments)
 
 
 def test_batch_norm_evaluates_and_goes_on_as_torch_does():
-    """1 − momentum is the decay, and the running variance m/(m − 1)·σ²."""
+    """The decay is 1 − momentum, and the running variance is m/(m − 1)·σ²."""
     norm = interop.batch_norm(STATE, momentum=0.25, epsilon=1e-3)
     y = module(norm).apply(norm.variables, X, train=False)
     wanted = SCALE * (X - MEAN) / np.sqrt(VAR + 1e-3) + BIAS
@@ -90,7 +90,7 @@ def test_instance_norm_without_statistics():
 
 
 def test_instance_norm_with_statistics():
-    """In training each sample is normalised by itself, in evaluation all by the same."""
+    """Training normalises each sample by itself; evaluation uses running statistics."""
     norm = interop.instance_norm(STATE)
     assert norm.module == "BatchNorm"
     wanted = SCALE * (X - MEAN) / np.sqrt(VAR + 1e-5) + BIAS
@@ -141,10 +141,10 @@ def test_an_epsilon_of_none(dtype, epsilon):
 def test_what_is_of_no_norm_is_refused():
     for state, repair in (
         (STATE | {"in_proj": SCALE}, r"left over: in_proj \(2,\)"),
-        (STATE | {"weight": BIAS[:1]}, "those of one norm have the same"),
+        (STATE | {"weight": BIAS[:1]}, "all arrays of a norm have the same shape"),
         (AFFINE | {"running_mean": MEAN}, "running_mean and running_var, or neither"),
         (STATE | {"weight": SCALE.astype(np.float64)}, "jax_enable_x64"),
-        (STATE | {"num_batches_tracked": np.int64(2**31)}, "no number of batches"),
+        (STATE | {"num_batches_tracked": np.int64(2**31)}, "not a number of batches"),
     ):
         with pytest.raises(ValueError, match=repair):
             interop.batch_norm(state, momentum=None)

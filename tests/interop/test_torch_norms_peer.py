@@ -1,4 +1,4 @@
-"""Torch's own norms against ours: evaluation, and statistics after the same batches."""
+"""Compares with torch's own norms: evaluation, and statistics after the same batches."""
 
 import dataclasses
 
@@ -58,10 +58,10 @@ def converted(module, name, arguments):
 
 @pytest.mark.parametrize(("name", "rank", "arguments"), TRACKED)
 def test_norms_with_running_statistics(name, rank, arguments, rng):
-    """At random, then trained on with the same batches by both."""
+    """Starts from random values, then trains both with the same batches."""
     module, x = getattr(torch.nn, name)(C, **arguments), batches(rank, rng)
     randomize(module)
-    train(module, [first(x[-1])])  # so that there is a number of batches
+    train(module, [first(x[-1])])  # so that num_batches_tracked is not 0
 
     norm = converted(module, name, arguments)
     ours = getattr(jn, norm.module)(**norm.options)
@@ -88,7 +88,7 @@ def test_norms_with_running_statistics(name, rank, arguments, rng):
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_statistics_of_instances(momentum, rng):
-    """The function for them follows torch's variance, too."""
+    """`tracked_instance_norm` also updates the variance as torch does."""
     module = torch.nn.InstanceNorm2d(
         C, track_running_stats=True, affine=True, momentum=momentum
     )
@@ -133,7 +133,7 @@ STATELESS = [
 @pytest.mark.parametrize(("name", "shape", "arguments", "function", "options"), STATELESS)
 def test_norms_of_the_last_axes(name, shape, arguments, function, options, rng):
     module, x = getattr(torch.nn, name)(shape, **arguments), batches(4, rng)
-    # So small that epsilon counts.
+    # So small that epsilon matters.
     small = x[0] * 1e-3
     randomize(module)
     norm = function(state_of(module), **options)
@@ -144,7 +144,7 @@ def test_norms_of_the_last_axes(name, shape, arguments, function, options, rng):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_the_epsilon_of_none(dtype):
-    """What torch adds where it is not told, by its own output for an x of one value."""
+    """Derives torch's default epsilon from its output for a constant x."""
     x = torch.full((1, 4), 1e-4, dtype=getattr(torch, dtype))
     y = torch.nn.RMSNorm(4, elementwise_affine=False, dtype=x.dtype)(x)
     epsilon = interop.rms_norm({}, dtype=dtype).options["epsilon"]

@@ -1,16 +1,16 @@
-"""Torch's modules as functions of NumPy arrays; importing this file needs torch."""
+"""Torch modules as functions of NumPy arrays; importing this file requires torch."""
 
 import numpy as np
 import torch
 
 
 def state_of(module):
-    """What is saved of a module."""
+    """The saved state of a module."""
     return {name: value.numpy().copy() for name, value in module.state_dict().items()}
 
 
 def randomize(module, seed=0):
-    """Every parameter and statistic at random, variances positive."""
+    """Makes every parameter and statistic random, and variances positive."""
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, value in module.state_dict().items():
@@ -20,7 +20,7 @@ def randomize(module, seed=0):
 
 
 def train(module, batches):
-    """The outputs of the last batch in training, the parameters being fixed."""
+    """The outputs for the last batch in training, with fixed parameters."""
     module.train()
     with torch.no_grad():
         for x in batches:
@@ -29,7 +29,7 @@ def train(module, batches):
 
 
 def descend(module, batches):
-    """A step of gradient descent on each batch."""
+    """Takes a step of gradient descent on each batch."""
     module.train()
     optimizer = torch.optim.SGD(module.parameters(), 0.01)
     for x in batches:
@@ -39,16 +39,16 @@ def descend(module, batches):
 
 
 def evaluate(module, x):
-    """The outputs of evaluation."""
+    """The outputs in evaluation."""
     with torch.no_grad():
         return module.eval()(torch.from_numpy(x)).numpy()
 
 
 def first(x):
-    """Channels first, as torch has them."""
+    """Moves channels first, as in torch."""
     return np.ascontiguousarray(np.moveaxis(x, -1, 1))
 
 
 def last(x):
-    """Channels last, as Flax has them."""
+    """Moves channels last, as in Flax."""
     return np.moveaxis(x, 1, -1)

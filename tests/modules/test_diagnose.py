@@ -108,7 +108,7 @@ def epsilon_rules(kind):
     kernel = subject.values("dense_1")["kernel"]
     subject.put("dense_1", kernel=1e-4 * kernel)
     subject.calibrate(batches)
-    return subject.diagnose(batches), ["norm_1"], "12 of 12 features is under ε = 1e-05"
+    return subject.diagnose(batches), ["norm_1"], "12 of 12 features is below ε = 1e-05"
 
 
 def scales_near_zero(kind):
@@ -136,13 +136,13 @@ def saturated(kind):
 def nonfinite_input(kind):
     subject, batches = well(kind)
     batches[0] = batches[0].at[5, 2].set(jnp.nan)
-    return subject.diagnose(batches), ["norm_0"], "12 values come in"
+    return subject.diagnose(batches), ["norm_0"], "12 values in its input"
 
 
 def nonfinite_output(kind):
     subject, batches = well(kind)
     subject.put("norm_1", scale=jnp.ones(12).at[0].set(jnp.inf))
-    return subject.diagnose(batches), ["norm_1"], "come out NaN or infinite"
+    return subject.diagnose(batches), ["norm_1"], "output values are NaN or infinite"
 
 
 MADE = {

@@ -1,4 +1,4 @@
-"""Calibration: statistics that fit the network as it is, in both APIs."""
+"""Calibration: statistics that match the current network, in both APIs."""
 
 import chex
 import flax.linen as nn
@@ -19,7 +19,7 @@ EVERYTHING = np.concatenate(BATCHES)
 
 
 class LinenModel(nn.Module):
-    """Two norms, one behind the other, with a relu between."""
+    """Two norms, with a dense layer and a relu between them."""
 
     @nn.compact
     def __call__(self, x, train, update=None, estimator=None):
@@ -29,7 +29,7 @@ class LinenModel(nn.Module):
 
 
 class NnxModel(nnx.Module):
-    """The same in NNX."""
+    """The same model in NNX."""
 
     def __init__(self, **options):
         rngs = nnx.Rngs(0)
@@ -134,13 +134,13 @@ def test_nnx_measures_what_linen_does(behind):
     expected = measured(VARIABLES, behind_batches=behind == "batch")
     for i, norm in enumerate((model.first, model.second)):
         close({"mean": norm.mean[...], "var": norm.var[...]}, expected[f"BatchNorm_{i}"])
-    # It is in its mode, and has no collectors any more.
+    # The mode is unchanged, and the collectors are removed.
     assert nnx.graphdef(model) == graph
 
 
 @pytest.mark.slow
 def test_passes_behind_running_statistics_make_one_norm_after_another_right():
-    """After as many as there are norms, all are as evaluation will have them."""
+    """After as many passes as norms, all statistics match evaluation."""
 
     def behind_running(variables, x):
         return apply(variables, x, train=False, update=True)
@@ -163,7 +163,7 @@ def test_stopped_and_resumed_or_merged_it_is_the_same():
     resumed = jaxnorm.collect_moments(
         apply, VARIABLES, BATCHES[1:], start=some, progress=False
     )
-    close(resumed, whole)  # in other pairs, and so up to rounding
+    close(resumed, whole)  # up to rounding, since other pairs are merged
     merged = jax.tree.map(
         jaxnorm.merge, some, rest, is_leaf=lambda each: isinstance(each, jaxnorm.Moments)
     )
@@ -218,7 +218,7 @@ def _names(estimator):
 
 
 def test_after_averaging_weights_evaluation_is_right_again():
-    """The running statistics are those of weights that the network has no more."""
+    """The running statistics belong to weights that the network no longer has."""
     other = MODEL.init(jax.random.key(1), BATCHES[0], train=False)["params"]
     averaged = jax.tree.map(lambda a, b: (a + 3 * b) / 4, VARIABLES["params"], other)
     stale = jaxnorm.calibrate(apply, VARIABLES, BATCHES, progress=False) | {
@@ -305,12 +305,12 @@ def test_a_norm_of_flax_is_named():
     def train(variables, x):
         return model.apply(variables, x, mutable=["batch_stats"])
 
-    with pytest.raises(ValueError, match=r"at layers_0.*not of jaxnorm"):
+    with pytest.raises(ValueError, match=r"at layers_0.*not from jaxnorm"):
         jaxnorm.calibrate(train, variables, BATCHES, progress=False)
 
 
 class Mixed(nn.Module):
-    """A norm beside statistics that are of none, and modules called mean and var."""
+    """A norm beside statistics that belong to none, and modules called mean and var."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -335,9 +335,9 @@ def test_what_is_of_no_norm_is_left_alone():
     close(calibrated["var"]["mean"], BATCHES[0].mean(0))
     for name in ("seen", "mean"):
         chex.assert_trees_all_equal(calibrated[name], variables["batch_stats"][name])
-    with pytest.raises(ValueError, match="of another network than the variables"):
+    with pytest.raises(ValueError, match="from another network than the variables"):
         jaxnorm.collect_moments(apply, VARIABLES, BATCHES, start=some, progress=False)
-    with pytest.raises(ValueError, match="of another network than the variables"):
+    with pytest.raises(ValueError, match="from another network than the variables"):
         jaxnorm.with_moments(VARIABLES, some)
 
 
@@ -345,8 +345,8 @@ SPOILT = [BATCHES[0], np.where(BATCHES[1] > 5, np.nan, BATCHES[1]), BATCHES[2]]
 
 
 def test_a_batch_that_is_not_finite_is_refused_or_left_out_by_a_guard():
-    stays(jaxnorm.calibrate, apply, VARIABLES, SPOILT, match="BatchNorm_0.* not finite")
-    stays(jx.calibrate, NnxModel(), SPOILT, match="at first, second is not finite")
+    stays(jaxnorm.calibrate, apply, VARIABLES, SPOILT, match="BatchNorm_0.* are not finite")
+    stays(jx.calibrate, NnxModel(), SPOILT, match="at first, second are not finite")
     guarded = NnxModel(estimator=jaxnorm.skip_nonfinite(jaxnorm.ema(0.9)))
     jx.calibrate(guarded, SPOILT, progress=False)
     finite = np.concatenate([BATCHES[0], BATCHES[2]])
@@ -355,7 +355,7 @@ def test_a_batch_that_is_not_finite_is_refused_or_left_out_by_a_guard():
 
 
 def test_nothing_else_of_an_nnx_model_is_changed():
-    """Not the steps of a renorm, nor other statistics, nor the keys of dropout."""
+    """Such as the steps of a renorm, other statistics, and the keys of dropout."""
     rngs = nnx.Rngs(0)
     model = nnx.Sequential(
         jx.BatchRenorm(3, rngs=rngs),
@@ -398,7 +398,7 @@ SORTED = np.sort(np.random.default_rng(1).normal(100, 1, (2**13, 1)).astype(np.f
 
 @pytest.mark.parametrize("api", ["linen", "nnx"])
 def test_many_sorted_batches_cost_no_accuracy(api):
-    """One after another they would be 1 % off at 2¹⁷ batches, and over 200 % at 2²⁰."""
+    """Merged one by one, they would be 1 % off at 2¹⁷ batches, and over 200 % at 2²⁰."""
     batches = np.split(SORTED, 2**11)
     if api == "linen":
         model = jn.BatchNorm(train=True)

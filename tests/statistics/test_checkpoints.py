@@ -1,4 +1,4 @@
-"""Checkpoints of flax's norms load into ours and back, as msgpack and by orbax."""
+"""Checkpoints of flax's norms load into ours and vice versa, with msgpack and orbax."""
 
 from types import ModuleType
 
@@ -38,7 +38,7 @@ class LinenModel(nn.Module):
 
 
 class NnxModel(nnx.Module):
-    """The same in NNX."""
+    """The same model in NNX."""
 
     def __init__(self, norms):
         for name, arguments in NORMS.items():
@@ -52,7 +52,7 @@ class NnxModel(nnx.Module):
 
 
 class Linen:
-    """A model, the variables that a checkpoint of it holds, and its outputs with some."""
+    """A Linen model, the shapes of its variables, and a function for its outputs."""
 
     def __init__(self, norms):
         self.model = LinenModel(norms)
@@ -61,7 +61,7 @@ class Linen:
 
 
 class Nnx:
-    """Likewise, of NNX."""
+    """The same as `Linen`, for an NNX model."""
 
     def __init__(self, norms):
         self.graph, self.state = nnx.split(nnx.eval_shape(lambda: NnxModel(norms)))
@@ -90,7 +90,7 @@ def by_orbax(saved, like, folder):
     scope="module", params=[(Linen, nn, jn), (Nnx, nnx, jx)], ids=["linen", "nnx"]
 )
 def models(request):
-    """Flax's and ours; once, for their compilation is what takes time."""
+    """Flax's model and ours, made once, because compiling takes most of the time."""
     framework, theirs, ours = request.param
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return framework(theirs), framework(ours)
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_either_gives_the_other_the_same_outputs(
     models, way, through, rng, tmp_path
 ):
     source, target = models[::way]
-    # None as it is at first; and variances are positive.
+    # All differ from their initial values, and variances are positive.
     saved = jax.tree.map(
         lambda each: np.float32(rng.uniform(0.5, 2, each.shape)), source.variables
     )
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_either_gives_the_other_the_same_outputs(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_nnx_state_goes_through_orbax_with_its_types(tmp_path):
-    """As flax's guide has it: the variables with their types, not a plain dictionary."""
+    """As in flax's guide: the variables with their types, not a plain dictionary."""
     theirs, ours = NnxModel(nnx), NnxModel(jx)
     theirs.BatchNorm.mean[...] = np.full(FEATURES, 3.0, np.float32)
     state = by_orbax(nnx.state(theirs), nnx.state(ours), tmp_path)

@@ -1,4 +1,4 @@
-"""Estimators: what each makes of one batch after another, and the laws all keep."""
+"""Estimators: what each computes from successive batches, and the laws that all obey."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def after(estimator, batches, state=None):
 
 
 def seen(estimator, batches, state=None):
-    """What is read after these batches, of the first feature."""
+    """The mean and variance of the first feature, read after these batches."""
     _, mean, var = estimator.read(after(estimator, batches, state))
     return float(mean[0]), float(var[0])
 
@@ -67,7 +67,7 @@ def test_a_count_of_0_leaves_the_statistics(estimator):
     state = after(estimator, [batch(3.0), batch(5.0, 2.0)])
     once_more = compiled(estimator)(state, Moments.empty((2,)))
     chex.assert_trees_all_equal(estimator.read(once_more), estimator.read(state))
-    if not {"batches"} & set(_fields(state)):  # which an accumulation counts all the same
+    if not {"batches"} & set(_fields(state)):  # an accumulation still counts the batch
         chex.assert_trees_all_equal(once_more, state)
 
 
@@ -127,7 +127,7 @@ def test_a_plain_ema_has_the_state_of_flax_and_no_more():
 
 
 def weights_of(estimator, number):
-    """The weight of the start, and of each batch, in what is read after so many."""
+    """The weights of the initial value and of each batch, after this number of batches."""
     zero, one = batch(0.0, 0.0), batch(1.0, 1.0)
     start = estimator.init((2,))._replace(mean=jnp.ones(2))
     weights = [seen(estimator, [zero] * number, start)[0]]
@@ -174,7 +174,7 @@ def test_debiasing_with_a_warm_up_holds_beyond_the_warm_up():
 
 @pytest.mark.parametrize("start", [0.0, -7.0, 1e30, np.nan])
 def test_debiasing_is_exact_for_any_start(start):
-    """Peers know of a start at 0 only; after a batch that counts, none of it is left."""
+    """Other libraries assume a start at 0; here nothing of any start is left."""
     estimator = ema(0.99, debias=True)
     state = estimator.init((2,))._replace(mean=jnp.full(2, start), var=jnp.full(2, start))
     assert seen(estimator, [batch(3.0, 2.0)], state) == (3, 2)
@@ -240,7 +240,7 @@ def test_what_is_no_estimator_cannot_be_wrapped(wrap):
 
 
 def test_bessels_correction_has_no_pole_at_one_sample():
-    """Weights that add up to 1 but for rounding would else give anything."""
+    """Weights that add up to 1 only up to rounding would otherwise give any value."""
     for count in (1 - 2**-24, 1.0, 1 + 2**-23, 1.001):
         _, var = seen(ema(0.0, unbiased=True), [batch(0.0, 3.0, count=count)])
         assert var == pytest.approx(3, rel=2e-3)
@@ -249,7 +249,7 @@ def test_bessels_correction_has_no_pole_at_one_sample():
 def test_bessels_correction_is_that_of_each_batch():
     batches = [batch(0.0, 3.0, count=4.0), batch(0.0, 1.0, count=2.0)]
     assert seen(cumulative(unbiased=True), batches)[1] == (4 + 2) / 2
-    # One sample has no variance to correct, and weights may add up to less.
+    # A single sample has no variance to correct, and weights may add up to less than 1.
     assert seen(ema(0.0, unbiased=True), [batch(0.0, 3.0, count=1.0)])[1] == 3
     assert seen(ema(0.0, unbiased=True), [batch(0.0, 3.0, count=0.5)])[1] == 3
 
@@ -275,11 +275,11 @@ def _moments_of(values):
 
 
 def test_the_papers_population_leaves_out_what_lies_between_batches():
-    """Two batches of ±1 about 0 and 10: 26 in all, of which 25 lie between them."""
+    """Two batches of ±1 about 0 and 10: the variance is 26, and 25 lies between them."""
     batches = [batch(0.0, 1.0, count=2.0), batch(10.0, 1.0, count=2.0)]
     assert seen(population(unbiased=False), batches) == (5, 26)
     assert seen(population(), batches) == (5, pytest.approx(26 * 4 / 3))
-    assert seen(population(pooled=False), batches) == (5, 2)  # m/(m − 1) of m = 2
+    assert seen(population(pooled=False), batches) == (5, 2)  # m/(m − 1) with m = 2
     assert seen(population(pooled=False, unbiased=False), batches) == (5, 1)
 
 
@@ -287,7 +287,7 @@ def test_the_papers_population_leaves_out_what_lies_between_batches():
 def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(spoilt):
     estimator = ESTIMATORS["guarded"]
     state = after(estimator, [batch(3.0)])
-    # One of two features; the other is left out with it.
+    # Only one of two features is not finite; the other is left out with it.
     bad = batch(1.0)._replace(**{k: jnp.array([1.0, v]) for k, v in spoilt.items()})
     skipped = after(estimator, [bad], state)
     chex.assert_trees_all_equal(skipped.statistics, state.statistics)
@@ -352,7 +352,7 @@ def test_an_update_can_be_mapped_and_differentiated(estimator):
 )
 @pytest.mark.parametrize("updates", [10**4, pytest.param(10**7, marks=pytest.mark.slow)])
 def test_batches_that_are_all_alike_leave_their_average(estimator, updates):
-    """To the last bit: shares of old and new do not add up to 1, and would walk away."""
+    """To the last bit: with factors that add up to 1 up to rounding it would drift."""
     same = Moments(*(jnp.float32(each) for each in (8.0, 1000.1, 2.3)))
 
     @jax.jit
@@ -397,7 +397,7 @@ def test_an_average_that_is_at_a_constant_stays_there(options, updates):
 
 @dataclasses.dataclass(frozen=True)
 class Counting(PlainAverage):
-    """An `ema` that notes when it is traced."""
+    """An `ema` that records when it is traced."""
 
     traced: list = dataclasses.field(default_factory=list, hash=False, compare=False)
 
@@ -407,7 +407,7 @@ class Counting(PlainAverage):
 
 
 def test_an_update_is_traced_once_for_a_shape():
-    """However many norms a network has; it was half of the time to trace batch norm."""
+    """For any number of norms; it took half of the time of tracing a batch norm."""
     estimator = Counting(unbiased=False, decay=0.9)
     state = estimator.init((3,))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Accumulated gradients: one update of the statistics for each step of the optimiser."""
+"""Accumulated gradients: one update of the statistics per step of the optimiser."""
 
 import itertools
 
@@ -24,7 +24,7 @@ X = RNG.normal(2, 3, (STEPS, MICROBATCHES, 8, FEATURES)).astype(np.float32)
 
 
 def of_whole_batches():
-    """The statistics after as many batches as there are steps, each of all its samples."""
+    """The statistics after one batch per step, with all samples of the step."""
     state = jaxnorm.ema(0.9).init((FEATURES,))
     for x in X.reshape(STEPS, -1, FEATURES):
         _, state = jaxnorm.batch_norm(x, state, train=True, estimator=jaxnorm.ema(0.9))
@@ -32,7 +32,7 @@ def of_whole_batches():
 
 
 def check(mean, var, params_after_each, statistics_after_each):
-    """Both move after the last microbatch of a step, and before that neither does."""
+    """Checks that both change only after the last microbatch of a step."""
     expected = of_whole_batches()
     chex.assert_trees_all_close((mean, var), tuple(expected), rtol=1e-5)
     for each in (params_after_each, statistics_after_each):
@@ -104,7 +104,7 @@ def test_nnx_with_multi_steps():
 
 
 def test_without_accumulating_each_microbatch_is_an_update():
-    """As in flax: three of a step leave .9³ of the old, and no spread between them."""
+    """As in flax: a step's three updates keep 0.9³ of the old, without their spread."""
     plain = jaxnorm.ema(0.9)
     state = plain.init((FEATURES,))
     for x in X.reshape(-1, 8, FEATURES):

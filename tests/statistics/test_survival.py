@@ -1,4 +1,4 @@
-"""What training does to statistics, they outlive: scans, rematerialising, checkpoints."""
+"""Statistics survive what training involves: scans, rematerialisation, checkpoints."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("lenient")
 
 
 def norms(*by_default):
-    """Each estimator in batch norm, and the richest in batch renorm; most are slow."""
+    """All estimators in batch norm, and the richest in batch renorm; most are slow."""
     rows = {name: ("BatchNorm", each) for name, each in ESTIMATORS.items()}
     rows["renorm"] = ("BatchRenorm", ESTIMATORS["richest"])
     marks = {name: () if name in by_default else pytest.mark.slow for name in rows}
@@ -37,18 +37,18 @@ STEPS, SAVED, WIDTH, LAYERS = 8, 5, 4, 3  # saved between two batches of one upd
 KEY = jax.random.key(0)
 X = 2 + 3 * jax.random.normal(KEY, (STEPS, 8, 3))
 Y = jnp.sum(jnp.sin(X), -1, keepdims=True)
-# The parameters stay where the statistics do: at a batch that is not finite.
+# A batch that is not finite changes neither statistics nor parameters.
 OPTIMIZER = optax.apply_if_finite(optax.sgd(0.01, momentum=0.9), max_consecutive_errors=9)
 
 
 def batches(estimator):
-    """Of which the second is not finite, for an estimator that guards against it."""
+    """The batches; the second is not finite if the estimator guards against that."""
     guarded = "skipped" in named(estimator.init(()))
     return X.at[1, 0, 0].set(jnp.inf) if guarded else X
 
 
 def options(norm, estimator):
-    """Limits of renormalisation bind, and are others at every step."""
+    """The limits of renormalisation take effect, and change at every step."""
     limits = {"limits": lambda steps: (1 + 0.1 * steps, 0.1 * steps)}
     return {"estimator": estimator} | (limits if norm == "BatchRenorm" else {})
 
@@ -58,7 +58,7 @@ def loss(y, target):
 
 
 def assert_close(one, other):
-    """Of floats; and counters are the same."""
+    """Checks that floats are close and counters equal."""
     chex.assert_trees_all_equal_shapes_and_dtypes(one, other)
     chex.assert_trees_all_close(one, other, rtol=1e-5, atol=1e-6)
 
@@ -105,13 +105,13 @@ def test_recomputing_for_the_backward_pass_updates_once(estimator):
 
 
 class Training(NamedTuple):
-    """A training as functions of its whole state: parameters, statistics and optimiser.
+    """Training as functions of the whole state: parameters, statistics and optimiser.
 
     Attributes:
       init: `init() -> state`.
       step: `step(state, x, target) -> state`.
-      scan: `scan(state, xs, targets) -> state`, all steps at once, their model recomputed
-        for the backward pass.
+      scan: `scan(state, xs, targets) -> state`, all steps at once, with the model
+        recomputed in the backward pass.
     """
 
     init: Callable[[], Any]
@@ -120,12 +120,12 @@ class Training(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Layers of one norm, of which each has its own bias.
+    """A stack of layers with one norm each, and different biases.
 
     Attributes:
       init: `init() -> state`, with the layers along the first axis.
-      layer: `layer(state, x) -> (y, state)`, of one layer.
-      scan: `scan(state, x) -> (y, state)`, of one after another, each recomputed.
+      layer: `layer(state, x) -> (y, state)`, for one layer.
+      scan: `scan(state, x) -> (y, state)`, for all layers in order, each recomputed.
     """
 
     init: Callable[[], Any]
@@ -134,7 +134,7 @@ class Stack(NamedTuple):
 
 
 class LinenModel(nn.Module):
-    """One dense layer and a norm."""
+    """A dense layer and a norm."""
 
     norm: partial
 
@@ -202,7 +202,7 @@ def linen_stack(norm, estimator):
 
 
 class NnxModel(nnx.Module):
-    """The same in NNX."""
+    """The same model in NNX."""
 
     def __init__(self, norm, estimator):
         rngs = nnx.Rngs(0)
@@ -227,7 +227,7 @@ class NnxTraining(nnx.Module):
 
 
 def nnx_training(norm, estimator):
-    """Its state is what `nnx.split` parts from the graph."""
+    """The state is the one that `nnx.split` returns."""
 
     def make():
         return NnxTraining(norm, estimator)
@@ -289,7 +289,7 @@ def run(training, state, estimator, start=0, stop=STEPS):
 
 
 def counts(state, name):
-    """The statistic of this name, of either API."""
+    """The statistic with this name, in either API."""
     (found,) = (
         leaf
         for path, leaf in jax.tree.leaves_with_path(state)
@@ -316,7 +316,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_same_bits(
     chex.assert_tree_all_finite(resumed)
     if norm == "BatchRenorm":
         assert (counts(saved, "steps"), counts(resumed, "steps")) == (SAVED, STEPS)
-    if estimator is ESTIMATORS["richest"]:  # it was saved while a batch waits
+    if estimator is ESTIMATORS["richest"]:  # it was saved while a batch was pending
         assert (counts(saved, "batches"), counts(resumed, "batches")) == (1, 0)
         assert counts(saved, "skipped") == 1
 

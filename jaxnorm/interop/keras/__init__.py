@@ -1,6 +1,6 @@
-"""Weights and statistics of keras, from and to a mapping of names to arrays.
+"""Converts weights and statistics from and to keras, as a mapping of names to arrays.
 
-Such a mapping is what h5py finds in a .h5 or .weights.h5 file of Keras 2 or 3, or
+Such a mapping is what h5py reads from a .h5 or .weights.h5 file of Keras 2 or 3, or
 `{weight.path: numpy.array(weight) for weight in model.weights}`. Keras itself is not
 imported.
 """

@@ -1,4 +1,4 @@
-"""A whole model of keras as variables of Flax, and back."""
+"""Converts whole models between keras and Flax."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ from jaxnorm.interop.plan import Convention, Rule, Shape, Slots
 from jaxnorm.interop.report import Conversion
 from jaxnorm.interop.trees import Path
 
-# The order in which keras makes the weights of a layer, by our names.
+# The order in which keras creates the weights of a layer, by our names.
 ORDER = ("kernel", "embedding", "scale", "bias", "mean", "var")
-OF = " of "  # between a position and how many there are
+OF = " of "  # separates a position from the number of weights
 
 
 def from_keras(
@@ -26,37 +26,38 @@ def from_keras(
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
-    """The variables of a Flax model, with weights and statistics from one of keras.
+    """Returns the variables of a Flax model, with weights and statistics from keras.
 
-    Every array of either side has a place on the other, or is in the error. Dense and
-    convolution kernels lie as here, those of the others are laid out anew:
+    Every array on either side has a counterpart, or is listed in the error. Kernels of
+    dense layers and convolutions are not changed; other kernels are converted:
 
         depthwise, (H, W, in, multiplier) → (H, W, 1, in·multiplier), for a convolution
         with feature_group_count=in;
-        transposed, in a module whose name begins with ConvTranspose, (H, W, out, in) as it
-        is with transpose_kernel=True, otherwise → (H, W, in, out), and flipped.
+        transposed, in a module whose name begins with ConvTranspose, (H, W, out, in),
+        unchanged with transpose_kernel=True, otherwise → (H, W, in, out), and flipped.
 
-    Weights listed by their position in a layer, as in a .weights.h5 file of Keras 3, are
-    taken for those that the layer here has: it must have a scale and bias where the other
-    has. Weights of the optimizer and states of random seeds are left out.
+    Weights listed by position in a layer, as in a .weights.h5 file of Keras 3, are assigned
+    to the arrays of the layer here, which must have a scale and a bias where keras's layer
+    has them. Weights of the optimizer and states of random seeds are left out.
 
     Args:
-      weights: names to arrays, in one of the listings of keras.
-      template: as of `jaxnorm.interop.torch.from_torch`.
-      names: patterns of keras's layers to paths here, as {"conv2d_*": "Conv_{}"}; as of
-        `from_torch`, but for the "/" in place of the ".".
-      rules: patterns likewise, to what the shapes do not say: `transposed`.
-      keep: as of `from_torch`.
-      cast: likewise.
+      weights: names to arrays, in one of keras's listings.
+      template: as for `jaxnorm.interop.torch.from_torch`.
+      names: patterns of keras layers to paths here, such as {"conv2d_*": "Conv_{}"}; as for
+        `from_torch`, with "/" as the separator instead of ".".
+      rules: patterns of keras layers to rules for what shapes do not show: `transposed`.
+      keep: as for `from_torch`.
+      cast: as for `from_torch`.
 
     Returns:
       Conversion(arrays, report): the template with jax arrays in its dtypes, and what was
       done with each.
 
     Raises:
-      TypeError: a value is no array of numbers, or the template none of arrays.
+      TypeError: a value is not an array of numbers, or the template has other leaves than
+        arrays.
       ValueError: arrays are left over, missing, mis-shaped or of another dtype, or a
-        pattern fits nothing; all of them in one error.
+        pattern matches nothing; a single error lists them all.
 
     >>> weights = {"dense/kernel:0": jnp.ones((3, 1)), "dense/bias:0": jnp.zeros(1)}
     >>> template = {"Dense_0": {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}}
@@ -76,26 +77,26 @@ def to_keras(
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
-    """The weights of a keras model, with those and the statistics from one of Flax.
+    """Returns the weights of a keras model, with weights and statistics from Flax.
 
-    The way back of `from_keras`, bit for bit, with the same names and rules.
+    The inverse of `from_keras`, bit for bit, with the same names and rules.
 
     Args:
-      variables: of Linen or NNX, as the template of `from_keras`, with arrays.
-      weights: of the keras model: its names, shapes and dtypes, and what has no place in
-        the variables.
-      names: as of `from_keras`.
-      rules: likewise.
-      keep: patterns of paths in the variables that keras's model does not have.
+      variables: from Linen or NNX, like the template of `from_keras`, with arrays.
+      weights: the weights of the keras model, for its names, shapes and dtypes, and for
+        arrays without a counterpart in the variables.
+      names: as for `from_keras`.
+      rules: as for `from_keras`.
+      keep: patterns of paths in the variables that the keras model does not have.
       cast: whether an array may be rounded to the dtype in weights.
 
     Returns:
-      Conversion(arrays, report): the weights with NumPy arrays, in their order, each a
-      copy, and for each the rule that was undone.
+      Conversion(arrays, report): the weights as NumPy arrays, in their order, each a copy,
+      and for each the rule that was inverted.
 
     Raises:
-      TypeError: as of `from_keras`.
-      ValueError: likewise, all in one error.
+      TypeError: as for `from_keras`.
+      ValueError: as for `from_keras`, all in one error.
 
     >>> weights = {"norm/gamma": jnp.ones(2)}
     >>> variables = {"norm": {"scale": jnp.array([3.0, 4.0])}}  # as in NNX
@@ -106,10 +107,10 @@ def to_keras(
 
 
 def transposed(*, transpose_kernel: bool = False) -> Rule:
-    """Of a transposed convolution: keras's kernel (H, W, out, in) as Flax has it.
+    """A rule for transposed convolutions: keras's kernel (H, W, out, in) in Flax's layout.
 
     Args:
-      transpose_kernel: as given to Flax's ConvTranspose; with True it is keras's own.
+      transpose_kernel: as in Flax's ConvTranspose; True is keras's own layout.
 
     >>> weights = {"up/kernel": jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)}
     >>> template = {"up": {"kernel": jnp.zeros((3, 1, 1))}}
@@ -120,7 +121,7 @@ def transposed(*, transpose_kernel: bool = False) -> Rule:
 
     def layout(source: Shape, target: Shape) -> Layout:
         if len(source) < 3:
-            raise ValueError("a transposed convolution's kernel has axes of positions")
+            raise ValueError("a transposed convolution's kernel has spatial axes")
         if transpose_kernel:
             return AS_IT_IS
         rank = len(source)
@@ -137,7 +138,7 @@ def _slot(name: str, slots: Slots) -> str | None:
     if count:
         held = [each for each in ORDER if each in slots]
         params = [each for each in held if each not in ("mean", "var")]
-        # All of them, or all but the statistics; of another number none is known.
+        # Either all, or all but the statistics; with another number none can be assigned.
         named = next((each for each in (held, params) if len(each) == int(count)), None)
         return named[int(place)] if named and int(place) < len(named) else None
     slot = SLOTS.get(name, name)
@@ -146,7 +147,7 @@ def _slot(name: str, slots: Slots) -> str | None:
 
 def _layout(path: Path, slot: str, source: Shape, target: Shape) -> Layout:
     if len(target) == 1 < len(source) and slot != "kernel":
-        return reshaped(source, target)  # as NNX has parameters of several axes
+        return reshaped(source, target)  # NNX stores parameters over several axes flat
     if slot != "kernel" or not 3 <= len(source) <= 5:
         return AS_IT_IS
     if path and str(path[-1]).startswith("ConvTranspose"):
@@ -160,22 +161,22 @@ def _layout(path: Path, slot: str, source: Shape, target: Shape) -> Layout:
 def _transposed(source: Shape, target: Shape) -> Layout:
     if source[-1] == source[-2]:
         raise ValueError(
-            "the shapes do not say whether Flax takes it transposed; give transposed() or "
-            "transposed(transpose_kernel=True) in rules"
+            "the shapes do not show whether Flax's kernel is transposed; pass transposed() "
+            "or transposed(transpose_kernel=True) in rules"
         )
     return transposed(transpose_kernel=source == target).layout(source, target)
 
 
 def _unkept(module: str, name: str, slots: Slots) -> str | None:
     if module.startswith("optimizer"):
-        return "left out, of the optimizer"
+        return "left out, optimizer state"
     if "seed_generator" in module:
-        return "left out, of a random seed"
+        return "left out, random seed"
     return None
 
 
 def _parts(weights: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """As `layers_of`; a position with how many weights its layer has."""
+    """As `layers_of`, with the layer's number of weights added to each position."""
     found = layers_of(weights)
     counts = Counter(layer for layer, leaf in found.values() if leaf.isdecimal())
     return {

@@ -1,4 +1,4 @@
-"""One norm of keras, as jaxnorm's, and back."""
+"""Converts single norms between keras and jaxnorm."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,25 +21,25 @@ def batch_normalization(
     scale: bool = True,
     center: bool = True,
 ) -> Norm:
-    """BatchNormalization, whose momentum is a decay and whose variance is biased, as here.
+    """Converts BatchNormalization; momentum is a decay and the variance biased, as here.
 
     Args:
-      weights: names to arrays: gamma, beta, moving_mean and moving_variance, in one of the
-        listings of keras.
-      layer: its name, before these.
-      momentum: as given to keras: the weight of the old value.
-      epsilon: as given to keras.
+      weights: names to arrays: gamma, beta, moving_mean and moving_variance, in one of
+        keras's listings.
+      layer: the name of the layer, which precedes these names.
+      momentum: as in keras: the weight of the old value.
+      epsilon: as in keras.
       axis: the feature axis.
-      scale: as given to keras, where weights are listed by position.
-      center: likewise.
+      scale: as in keras; used only for weights listed by position.
+      center: as in keras; used only for weights listed by position.
 
     Returns:
       A Norm for `BatchNorm`.
 
     Raises:
-      TypeError: a value is no array of numbers.
-      ValueError: names are left over or missing, as those of renorm=True, or shapes differ;
-        or momentum is outside [0, 1].
+      TypeError: a value is not an array of numbers.
+      ValueError: names are left over or missing, such as those of renorm=True, or shapes
+        differ; or momentum is outside [0, 1].
 
     >>> weights = {"bn/gamma": [2.0], "bn/moving_mean": [5.0], "bn/moving_variance": [4.0]}
     >>> weights = {name: jnp.array(value) for name, value in weights.items()}
@@ -50,8 +50,8 @@ def batch_normalization(
     params, statistics = _read(weights, layer, scale, center, tuple(STATISTICS))
     if not statistics:
         raise ValueError(
-            f"moving_mean and moving_variance of {layer or 'the norm'} are missing; give "
-            "those too, which keras has among its non-trainable weights."
+            f"moving_mean and moving_variance of {layer or 'the norm'} are missing; pass "
+            "them too: keras lists them among its non-trainable weights."
         )
     options = {
         "axis": axis,
@@ -72,21 +72,21 @@ def layer_normalization(
     scale: bool = True,
     center: bool = True,
 ) -> Norm:
-    """LayerNormalization over one or more axes.
+    """Converts LayerNormalization over one or more axes.
 
     Args:
-      weights: names to arrays, gamma and beta, in one of the listings of keras.
-      layer: its name, before these.
-      epsilon: as given to keras.
-      axis: likewise.
-      scale: likewise, where weights are listed by position.
-      center: likewise.
+      weights: names to arrays, gamma and beta, in one of keras's listings.
+      layer: the name of the layer, which precedes these names.
+      epsilon: as in keras.
+      axis: as in keras.
+      scale: as in keras; used only for weights listed by position.
+      center: as in keras; used only for weights listed by position.
 
     Returns:
       A Norm for `LayerNorm`.
 
     Raises:
-      TypeError: a value is no array of numbers.
+      TypeError: a value is not an array of numbers.
       ValueError: names are left over, or shapes differ.
 
     >>> layer_normalization({}).options["epsilon"]
@@ -105,21 +105,21 @@ def group_normalization(
     scale: bool = True,
     center: bool = True,
 ) -> Norm:
-    """GroupNormalization with features on the last axis; groups=-1 is one each.
+    """Converts GroupNormalization over the last axis; groups=-1 is a group per feature.
 
     Args:
-      weights: names to arrays, gamma and beta, in one of the listings of keras.
-      layer: its name, before these.
-      groups: as given to keras.
-      epsilon: likewise.
-      scale: likewise, where weights are listed by position.
-      center: likewise.
+      weights: names to arrays, gamma and beta, in one of keras's listings.
+      layer: the name of the layer, which precedes these names.
+      groups: as in keras.
+      epsilon: as in keras.
+      scale: as in keras; used only for weights listed by position.
+      center: as in keras; used only for weights listed by position.
 
     Returns:
       A Norm for `GroupNorm`, or with groups=-1 for `InstanceNorm`.
 
     Raises:
-      TypeError: a value is no array of numbers.
+      TypeError: a value is not an array of numbers.
       ValueError: names are left over, or shapes differ.
 
     >>> group_normalization({}, groups=-1).module
@@ -139,19 +139,19 @@ def rms_normalization(
     epsilon: float = 1e-6,
     axis: int | Sequence[int] = -1,
 ) -> Norm:
-    """RMSNormalization over one or more axes.
+    """Converts RMSNormalization over one or more axes.
 
     Args:
-      weights: names to arrays, a scale, in one of the listings of keras.
-      layer: its name, before that.
-      epsilon: as given to keras.
-      axis: likewise.
+      weights: names to arrays, a scale, in one of keras's listings.
+      layer: the name of the layer, which precedes that name.
+      epsilon: as in keras.
+      axis: as in keras.
 
     Returns:
       A Norm for `RMSNorm`.
 
     Raises:
-      TypeError: a value is no array of numbers.
+      TypeError: a value is not an array of numbers.
       ValueError: names are left over.
 
     >>> rms_normalization({"rms/scale": jnp.ones(2)}, "rms").options["use_scale"]
@@ -165,12 +165,12 @@ def rms_normalization(
 
 
 def to_weights(norm: Norm, layer: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a norm by keras's names, in the order of `layer.set_weights`.
+    """Returns the arrays of a norm by keras's names, in the order of `layer.set_weights`.
 
     Args:
-      norm: as `batch_normalization` or another gave it, or with what training made of its
-        params and batch_stats, as by `dataclasses.replace`.
-      layer: what comes before the names.
+      norm: the result of `batch_normalization` or another function here, perhaps with
+        trained params and batch_stats put in by `dataclasses.replace`.
+      layer: the name of the layer, which precedes the names.
 
     >>> norm = Norm("RMSNorm", {}, {"scale": jnp.ones(2)})
     >>> to_weights(norm, "rms")
@@ -192,11 +192,11 @@ def _read(
     center: bool,
     statistics: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By our names the parameters of a norm, and its statistics."""
+    """The parameters of a norm and its statistics, by our names."""
     has = ("gamma",) * scale + ("beta",) * center + statistics
     arrays = weights_of(as_arrays(weights), layer, has)
     only(arrays, ("gamma", "beta", *statistics))
-    renamed(arrays, PARAMS | STATISTICS)  # of one shape
+    renamed(arrays, PARAMS | STATISTICS)  # checks that they have one shape
     found = renamed(arrays, STATISTICS)
     both_statistics(found, STATISTICS)
     return renamed(arrays, PARAMS), found

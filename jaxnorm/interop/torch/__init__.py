@@ -1,6 +1,6 @@
-"""Weights and statistics of torch, from and to a mapping of names to arrays.
+"""Converts weights and statistics from and to torch, as a mapping of names to arrays.
 
-Such a mapping is what safetensors gives, or `state_dict()` with `.numpy()` of each
+Such a mapping is what safetensors loads, or `state_dict()` with `.numpy()` called on each
 tensor. torch itself is not imported.
 """
 

@@ -1,4 +1,4 @@
-"""Instance normalisation with running statistics, as only torch has it."""
+"""Instance normalisation with running statistics, which only torch has."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -26,25 +26,26 @@ def tracked_instance_norm(
 ) -> tuple[Float[Array, "..."], Statistics]:
     """Torch's InstanceNorm with track_running_stats=True.
 
-    In training each sample is normalised by its own moments, and the running statistics
-    follow the means over the samples of these; in evaluation the running ones normalise.
+    In training, each sample is normalised by its own moments, and the running statistics
+    are updated with the mean of these over the samples. In evaluation, x is normalised by
+    the running statistics.
 
     Args:
-      x: floating array of any rank, its first axis the batch.
-      statistics: the running ones, of the shape of the features.
-      scale: γ, likewise; None is 1.
-      bias: β, likewise; None is 0.
-      train: which of the two.
+      x: floating array of any rank; the first axis is the batch.
+      statistics: the running statistics, with the shape of the features.
+      scale: γ, with the shape of the features; defaults to 1.
+      bias: β, with the shape of the features; defaults to 0.
+      train: whether to train or to evaluate.
       axis: the feature axis.
       epsilon: ε ≥ 0, added to the variance.
-      estimator: how the running statistics follow; torch's momentum is 1 − decay.
+      estimator: updates the running statistics; torch's momentum is 1 − decay.
 
     Returns:
       (y, statistics): y in the shape of x; the statistics in the structure given.
 
     Raises:
       TypeError: x is not real floating.
-      ValueError: as of `jaxnorm.instance_norm` and `jaxnorm.batch_norm`.
+      ValueError: as for `jaxnorm.instance_norm` and `jaxnorm.batch_norm`.
 
     >>> x = jnp.array([[[1.0], [3.0]], [[10.0], [30.0]]])  # two samples, two positions
     >>> statistics = ema(0.5).init((1,))

@@ -1,4 +1,4 @@
-"""A whole model of torch as variables of Flax, and back."""
+"""Converts whole models between torch and Flax."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,38 +30,40 @@ def from_torch(
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
-    """The variables of a Flax model, with weights and statistics from one of torch.
+    """Returns the variables of a Flax model, with weights and statistics from torch.
 
-    Every array of either side has a place on the other, or is in the error. What a layer
-    is, its place in the template says, and its shape:
+    Every array on either side has a counterpart, or is listed in the error. The kind of a
+    layer follows from its place in the template and its shape:
 
         a kernel (out, in) → (in, out), (out, in/groups, H, W) → (H, W, in/groups, out);
         in a module whose name begins with ConvTranspose, (in, out, H, W) → (H, W, in, out),
         and flipped, unless it takes the kernel transposed;
         weight → scale, running_mean → mean, running_var → var; num_batches_tracked →
-        updates, for every feature, or nowhere, where the estimator has no such count.
+        updates, for every feature, or left out if the estimator has no such count.
 
     Args:
-      state: names to arrays, as "layer1.0.bn1.weight".
-      template: the variables of Linen's init, or their shapes as by jax.eval_shape; or
+      state: names to arrays, such as "layer1.0.bn1.weight".
+      template: the variables from Linen's init, or their shapes from jax.eval_shape; or
         nnx.to_pure_dict(nnx.state(model)).
-      names: patterns of torch's modules to paths here, as
-        {"layer*.*.bn": "Stage_{}/Block_{}/BatchNorm_0"}, of which the first that matches
-        counts; `*` is one name or a part of it, `**` any number of them, None leaves a
-        module out. Or a function from name to path. By default, the names themselves.
-      rules: patterns likewise, to what the shapes do not say: `flattened`, `transposed`,
-        `channels_last`.
-      keep: patterns of paths in the template that torch's model does not have.
-      cast: whether an array may be rounded to the template's dtype; what fits is cast.
+      names: patterns of torch modules to paths here, such as
+        {"layer*.*.bn": "Stage_{}/Block_{}/BatchNorm_0"}; the first that matches applies.
+        `*` matches a name or part of one, `**` any number of names; None leaves a module
+        out. Or a function from name to path. Defaults to the same names.
+      rules: patterns of torch modules to rules for what shapes do not show: `flattened`,
+        `transposed`, `channels_last`.
+      keep: patterns of paths in the template that the torch model does not have.
+      cast: whether an array may be rounded to the template's dtype; exact casts are
+        always made.
 
     Returns:
       Conversion(arrays, report): the template with jax arrays in its dtypes, and what was
       done with each.
 
     Raises:
-      TypeError: a value is no array of numbers, or the template none of arrays.
+      TypeError: a value is not an array of numbers, or the template has other leaves than
+        arrays.
       ValueError: arrays are left over, missing, mis-shaped or of another dtype, or a
-        pattern fits nothing; all of them in one error.
+        pattern matches nothing; a single error lists them all.
 
     >>> state = {"fc.weight": jnp.array([[1.0, 2.0, 3.0]]), "fc.bias": jnp.ones(1)}
     >>> shapes = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)}
@@ -85,26 +87,26 @@ def to_torch(
     keep: Iterable[str] = (),
     cast: bool = False,
 ) -> Conversion:
-    """The state of a torch model, with weights and statistics from one of Flax.
+    """Returns the state of a torch model, with weights and statistics from Flax.
 
-    The way back of `from_torch`, bit for bit, with the same names and rules.
+    The inverse of `from_torch`, bit for bit, with the same names and rules.
 
     Args:
-      variables: of Linen or NNX, as the template of `from_torch`, with arrays.
-      state: of the torch model: its names, shapes and dtypes, and whatever has no place
-        in the variables, as a num_batches_tracked that no estimator counts.
-      names: as of `from_torch`.
-      rules: likewise.
-      keep: patterns of paths in the variables that torch's model does not have.
+      variables: from Linen or NNX, like the template of `from_torch`, with arrays.
+      state: the state of the torch model, for its names, shapes and dtypes, and for arrays
+        without a counterpart, such as a num_batches_tracked that no estimator counts.
+      names: as for `from_torch`.
+      rules: as for `from_torch`.
+      keep: patterns of paths in the variables that the torch model does not have.
       cast: whether an array may be rounded to the state's dtype.
 
     Returns:
-      Conversion(arrays, report): the state with NumPy arrays, each a copy, and for each
-      the rule that was undone.
+      Conversion(arrays, report): the state as NumPy arrays, each a copy, and for each the
+      rule that was inverted.
 
     Raises:
-      TypeError: as of `from_torch`.
-      ValueError: likewise, all in one error.
+      TypeError: as for `from_torch`.
+      ValueError: as for `from_torch`, all in one error.
 
     >>> state = {"fc.weight": jnp.zeros((1, 3))}
     >>> variables = {"fc": {"kernel": jnp.array([[1.0], [2.0], [3.0]])}}  # as in NNX
@@ -126,18 +128,18 @@ def _layout(path: Path, slot: str, source: Shape, target: Shape) -> Layout:
     if slot == "updates":
         return counted(target)
     if slot != "kernel" or len(source) < 2:
-        flat = len(target) == 1 < len(source)  # as NNX has parameters of several axes
+        flat = len(target) == 1 < len(source)  # NNX stores parameters of several axes flat
         return reshaped(source, target) if flat else AS_IT_IS
     if len(source) == 2:
         return LINEAR
     if len(source) > 5:
-        raise ValueError("a kernel has at most three axes of positions")
+        raise ValueError("a kernel has at most three spatial axes")
     if not (path and str(path[-1]).startswith("ConvTranspose")):
         return conv(len(source))
     if source[0] == source[1]:
         raise ValueError(
-            "the shapes do not say whether Flax takes it transposed; give transposed() or "
-            "transposed(transpose_kernel=True) in rules"
+            "the shapes do not show whether Flax's kernel is transposed; pass transposed() "
+            "or transposed(transpose_kernel=True) in rules"
         )
     swapped = target[-2:] == (source[1], source[0])
     return transposed(transpose_kernel=swapped).layout(source, target)
@@ -145,7 +147,7 @@ def _layout(path: Path, slot: str, source: Shape, target: Shape) -> Layout:
 
 def _unkept(module: str, name: str, slots: Slots) -> str | None:
     if name == COUNT and "mean" in slots:
-        return "not kept, the estimator does not count"
+        return "not kept, as the estimator has no count"
     return None
 
 

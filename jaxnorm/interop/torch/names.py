@@ -1,4 +1,4 @@
-"""The arrays of one norm by the names that torch has for them, and back."""
+"""The arrays of one norm by torch's names, in both directions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,27 +16,27 @@ COUNT = "num_batches_tracked"
 def arrays_of(
     state: Mapping[str, Any], prefix: str, names: Any = tuple(PARAMS), tracked: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """All arrays of a norm, and by our names its parameters and its statistics."""
+    """All arrays of a norm; its parameters and its statistics, by our names."""
     arrays = below(state, prefix, ".")
     only(arrays, (*names, *STATISTICS, COUNT) if tracked else names)
     statistics = renamed(arrays, STATISTICS)
     both_statistics(statistics, STATISTICS)
-    renamed(arrays, PARAMS | STATISTICS)  # of one shape
+    renamed(arrays, PARAMS | STATISTICS)  # checks that they have one shape
     return arrays, renamed(arrays, PARAMS), statistics
 
 
 def to_state(norm: Norm, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a norm by torch's names; the way back of what made it.
+    """Returns the arrays of a norm by torch's names, the inverse of the conversions here.
 
-    Where updates are kept there is a num_batches_tracked, if there was none before too.
+    If the norm counts updates, there is a num_batches_tracked, even if it was missing.
 
     Args:
-      norm: as `batch_norm` or another gave it, or with what training made of its params
-        and batch_stats, as by `dataclasses.replace`.
-      prefix: what comes before the names and a dot.
+      norm: the result of `batch_norm` or another function here, perhaps with trained params
+        and batch_stats put in by `dataclasses.replace`.
+      prefix: precedes the names, followed by a dot.
 
     Raises:
-      ValueError: features differ in how many batches they had, for which torch has one
+      ValueError: features have had different numbers of batches, but torch keeps a single
         number.
 
     >>> norm = Norm("LayerNorm", {}, {"scale": jnp.ones(2)})

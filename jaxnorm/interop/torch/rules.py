@@ -1,4 +1,4 @@
-"""What the shapes of torch's arrays do not say: rules for `from_torch` and `to_torch`."""
+"""Rules for `from_torch` and `to_torch`, for what the shapes of arrays do not show."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from jaxnorm.interop.plan import Rule, Shape
 
 
 def flattened(*shape: int) -> Rule:
-    """Of a linear layer behind a flatten: the rows of its kernel, from C·H·W to H·W·C.
+    """A rule for a linear layer after a flatten: reorders its kernel from C·H·W to H·W·C.
 
     Args:
-      *shape: of what is flattened there, without the batch: C, H, W.
+      *shape: the shape that torch flattens, without the batch: C, H, W.
 
     >>> from jaxnorm.interop.torch import from_torch
     >>> state = {"fc.weight": jnp.arange(6.0)[None]}
@@ -29,13 +29,13 @@ def flattened(*shape: int) -> Rule:
 
 
 def transposed(*, transpose_kernel: bool = False) -> Rule:
-    """Of a transposed convolution: torch's kernel (in, out, H, W) as Flax has it.
+    """A rule for transposed convolutions: torch's kernel (in, out, H, W) in Flax's layout.
 
-    Torch flips the kernel, and Flax's ConvTranspose only with transpose_kernel=True. The
-    padding differs too, see `transposed_padding`; and Flax has no groups here.
+    Torch flips the kernel; Flax's ConvTranspose does so only with transpose_kernel=True.
+    The padding differs too, see `transposed_padding`; and ConvTranspose has no groups.
 
     Args:
-      transpose_kernel: as given to Flax's ConvTranspose.
+      transpose_kernel: as in Flax's ConvTranspose.
 
     >>> from jaxnorm.interop.torch import from_torch
     >>> state = {"up.weight": jnp.array([[[1.0, 2.0, 3.0]]])}
@@ -48,7 +48,7 @@ def transposed(*, transpose_kernel: bool = False) -> Rule:
     def layout(source: Shape, target: Shape) -> Layout:
         rank = len(source)
         if rank < 3:
-            raise ValueError("a kernel of a convolution has positions; take the rule away")
+            raise ValueError("a convolution's kernel has spatial axes; remove the rule")
         spatial, letters = range(2, rank), positions(rank)
         if transpose_kernel:
             return permuted(f"IO{letters} → {letters}OI", (*spatial, 1, 0))
@@ -59,7 +59,7 @@ def transposed(*, transpose_kernel: bool = False) -> Rule:
 
 
 def channels_last() -> Rule:
-    """Of a norm over (C, …), whose scale and bias are to be (…, C).
+    """A rule for a norm over (C, …): converts its scale and bias to (…, C).
 
     >>> from jaxnorm.interop.torch import from_torch
     >>> state = {"norm.weight": jnp.zeros((3, 8, 8))}
@@ -77,15 +77,15 @@ def transposed_padding(
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
 ) -> list[tuple[int, int]]:
-    """The padding of Flax's ConvTranspose that is torch's of these arguments.
+    """The padding for Flax's ConvTranspose that corresponds to these arguments of torch.
 
-        d·(k − 1) − p  before, and that and the output_padding behind
+        d·(k − 1) − p  before, and that plus the output_padding after
 
     Args:
-      kernel_size: of each axis of positions.
-      padding: as given to torch, p.
-      output_padding: as given to torch.
-      dilation: as given to torch, d.
+      kernel_size: the size k along each spatial axis.
+      padding: p, as in torch.
+      output_padding: as in torch.
+      dilation: d, as in torch.
 
     >>> transposed_padding((4, 3), padding=1)
     [(2, 2), (1, 1)]

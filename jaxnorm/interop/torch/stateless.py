@@ -1,4 +1,4 @@
-"""The norms of torch without running statistics, each as jaxnorm's."""
+"""Converts torch's norms without running statistics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,20 +14,20 @@ from jaxnorm.interop.torch.names import arrays_of
 def layer_norm(
     state: Mapping[str, Any], prefix: str = "", *, epsilon: float = 1e-5, rank: int = 1
 ) -> Norm:
-    """LayerNorm over the last axes of x, as many as its weight has.
+    """Converts LayerNorm over the last axes of x, as many as its weight has.
 
     Args:
-      state: names to arrays: weight and bias, each where the norm has it.
-      prefix: what comes before these names and a dot.
-      epsilon: as given to torch.
-      rank: the length of torch's normalized_shape, where there is no weight to tell.
+      state: names to arrays: weight and bias, if the norm has them.
+      prefix: precedes these names, followed by a dot.
+      epsilon: as in torch.
+      rank: the length of torch's normalized_shape, if there is no weight.
 
     Returns:
-      A Norm for `LayerNorm`, which takes the same axes for moments and parameters. For an
-      x with channels last, whose weight (C, …) must be turned, see `channels_last`.
+      A Norm for `LayerNorm`, with the same axes for moments and parameters. If x has its
+      channels last, a weight over (C, …) must be permuted: see `channels_last`.
 
     Raises:
-      TypeError: a value is no array of numbers.
+      TypeError: a value is not an array of numbers.
       ValueError: names are left over, or shapes differ.
 
     >>> layer_norm({"weight": np.ones((2, 3), np.float32)}).options["feature_axes"]
@@ -41,19 +41,19 @@ def layer_norm(
 def group_norm(
     state: Mapping[str, Any], prefix: str = "", *, num_groups: int, epsilon: float = 1e-5
 ) -> Norm:
-    """GroupNorm, whose groups are of neighbouring channels as here.
+    """Converts GroupNorm; its groups are of neighbouring channels, as here.
 
     Args:
-      state: names to arrays: weight and bias, each where the norm has it.
-      prefix: what comes before these names and a dot.
-      num_groups: as given to torch.
-      epsilon: as given to torch.
+      state: names to arrays: weight and bias, if the norm has them.
+      prefix: precedes these names, followed by a dot.
+      num_groups: as in torch.
+      epsilon: as in torch.
 
     Returns:
       A Norm for `GroupNorm`, for an x with channels last.
 
     Raises:
-      TypeError: a value is no array of numbers.
+      TypeError: a value is not an array of numbers.
       ValueError: names are left over, or shapes differ.
 
     >>> group_norm({}, num_groups=2).options["num_groups"]
@@ -72,21 +72,21 @@ def rms_norm(
     rank: int = 1,
     dtype: DTypeLike = np.float32,
 ) -> Norm:
-    """RMSNorm over the last axes of x, as many as its weight has.
+    """Converts RMSNorm over the last axes of x, as many as its weight has.
 
     Args:
-      state: names to arrays: a weight, where the norm has it.
-      prefix: what comes before that name and a dot.
-      epsilon: as given to torch; None is the distance from 1 to the next float, of float32
-        for a coarser x too.
-      rank: the length of torch's normalized_shape, where there is no weight to tell.
-      dtype: of the x that it will get, which an epsilon of None depends on.
+      state: names to arrays: a weight, if the norm has one.
+      prefix: precedes that name, followed by a dot.
+      epsilon: as in torch; defaults to the distance from 1 to the next float in `dtype`, or
+        in float32 if `dtype` is coarser.
+      rank: the length of torch's normalized_shape, if there is no weight.
+      dtype: the dtype of x, on which the default epsilon depends.
 
     Returns:
       A Norm for `RMSNorm`.
 
     Raises:
-      TypeError: a value is no array of numbers.
+      TypeError: a value is not an array of numbers.
       ValueError: names are left over.
 
     >>> rms_norm({"weight": np.ones(2, np.float32)}).options["epsilon"]

@@ -1,4 +1,4 @@
-"""The norms of torch that may have running statistics, each as jaxnorm's."""
+"""Converts torch's norms that may have running statistics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,27 +20,28 @@ def batch_norm(
     epsilon: float = 1e-5,
     axis: int = -1,
 ) -> Norm:
-    """BatchNorm1d, 2d, 3d or SyncBatchNorm.
+    """Converts BatchNorm1d, 2d, 3d or SyncBatchNorm.
 
-    The average is that of torch, `ema(1 − momentum, unbiased=True)`, as its running
-    variance is m/(m − 1)·σ²; with momentum=None `cumulative(unbiased=True)`, whose age is
-    num_batches_tracked, or 0 if that is missing. Without running statistics torch
-    normalises with the batch in evaluation too: train=True and update=False say so.
+    The estimator is torch's average, `ema(1 − momentum, unbiased=True)`, since torch's
+    running variance is m/(m − 1)·σ². With momentum=None it is `cumulative(unbiased=True)`,
+    with num_batches_tracked updates, or 0 if that is missing. Without running statistics,
+    torch normalises with the batch in evaluation too; the options are then train=True and
+    update=False.
 
     Args:
       state: names to arrays: weight, bias, running_mean, running_var and
-        num_batches_tracked, each where the norm has it.
-      prefix: what comes before these names and a dot.
-      momentum: as given to torch: the weight of the new value, or None.
-      epsilon: as given to torch.
-      axis: the feature axis of the x that it will get, -1 for channels last.
+        num_batches_tracked, if the norm has them.
+      prefix: precedes these names, followed by a dot.
+      momentum: as in torch: the weight of the new value, or None.
+      epsilon: as in torch.
+      axis: the feature axis of x, -1 for channels last.
 
     Returns:
-      A Norm for `BatchNorm`. Several devices are one batch with axis_name, as in flax.
+      A Norm for `BatchNorm`. With axis_name, several devices share a batch, as in flax.
 
     Raises:
-      TypeError: a value is no array of numbers.
-      ValueError: names are left over or missing, shapes differ, or a momentum is outside
+      TypeError: a value is not an array of numbers.
+      ValueError: names are left over or missing, shapes differ, or momentum is outside
         [0, 1].
 
     >>> state = {"bn.running_mean": np.float32([5.0]), "bn.running_var": np.float32([4.0])}
@@ -57,7 +58,7 @@ def batch_norm(
             "BatchNorm",
             {**options, "train": True, "update": False},
             params,
-            rules=("no running statistics: it normalises with the batch, always",),
+            rules=("no running statistics: always normalises with the batch",),
         )
     rules = ["weight → scale, running_mean → mean, running_var → var"]
     if momentum is None:
@@ -79,28 +80,28 @@ def instance_norm(
     epsilon: float = 1e-5,
     axis: int = -1,
 ) -> Norm:
-    """InstanceNorm1d, 2d or 3d, with or without running statistics.
+    """Converts InstanceNorm1d, 2d or 3d, with or without running statistics.
 
-    With them torch evaluates as a batch norm does, so that it is one here: a `BatchNorm`
-    with ghosts of one sample. Its outputs are torch's, in training and in
-    evaluation, and its running mean. The variance that it goes on with has in
-    it how far the means of the samples lie apart, where torch has the mean of their
-    unbiased variances; `tracked_instance_norm` follows as torch does. With
-    momentum=None the statistics never change, as in torch.
+    With running statistics, torch evaluates it like a batch norm, so it becomes a
+    `BatchNorm` with ghost batches of one sample. The outputs in training and in evaluation
+    and the running mean are the same as torch's. The running variance is updated with the
+    spread of the samples' means included, where torch takes the mean of their unbiased
+    variances; `tracked_instance_norm` updates it as torch does. With momentum=None the
+    statistics never change, as in torch.
 
     Args:
-      state: as of `batch_norm`.
-      prefix: what comes before these names and a dot.
-      momentum: as given to torch, where there are running statistics.
-      epsilon: as given to torch.
-      axis: the feature axis of the x that it will get, -1 for channels last.
+      state: as for `batch_norm`.
+      prefix: precedes these names, followed by a dot.
+      momentum: as in torch, if there are running statistics.
+      epsilon: as in torch.
+      axis: the feature axis of x, -1 for channels last.
 
     Returns:
       A Norm for `InstanceNorm`, or for `BatchNorm` if there are running statistics.
 
     Raises:
-      TypeError: a value is no array of numbers.
-      ValueError: as of `batch_norm`.
+      TypeError: a value is not an array of numbers.
+      ValueError: as for `batch_norm`.
 
     >>> instance_norm({}).options["use_scale"]
     False
@@ -121,9 +122,9 @@ def instance_norm(
 def _without_count(
     arrays: Mapping[str, Any], rules: list[str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What is not kept of a norm whose average has no age, and the rules with it."""
+    """The arrays that a norm without a count of updates does not keep, and the rules."""
     if COUNT not in arrays:
         return {}, tuple(rules)
-    rule = f"{COUNT}: not kept, the average has no age"
-    # A copy: torch goes on counting in its own.
+    rule = f"{COUNT}: not kept, as the estimator has no count"
+    # A copy, because torch keeps counting in its own array.
     return {COUNT: np.array(arrays[COUNT])}, (*rules, rule)
