@@ -249,7 +249,7 @@ class TestEachScaler:
 
     @pytest.mark.usefixtures("unchecked")
     def test_only_a_summary_will_do(self, scale, x):
-        with pytest.raises(TypeError, match=r"a Moments was given for a Summary.*fit\("):
+        with pytest.raises(TypeError, match=r"Moments was given instead of.*fit\("):
             scale(x, Moments.empty((3,)))
 
 
@@ -279,7 +279,7 @@ def test_batches_that_do_not_fit_are_refused(x):
 
 @pytest.mark.usefixtures("unchecked")
 def test_only_a_summary_goes_on(x):
-    with pytest.raises(TypeError, match="a Moments was given for a Summary"):
+    with pytest.raises(TypeError, match="a Moments was given instead of a Summary"):
         fit([x], start=Moments.empty((3,)))
 
 
