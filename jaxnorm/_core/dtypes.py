@@ -30,8 +30,8 @@ def check_number(**named: Any) -> None:
     for name, value in named.items():
         if not isinstance(value, numbers.Real):
             raise TypeError(
-                f"{name}={value!r}, but a real number is expected; arrays and traced values "
-                "cannot be checked, so give a Python float."
+                f"{name}={value!r}, but a real number is expected; arrays and "
+                "traced values cannot be checked, so give a Python float."
             )
 
 
@@ -55,7 +55,7 @@ def as_floating(x: ArrayLike, name: str = "x") -> Float[Array, "..."]:
     Integers are not converted implicitly: the normalised values are not integers, and the
     floating dtype is the caller's choice.
     """
-    if not isinstance(x, jax.Array):  # jnp.asarray would copy a jax.Array: a second residual
+    if not isinstance(x, jax.Array):  # which asarray would copy: a second residual
         x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(

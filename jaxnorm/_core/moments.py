@@ -201,7 +201,7 @@ def merge_into(kept: Moments, moments: Moments) -> Moments:
 def unbiased_variance(moments: Moments) -> Float[Array, "..."]:
     """Returns Bessel's n/(n − 1)·σ², for two samples or more.
 
-    If the weights add up to less than two, the factor is at most n: otherwise it would be
+    If the weights add up to less than two, the factor is max(n, 1): otherwise it would be
     unbounded near one, where the rounding of the weights would determine the result.
 
     >>> float(unbiased_variance(Moments(jnp.array(4.0), jnp.array(0.0), jnp.array(3.0))))
@@ -275,6 +275,6 @@ def check_axis_groups(axis_name: Any, axis_index_groups: Any) -> None:
     """Raises a ValueError if index groups are given without an axis."""
     if axis_name is None and axis_index_groups is not None:
         raise ValueError(
-            f"axis_index_groups={axis_index_groups}, but axis_name is missing; name the "
-            "axis whose indices they group with axis_name=."
+            f"axis_index_groups={axis_index_groups}, but axis_name is missing; give the "
+            "name of the axis whose indices they group."
         )

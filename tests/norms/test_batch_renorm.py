@@ -106,7 +106,7 @@ def test_a_schedule_that_ends_before_it_begins_is_refused(steps):
 
 
 def test_limits_that_grow_are_finite_and_those_that_do_not_may_be_infinite(x):
-    with pytest.raises(ValueError, match="limits that grow are finite"):
+    with pytest.raises(ValueError, match="limits that grow must be finite"):
         renorm_schedule(r_max=float("inf"))
     y, _ = train(x, RUNNING, r_max=float("inf"), d_max=float("inf"))
     np.testing.assert_allclose(

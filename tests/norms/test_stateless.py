@@ -190,17 +190,17 @@ def test_derivatives_of_the_moments_about_zero_equal_finite_differences(rng, wei
             group_norm,
             {"num_groups": 2, "feature_axes": 0},
             ValueError,
-            "names the first axis",
+            "includes the first axis",
         ),
         (instance_norm, {"reduction_axes": (1, 2)}, ValueError, r"reduction_axes=\(1,\)"),
         (instance_norm, {"feature_axes": (1, 2)}, ValueError, "no axis is left"),
-        (instance_norm, {"feature_axes": (0, 2)}, ValueError, "taken for the batch"),
+        (instance_norm, {"feature_axes": (0, 2)}, ValueError, "by default is the batch"),
         (layer_norm, {"reduction_axes": (1, -2)}, ValueError, "more than once"),
         (layer_norm, {"reduction_axes": ()}, ValueError, "no axis is left"),
         (layer_norm, {"epsilon": -1.0}, ValueError, "must be at least 0"),
         (rms_norm, {"rounding": "thrice"}, ValueError, "'once', 'twice'"),
         (rms_norm, {"dtype": jnp.int32}, TypeError, "the output of a norm is real"),
-        (rms_norm, {"axis_index_groups": [[0]]}, ValueError, "name it with axis_name="),
+        (rms_norm, {"axis_index_groups": [[0]]}, ValueError, "axis_name is missing"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -211,7 +211,7 @@ def test_bad_input_is_refused_with_the_mend(norm, options, error, message):
 
 def test_instances_need_positions():
     """Or every value would be its own mean, and the output the bias."""
-    with pytest.raises(ValueError, match="give x an axis of samples or positions"):
+    with pytest.raises(ValueError, match="give x an axis of samples or a spatial axis"):
         instance_norm(X[:, 0])
 
 
