@@ -1,4 +1,4 @@
-"""What batch norm refuses, and what it says to do instead."""
+"""Errors of batch norm, and the fixes that they suggest."""
 
 import jax
 import jax.numpy as jnp
