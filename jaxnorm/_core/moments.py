@@ -275,6 +275,6 @@ def check_axis_groups(axis_name: Any, axis_index_groups: Any) -> None:
     """Raises a ValueError if index groups are given without an axis."""
     if axis_name is None and axis_index_groups is not None:
         raise ValueError(
-            f"axis_index_groups={axis_index_groups}, but axis_name is missing; give the "
+            f"axis_index_groups={axis_index_groups}, but axis_name= is missing; give the "
             "name of the axis whose indices they group."
         )

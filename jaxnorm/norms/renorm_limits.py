@@ -91,7 +91,7 @@ def check_limits(r_max: ArrayLike, d_max: ArrayLike) -> None:
         if np.shape(limit) != () or np.iscomplexobj(limit):
             raise ValueError(
                 f"{name} has shape {np.shape(limit)} and dtype {np.result_type(limit)}, "
-                "but a single real number for all features is expected; give a scalar."
+                "but one real number for all features is expected; give a scalar."
             )
         if not isinstance(limit, Tracer) and not np.asarray(limit) >= least:
             raise ValueError(f"{name}={limit}, but it must be at least {least}.")

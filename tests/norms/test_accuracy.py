@@ -268,7 +268,7 @@ ONE_BY_ONE = (
 
 
 def by_batch(x, axis, weights=None, epsilon=0.0):
-    """Returns batch norm in training, as a function to (y, (dx, dscale, dbias)) of x and g."""
+    """Returns a function of x and g: (y, (dx, dscale, dbias)) of batch norm in training."""
     features = (x.shape[axis],)
     one, zero = jnp.ones(features), jnp.zeros(features)
 

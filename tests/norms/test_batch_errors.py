@@ -66,7 +66,7 @@ LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
         (
             lambda: batch_norm(X, START, train=True, axis_index_groups=[[0]]),
             ValueError,
-            "axis_name is missing",
+            "axis_name= is missing",
         ),
         (
             lambda: jax.jit(lambda t: batch_norm(X, START, train=t))(True),

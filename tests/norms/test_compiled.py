@@ -47,8 +47,8 @@ BOUNDS = {
     ("mlp_kernel", ROWS): {"fwd": (20.1, 16.1), "both": (64.4, 50.1), "bwd": (35.4, 34.1)},
 }
 OF_FLAX = 1.02  # a further bound, times flax's passes
-# Cases that miss this bound, and what they reach. On a GPU, columns are read an eighth more,
-# for the shift of their blocks, so that no order of samples loses digits; on a TPU,
+# Cases that miss this bound, and what they reach. On a GPU, columns are read an eighth
+# more, for the shift of their blocks, so that no order of samples loses digits; on a TPU,
 # statistics do not fuse with a float32 convolution, nor groups of features with anything.
 BEYOND_FLAX = {
     ("gpu", "batch_norm", IMAGES): 1.05,

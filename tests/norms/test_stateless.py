@@ -200,7 +200,7 @@ def test_derivatives_of_the_moments_about_zero_equal_finite_differences(rng, wei
         (layer_norm, {"epsilon": -1.0}, ValueError, "must be at least 0"),
         (rms_norm, {"rounding": "thrice"}, ValueError, "'once', 'twice'"),
         (rms_norm, {"dtype": jnp.int32}, TypeError, "the output of a norm is real"),
-        (rms_norm, {"axis_index_groups": [[0]]}, ValueError, "axis_name is missing"),
+        (rms_norm, {"axis_index_groups": [[0]]}, ValueError, "axis_name= is missing"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
