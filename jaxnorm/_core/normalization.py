@@ -106,7 +106,7 @@ def normalize(
       y, with the shape of x.
 
     Raises:
-      TypeError: x or dtype is not real floating.
+      TypeError: x does not have a real floating dtype, or dtype is not one.
       ValueError: shapes or axes do not fit, or epsilon is negative.
 
     >>> x = jnp.array([1.0, 3.0])

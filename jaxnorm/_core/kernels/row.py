@@ -37,7 +37,7 @@ def gradient_of_rows(
         centred = centred - mean(centred)
         smallest = jnp.square(2.0**-5 * ULP * first)
     var = mean(centred * centred)
-    # A variance that may be due to rounding alone is that of a constant.
+    # A variance that may be due to rounding alone counts as 0, as for a constant.
     shifted = jnp.where(var <= smallest, 0.0, var) + epsilon
     inverse = jnp.where(shifted > 0, lax.rsqrt(jnp.maximum(shifted, 1e-45)), 0.0)
     inverse = jnp.where(shifted > LARGEST, jnp.nan, inverse)

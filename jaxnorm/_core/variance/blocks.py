@@ -17,10 +17,10 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     """Σ(x − s) and Σ(x − s)² in float32, block by block, about a shift s for each block.
 
     On a GPU, two float64 sums over columns do not fit into one kernel; two in float32 do,
-    and only the few moments of the blocks are merged in float64. The shift is the mean of
-    every eighth sample of its block. It differs from the mean μ of the block by at most
-    (s − μ)² ≤ 7σ², whatever the order of the samples: at most a factor of 8 is lost. As a
-    float64 mean, it is exact for a constant, whose differences are then exactly 0.
+    and only the few moments of the blocks are merged in float64. The shift s is the mean of
+    every eighth sample of its block. If the block has mean μ, then (s − μ)² ≤ 7σ², whatever
+    the order of the samples, so that at most a factor of 8 is lost. As a float64 mean, s is
+    exact for a constant, whose differences are then exactly 0.
     """
     blocks = blocks_of(x, axes)
     assert blocks is not None
