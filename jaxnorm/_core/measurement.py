@@ -288,8 +288,8 @@ def _number(shape: Shape, samples: Samples, dtype: Any) -> Array:
 def _once(vector: Array, mean: Array) -> Array:
     """Divides `vector` by 1, or by NaN where the mean is NaN.
 
-    XLA does a division once per moment. Without one, where the features of a group share few
-    moments, XLA would look them up again for each element of x.
+    XLA does a division once per moment. Without one, where the features of a group share
+    few moments, XLA would look them up again for each element of x.
     """
     nan = jnp.isnan(mean)
     return jnp.where(nan, 0, vector) / jnp.where(nan, jnp.nan, 1)

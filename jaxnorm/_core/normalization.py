@@ -401,6 +401,6 @@ def check_moments(moments: Any, shape: Shape) -> None:
     if any(each != shape for each in shapes):
         raise ValueError(
             f"count, mean and var of the moments have the shapes {shapes}, but the axes of "
-            f"x that are not reduced have shape {shape}; measure x over the same "
-            "reduction_axes=."
+            f"x that are not reduced have shape {shape}; measure x over the same axes as "
+            "given in reduction_axes=."
         )
