@@ -1,1 +1,1 @@
-"""Arithmetic on arrays, independent of any framework and without running statistics."""
+"""Arithmetic on arrays, independent of any framework and of running statistics."""

@@ -1,7 +1,7 @@
-"""Which axes a norm reduces, over which its scale and bias vary, and their errors.
+"""The axes that a norm reduces, the axes over which scale and bias vary, and their checks.
 
-Everything here looks at shapes alone, so that whatever does not fit is refused
-before anything is computed.
+Everything here looks at shapes only, so that operands that do not fit are rejected before
+anything is computed.
 """
 
 import math
@@ -19,10 +19,10 @@ Shape = tuple[Any, ...]  # of ints, or of symbolic dimensions
 
 
 def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """`axis` as sorted, non-negative axes of an array of rank `ndim`.
+    """Returns `axis` as sorted, non-negative axes of an array of rank `ndim`.
 
-    Raises a ValueError for an axis out of range or given twice, a TypeError for one that
-    is no integer.
+    Raises a ValueError for an axis that is out of range or given twice, and a TypeError for
+    one that is not an integer.
 
     >>> canonical_axes((-1, 1), ndim=4)
     (1, 3)
@@ -31,8 +31,8 @@ def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
         given = [operator.index(each) for each in _as_sequence(axis)]
     except TypeError:
         raise TypeError(
-            f"axis={axis!r}, but an integer, or a tuple of integers, is expected; -1 is "
-            "the last axis."
+            f"axis={axis!r}, but an integer, or a tuple of integers, is expected; for the "
+            "last axis, give -1."
         ) from None
     axes = []
     for each in given:
@@ -42,7 +42,7 @@ def canonical_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
                 + (
                     f"give axes from {-ndim} to {ndim - 1}."
                     if ndim
-                    else "it has no axis to normalise: give it at least one."
+                    else "it has no axis to normalise: give an array with at least one."
                 )
             )
         axes.append(each % ndim)
@@ -62,7 +62,7 @@ def _as_sequence(axis: Any) -> Sequence[Any]:
 
 
 def complement(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """The axes of an array of rank `ndim` that are not in `axes`.
+    """Returns the axes of an array of rank `ndim` that are not in `axes`.
 
     >>> complement((1,), ndim=4)
     (0, 2, 3)
@@ -71,7 +71,7 @@ def complement(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def take(shape: Shape, axes: tuple[int, ...]) -> Shape:
-    """The sizes of `axes`: the shape of an array that varies over these axes only.
+    """Returns the sizes of `axes`: the shape of an array that varies over these only.
 
     >>> take((32, 28, 28, 64), axes=(3,))
     (64,)
@@ -80,9 +80,9 @@ def take(shape: Shape, axes: tuple[int, ...]) -> Shape:
 
 
 def is_sharded(array: Any, axes: tuple[int, ...] | None = None) -> bool:
-    """Whether an array is sharded along some of these axes, or any, of an explicit mesh.
+    """Whether any of these axes (or any axis) of an array is sharded on an explicit mesh.
 
-    Where the mesh's axes are automatic, the compiler sees to it, and it is not known here.
+    With automatic mesh axes, sharding is left to the compiler and is not known here.
 
     >>> is_sharded(jnp.ones(3))
     False
@@ -92,7 +92,7 @@ def is_sharded(array: Any, axes: tuple[int, ...] | None = None) -> bool:
 
 
 def shards_along(array: Any, axis: int) -> int:
-    """Into how many parts an axis is sharded over an explicit mesh; 1 elsewhere.
+    """Returns the number of shards along an axis on an explicit mesh; 1 elsewhere.
 
     >>> shards_along(jnp.ones(3), 0)
     1
@@ -106,7 +106,7 @@ def shards_along(array: Any, axis: int) -> int:
 
 
 def gathered(array: Any, axes: tuple[int, ...]) -> Array:
-    """The whole of these axes on each device of an explicit mesh; elsewhere as it is."""
+    """Gathers these axes on each device of an explicit mesh; elsewhere does nothing."""
     if not is_sharded(array, axes):
         return array
     spec = jax.typeof(array).sharding.spec
@@ -115,7 +115,7 @@ def gathered(array: Any, axes: tuple[int, ...]) -> Array:
 
 
 def placed_as(array: Any, other: Any) -> Array:
-    """`array`, sharded as another of its shape is over an explicit mesh."""
+    """Shards `array` like `other`, of the same shape, on an explicit mesh."""
     spec = jax.typeof(other).sharding.spec
     if jax.typeof(array).sharding.spec == spec:
         return array
@@ -125,7 +125,7 @@ def placed_as(array: Any, other: Any) -> Array:
 def expand(
     array: Shaped[Array, "..."], axes: tuple[int, ...], ndim: int
 ) -> Shaped[Array, "..."]:
-    """`array`, whose axes are the `axes` of a larger one, with size-1 axes between.
+    """Inserts size-1 axes into `array`, whose axes are the `axes` of a larger array.
 
     The result has rank `ndim` and broadcasts against the larger array.
 
@@ -136,16 +136,16 @@ def expand(
 
 
 def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None:
-    """Raises a ValueError unless each named array (or None) is a scale or bias of x.
+    """Raises a ValueError unless each array (or None) fits x as a scale or bias.
 
-    It has exactly the shape of the features, or it varies along other axes as well and has
-    the rank of x, each size being 1 or that of x. Exactly: a scale of shape (1,) would
-    broadcast, and hide a mistake in the axis.
+    It must have exactly the shape of the feature axes, or have the rank of x, with each
+    size being 1 or that of x, to vary over other axes as well. A scale of shape (1,) is
+    rejected: it would broadcast and hide a mistake in the axis.
 
     Args:
-      shape: of x.
+      shape: the shape of x.
       features: the feature axes of x.
-      arrays: by their names.
+      arrays: scale and bias, by name.
 
     >>> check_affine((8, 28, 28, 3), (3,), scale=jnp.ones(3), bias=jnp.ones((8, 1, 1, 3)))
     """
@@ -162,14 +162,14 @@ def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None
         raise ValueError(
             f"{name} has shape {given}, but x has shape {shape} and features of shape "
             f"{of_features}, along feature_axes={features}; give {name} the shape "
-            f"{of_features}, or, for a {name} that varies along other axes as well, the "
-            f"rank of x with size 1 where it does not vary, such as {per_sample} for one "
-            "per sample."
+            f"{of_features}, or, for a {name} that varies over other axes as well, the "
+            "rank of x and size 1 along axes over which it does not vary, such as "
+            f"{per_sample} for one {name} per sample."
         )
 
 
 def varies(array: Any, ndim: int, features: tuple[int, ...]) -> bool:
-    """Whether a scale or bias (or None) of an x of this rank has other axes than features.
+    """Whether a scale or bias (or None) has the rank of x instead of its feature axes.
 
     >>> varies(jnp.ones(3), 4, (3,)), varies(jnp.ones((8, 1, 1, 3)), 4, (3,))
     (False, True)
@@ -178,7 +178,7 @@ def varies(array: Any, ndim: int, features: tuple[int, ...]) -> bool:
 
 
 def is_multiple(size: Any, of: int) -> bool:
-    """Whether a size is one of a number; of a symbolic size, whether it always is.
+    """Whether a size is a multiple of a number; if symbolic, whether it always is.
 
     >>> is_multiple(64, of=16), is_multiple(64, of=10)
     (True, False)
@@ -188,9 +188,9 @@ def is_multiple(size: Any, of: int) -> bool:
 
 
 def count_groups(channels: Any, num_groups: int | None, group_size: int | None) -> int:
-    """The number of groups of so many channels, from either argument, the other None.
+    """Returns the number of groups, from either num_groups or group_size.
 
-    Raises a ValueError unless exactly one is given and divides the channels.
+    Raises a ValueError unless exactly one is not None and divides the channels.
 
     >>> count_groups(64, num_groups=None, group_size=16)
     4
@@ -198,7 +198,7 @@ def count_groups(channels: Any, num_groups: int | None, group_size: int | None) 
     if (num_groups is None) == (group_size is None):
         raise ValueError(
             f"num_groups={num_groups} and group_size={group_size}, but exactly one is "
-            "expected; give the one that is meant, and None for the other."
+            "expected; give one, and None for the other."
         )
     name, given = (
         ("num_groups", num_groups) if group_size is None else ("group_size", group_size)
@@ -209,9 +209,9 @@ def count_groups(channels: Any, num_groups: int | None, group_size: int | None) 
         raise TypeError(f"{name}={given!r}, but an integer is expected.") from None
     if not isinstance(channels, int | np.integer):
         raise ValueError(
-            f"the features have the symbolic size {channels}, which it is not known how to "
-            f"split into groups by {name}={given}; export with a number of features, and "
-            "leave the sizes of the batch and of positions symbolic."
+            f"the features have the symbolic size {channels}, so they cannot be split into "
+            f"groups by {name}={given}; export with a fixed number of features, and leave "
+            "the sizes of the batch and of spatial axes symbolic."
         )
     channels = int(channels)
     if divisor < 1 or channels % divisor:
@@ -226,10 +226,11 @@ def count_groups(channels: Any, num_groups: int | None, group_size: int | None) 
 def spatial_axes(
     shape: Shape, features: tuple[int, ...], reduction_axes: Axis | None
 ) -> tuple[int, ...]:
-    """The axes over which the moments of a single feature of a single sample are taken.
+    """Returns the axes over which each feature of each sample is reduced.
 
     Defaults to all axes except the first, which is the batch, and the feature axes.
-    Raises a ValueError if one of them is a feature axis, or if the batch axis is one.
+    Raises a ValueError if a reduction axis is a feature axis, or if, by default, the first
+    axis is one.
 
     >>> spatial_axes((8, 28, 28, 3), features=(3,), reduction_axes=None)
     (1, 2)
@@ -246,9 +247,9 @@ def spatial_axes(
         return axes
     if 0 in features:
         raise ValueError(
-            f"feature_axes={features} names the first axis of x, of shape {shape}, which "
-            "is taken for the batch; name in reduction_axes= the axes over which the "
-            "moments are taken."
+            f"feature_axes={features} includes the first axis of x, of shape {shape}, "
+            "which by default is the batch; pass as reduction_axes= the axes over which "
+            "the moments are taken."
         )
     return complement((0, *features), len(shape))
 
@@ -256,7 +257,7 @@ def spatial_axes(
 def spatial_axes_of_groups(
     shape: Shape, features: tuple[int, ...], reduction_axes: Axis | None
 ) -> tuple[int, ...]:
-    """The same for groups of features, whose own axes may be named and are left out.
+    """Same as `spatial_axes`, but ignores feature axes in `reduction_axes`.
 
     >>> spatial_axes_of_groups((8, 28, 28, 3), features=(3,), reduction_axes=(1, 2, 3))
     (1, 2)
@@ -270,17 +271,17 @@ def spatial_axes_of_groups(
 def check_samples(shape: Shape, reduced: tuple[int, ...], *, mapped: bool) -> None:
     """Raises a ValueError if an array of this shape has no samples to take moments of.
 
-    `mapped` says that there are more along an axis of vmap, pmap or shard_map.
+    `mapped` means that there are more along an axis of vmap, pmap or shard_map.
     """
     if not reduced and not mapped:
         raise ValueError(
             f"x has shape {shape}, and no axis is left to take moments over: each value "
-            "would be normalised by itself; give x an axis of samples or positions, or "
-            "name other axes in feature_axes= or reduction_axes=."
+            "would be normalised by itself; give x an axis of samples or a spatial axis, "
+            "or choose other feature_axes= or reduction_axes=."
         )
     if 0 in take(shape, reduced):
         raise ValueError(
-            f"x has shape {shape}, so there is no sample along its axes {reduced} to "
+            f"x has shape {shape}, so there are no samples along its axes {reduced} to "
             "take moments of; skip the empty batch, or use weights of 0 for padding."
         )
 
@@ -297,5 +298,5 @@ def check_weights(shape: Shape, weights: Any) -> None:
         raise ValueError(
             f"the weights (or mask) have shape {jnp.shape(weights)}, which does not "
             f"broadcast to the shape {shape} of x; add axes of size 1, as in "
-            "weights[..., None] for one value a position."
+            "weights[..., None] for one value per sample or position."
         )

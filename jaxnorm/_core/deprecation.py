@@ -1,4 +1,4 @@
-"""Old names of arguments, which work for one release and warn."""
+"""Old argument names, which still work for one release, with a warning."""
 
 import functools
 import warnings
@@ -9,7 +9,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def renamed_arguments(**new_names: str) -> Callable[[Function], Function]:
-    """Accepts old names of keyword arguments, with a DeprecationWarning.
+    """Decorates a function to accept old keyword argument names with a DeprecationWarning.
 
     Raises a TypeError if an argument is given under both of its names.
 
@@ -28,7 +28,7 @@ def renamed_arguments(**new_names: str) -> Callable[[Function], Function]:
                 name = function.__name__
                 if new in kwargs:
                     raise TypeError(
-                        f"{name}() got {old}= and {new}=, its new name; give {new}= only."
+                        f"{name}() got {old}= and {new}=, its new name; give only {new}=."
                     )
                 warnings.warn(
                     f"{name}({old}=) is deprecated and will be removed in jaxnorm 0.3; "

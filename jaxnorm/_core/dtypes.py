@@ -1,4 +1,4 @@
-"""In which dtype statistics are accumulated, and which inputs have one."""
+"""The dtype in which statistics are accumulated, and checks of inputs."""
 
 import functools
 import numbers
@@ -11,17 +11,17 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-# What JAX passes to a rule of ours: an array, a tracer, or NumPy's array for a constant.
+# What JAX passes to a custom rule: an array, a tracer, or a NumPy array for a constant.
 Operand = Any
 
 
 def accumulation_dtype(*dtypes: DTypeLike) -> np.dtype:
-    """The dtype of reductions and statistics: the finest given, but at least float32.
+    """Returns the dtype of reductions and statistics: the finest given, at least float32.
 
     >>> accumulation_dtype(jnp.bfloat16), accumulation_dtype(jnp.float64)
     (dtype('float32'), dtype('float64'))
     """
-    # numpy's promotion, for jax's refuses to mix dtypes when it is set to be strict.
+    # NumPy's promotion, since strict promotion in JAX refuses to mix dtypes.
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
@@ -30,13 +30,13 @@ def check_number(**named: Any) -> None:
     for name, value in named.items():
         if not isinstance(value, numbers.Real):
             raise TypeError(
-                f"{name}={value!r}, but a real number is expected; an array, or what "
-                "jax.jit traces, cannot be checked, so give a Python float."
+                f"{name}={value!r}, but a real number is expected; arrays and "
+                "traced values cannot be checked, so give a Python float."
             )
 
 
 def check_count(**named: Any) -> None:
-    """Raises a TypeError unless each is an integer, a ValueError if it is less than 1."""
+    """Raises a TypeError unless each is an integer, and a ValueError if less than 1."""
     for name, value in named.items():
         try:
             number = operator.index(value)
@@ -50,12 +50,12 @@ def check_count(**named: Any) -> None:
 
 
 def as_floating(x: ArrayLike, name: str = "x") -> Float[Array, "..."]:
-    """`x` as an array, refused with a TypeError unless its dtype is a real floating one.
+    """Returns `x` as an array; raises a TypeError unless its dtype is real floating.
 
-    Integers are not converted silently: a normalised integer is not an integer, and
-    which float it should become is the caller's choice.
+    Integers are not converted implicitly: the normalised values are not integers, and the
+    floating dtype is the caller's choice.
     """
-    if not isinstance(x, jax.Array):  # which asarray would copy, to be kept once more
+    if not isinstance(x, jax.Array):  # which asarray would copy: a second residual
         x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(
@@ -73,17 +73,18 @@ def as_floating(x: ArrayLike, name: str = "x") -> Float[Array, "..."]:
 def as_operand(
     x: ArrayLike, dtype: DTypeLike | None
 ) -> tuple[Float[Array, "..."], np.dtype]:
-    """`x` as it is to be accumulated, in its own dtype if that does, and the dtype of y.
+    """Returns `x`, widened if y needs finer statistics, and the output dtype.
 
-    Only a float64 output changes x: float32 statistics would not be fine enough for it.
-    Raises a TypeError if one of the dtypes is not real floating; None is that of x.
+    Only a float64 output widens x: float32 statistics would not be precise enough for it.
+    The output dtype defaults to `x.dtype`. Raises a TypeError if a dtype is not real
+    floating.
     """
     x = as_floating(x)
     dtype = jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"dtype={dtype}, but the output of a norm is real; give a floating dtype, or "
-            "none for that of x."
+            "None for the dtype of x."
         )
     finest = accumulation_dtype(x.dtype, dtype)
     return (x if finest == accumulation_dtype(x.dtype) else x.astype(finest)), dtype

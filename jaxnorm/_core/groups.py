@@ -1,4 +1,4 @@
-"""Groups of features: the same moments for all features of a group."""
+"""Groups of features, which share their moments."""
 
 import math
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from jaxnorm._core.moments import Moments, pool, total_of_few
 
 
 class Groups(NamedTuple):
-    """The features on some axes of an array, in their order, in groups of one size.
+    """Equal-sized groups of consecutive features along some axes of an array.
 
     Attributes:
-      axes: the feature axes, together.
-      number: how many groups they are split into.
+      axes: the feature axes, taken together.
+      number: the number of groups.
     """
 
     axes: tuple[int, ...]
@@ -23,7 +23,7 @@ class Groups(NamedTuple):
 
 
 def split(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "... groups size"]:
-    """`vector` with its features in a row, as (..., groups, features of a group).
+    """Reshapes `vector` to (..., groups, features of a group).
 
     >>> split(jnp.arange(4.0).reshape(1, 4), Groups((1,), 2))
     Array([[[0., 1.],
@@ -38,7 +38,7 @@ def split(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "... grou
 def spread(
     grouped: Float[Array, "... groups"], groups: Groups, sizes: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    """The value of each group for all its features, whose axes have these sizes.
+    """Repeats the value of each group for all its features, whose axes have these sizes.
 
     >>> spread(jnp.array([[0.5, 2.5]]), Groups((1,), 2), sizes=(4,))
     Array([[0.5, 0.5, 2.5, 2.5]], dtype=float32)
@@ -50,7 +50,7 @@ def spread(
 
 
 def share(moments: Moments, groups: Groups) -> Moments:
-    """The moments of each feature merged with those of its group."""
+    """Merges the moments of the features of each group."""
     sizes = take(moments.mean.shape, groups.axes)
     parts = (split(_in_whole_groups(each, groups), groups) for each in moments)
     pooled = (spread(each, groups, sizes) for each in pool(Moments(*parts), -1))
@@ -58,7 +58,7 @@ def share(moments: Moments, groups: Groups) -> Moments:
 
 
 def total_of_groups(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "..."]:
-    """The sum of each group, for all its features."""
+    """Sums over each group, and repeats the sum for all its features."""
     sizes = take(vector.shape, groups.axes)
     rows = split(_in_whole_groups(vector, groups), groups)
     total = total_of_few(rows, (rows.ndim - 1,))[..., 0]
@@ -66,7 +66,7 @@ def total_of_groups(vector: Float[Array, "..."], groups: Groups) -> Float[Array,
 
 
 def _in_whole_groups(vector: Array, groups: Groups) -> Array:
-    """`vector` with no group on several devices of an explicit mesh, where JAX asks how."""
+    """Gathers `vector` if a group spans several devices: explicit meshes reject that."""
     first, *others = groups.axes
     if groups.number % shards_along(vector, first) or is_sharded(vector, tuple(others)):
         return gathered(vector, groups.axes)

@@ -1,7 +1,7 @@
-"""What the layout of an array means for sums over some of its axes.
+"""How the layout of an array affects sums over some of its axes.
 
-Sizes may be symbolic (`jax.export.symbolic_shape`). What depends on them is left open
-until the exported function is called, unless it is the same for all that they may be.
+Sizes may be symbolic (`jax.export.symbolic_shape`). Decisions that depend on them are left
+open until the exported function is called, unless they are the same for all possible sizes.
 """
 
 import math
@@ -15,19 +15,19 @@ from jaxtyping import Array
 
 from jaxnorm._core.axes import Shape, take
 
-# XLA on a CPU adds arrays of fewer elements in a plain loop, one after another.
+# XLA on a CPU sums arrays of fewer elements in a plain loop, one element after another.
 SMALL = 2**12
-# It also does if what follows the reduced axes in memory is this long.
+# It also does so if the axes after the reduced ones have this many elements.
 WIDE = 2**14
 
 
 def size_along(shape: Shape, axes: tuple[int, ...]) -> Any:
-    """How many elements an array of this shape has along these axes: 1 along none."""
+    """Returns the number of elements along these axes: 1 if there are none."""
     return math.prod(take(shape, axes))
 
 
 def is_at_least(size: Any, least: int) -> bool:
-    """Whether a size, which may be symbolic, is known to be so large."""
+    """Whether a size, which may be symbolic, is known to be at least `least`."""
     try:
         return bool(size >= least)
     except jax.errors.InconclusiveDimensionOperation:
@@ -35,23 +35,23 @@ def is_at_least(size: Any, least: int) -> bool:
 
 
 def number_along(shape: Shape, axes: tuple[int, ...], dtype: np.dtype) -> Array:
-    """`size_along` as a scalar."""
+    """Returns `size_along` as a scalar array."""
     sizes = take(shape, axes)
     known = math.prod(each for each in sizes if isinstance(each, int))
-    number = jnp.asarray(float(known), dtype)  # a float, for it may exceed 32 bits
+    number = jnp.asarray(float(known), dtype)  # a float, as it may exceed 32 bits
     for each in sizes:
-        if not isinstance(each, int):  # their product may, too
+        if not isinstance(each, int):  # their product may exceed 32 bits too
             number = number * jnp.asarray(each).astype(dtype)
     return number
 
 
 def is_symbolic(shape: Shape) -> bool:
-    """Whether a size is known only when the exported function is called."""
+    """Whether a size is not known until the exported function is called."""
     return not all(isinstance(each, int) for each in shape)
 
 
 def runs(shape: Shape, axes: tuple[int, ...]) -> list[tuple[bool, Any]]:
-    """Neighbouring axes that are reduced, or not, as (whether, how many elements).
+    """Joins neighbouring axes into (whether they are reduced, number of elements).
 
     >>> runs((32, 28, 28, 1, 64), axes=(0, 1, 2))
     [(True, 25088), (False, 64)]
@@ -68,11 +68,11 @@ def runs(shape: Shape, axes: tuple[int, ...]) -> list[tuple[bool, Any]]:
 
 
 def is_tidy(shape: Shape, axes: tuple[int, ...]) -> bool | None:
-    """Whether XLA on a CPU adds over these axes in a tree, and so to within few ulps.
+    """Whether XLA on a CPU sums over these axes in a tree, and so to within a few ulps.
 
-    Elsewhere it adds one element after another, and a float32 sum of a constant is off by
-    up to hundreds of ulps. Found by summing constants over random layouts. None is where
-    symbolic sizes leave it open, though there is a sample in any case.
+    Otherwise it adds one element after another, and a float32 sum of a constant is off by
+    up to hundreds of ulps. Found by summing constants over random layouts. Returns None if
+    symbolic sizes leave it open, provided that there is at least one sample.
 
     >>> is_tidy((4096, 64), (0,)), is_tidy((1000, 16, 3), (0, 2)), is_tidy((5, 6), (0,))
     (True, False, False)
@@ -87,7 +87,7 @@ def is_tidy(shape: Shape, axes: tuple[int, ...]) -> bool | None:
 
 
 def _behind(shape: Shape, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes that follow the last that is reduced, in which one of size 1 is not."""
+    """Returns the axes after the last reduced one, ignoring reduced axes of size 1."""
     last = max((i for i in axes if shape[i] != 1), default=-1)
     return tuple(range(last + 1, len(shape)))
 
@@ -99,11 +99,11 @@ def if_tidy(
     other: Callable[..., Any],
     *operands: Any,
 ) -> Any:
-    """What one of two functions makes of the operands, where `is_tidy` leaves it open.
+    """Applies one of two functions to the operands, where `is_tidy` leaves it open.
 
-    XLA compiles an exported function for the sizes that it is called with, knows the answer
-    then, and leaves the other function out: of a choice of results, not of a `lax.cond`,
-    across which it fuses less.
+    XLA compiles an exported function for the sizes it is called with, so that it knows the
+    answer then and removes the other function. The results are selected with `jnp.where`,
+    because XLA fuses less across a `lax.cond`.
     """
     behind = _behind(shape, axes)
     size, inner = (
@@ -117,7 +117,7 @@ def if_tidy(
 
 
 def ends_reduced(shape: Shape, axes: tuple[int, ...]) -> bool:
-    """Whether what is reduced is contiguous in memory: rows, not columns.
+    """Whether the reduced elements are contiguous in memory: rows, not columns.
 
     >>> ends_reduced((32, 64), (1,)), ends_reduced((32, 64), (0,))
     (True, False)
@@ -127,7 +127,7 @@ def ends_reduced(shape: Shape, axes: tuple[int, ...]) -> bool:
 
 
 def has_few_rows(shape: Shape, axes: tuple[int, ...]) -> bool:
-    """Whether reduced rows are stacked by fewer than 128 along one of several other axes.
+    """Whether rows are reduced, and the last of several other axes has fewer than 128.
 
     >>> has_few_rows((8192, 16, 128), (2,)), has_few_rows((8192, 128), (1,))
     (True, False)

@@ -1,4 +1,4 @@
-"""Measuring: the moments of an array, and their derivative."""
+"""The moments of an array, and their derivative."""
 
 import functools
 import math
@@ -37,12 +37,12 @@ from jaxnorm._core.weights import as_weights, clear
 
 
 class Samples(NamedTuple):
-    """Which elements of an array are samples of one mean and variance.
+    """Which elements of an array share a mean and variance.
 
     Attributes:
-      axes: along these.
-      groups: and those of the features of a group.
-      about_zero: whether 0 stands in place of the mean.
+      axes: the axes along which the samples lie.
+      groups: the groups of features that also share them.
+      about_zero: whether to use 0 in place of the mean.
     """
 
     axes: tuple[int, ...]
@@ -60,24 +60,23 @@ def measure(
 
         n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n.
 
-    The variance takes another pass over x: E[x²] − μ² would cancel, and lose every digit
-    once |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983, "Algorithms for
-    computing the sample variance"). A constant is its own mean, to the last bit, and its
-    variance is 0. For a derivative x, its weights and its moments are kept.
+    The variance takes another pass over x: E[x²] − μ² would cancel, losing every digit once
+    |μ|/σ exceeds about 10³ in float32 (Chan, Golub & LeVeque 1983, "Algorithms for
+    computing the sample variance"). The mean of a constant is that constant, to the last
+    bit, and its variance is 0. Derivatives store x, its weights and its moments.
 
     Args:
       x: floating array of any rank.
-      reduction_axes: the axes to reduce, one or several; none means each element is a sample
-        of its own.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 reaches neither the moments nor a gradient, be it NaN or infinite. A
-        weight that is negative or NaN counts as 0.
+      reduction_axes: the axis or axes to reduce; if empty, each element is its own sample.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the moments and get no gradient, even if they are NaN or
+        infinite. A negative or NaN weight counts as 0.
 
     Returns:
-      Moments of the shape of the axes kept, in at least float32.
+      Moments with the shape of the axes not reduced, in at least float32.
 
     Raises:
-      TypeError: x is not real floating, or weights are complex.
+      TypeError: x does not have a real floating dtype, or weights are complex.
       ValueError: an axis is out of range or repeated; weights do not broadcast.
 
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
@@ -94,11 +93,12 @@ def measure(
 def measure_about_zero(
     x: ArrayLike, reduction_axes: Axis, weights: ArrayLike | None = None
 ) -> Moments:
-    """The moments of `x` about 0 in place of its mean: those of a root mean square.
+    """Returns the moments of `x` about 0 instead of its mean, for a root mean square.
 
         n = Σw,  μ = 0,  σ² = Σw·x² / n
 
-    They merge like others. The arguments, errors and derivatives are those of `measure`.
+    They merge like any others. The arguments, errors and derivatives are the same as for
+    `measure`.
 
     >>> measure_about_zero(jnp.array([3.0, 4.0]), 0).var
     Array(12.5, dtype=float32)
@@ -120,13 +120,14 @@ def measure_groups(
 ) -> Moments:
     """Returns the moments of `x` over `reduction_axes` and groups of its features.
 
-    The features, in their order, are split into `num_groups` of one size; those of a group
-    have the same moments. On a CPU, XLA is several times slower to reduce positions and
-    the features of a group at once than positions alone; so each feature is measured, and
-    what is merged are few moments.
+    Consecutive features are split into `num_groups` groups of equal size; all features of a
+    group have the same moments. Each feature is measured, and their few moments are merged,
+    because XLA on a CPU is several times slower to reduce the spatial axes and the features
+    of a group at once than to reduce the spatial axes alone.
 
-    The other arguments, the errors and derivatives are those of `measure`; a ValueError,
-    too, if the groups do not divide the features, or an axis is of both.
+    The other arguments, the errors and the derivatives are the same as for `measure`; also
+    raises a ValueError if the groups do not divide the features, or if an axis is both a
+    reduction and a feature axis.
 
     >>> measure_groups(jnp.array([[1.0, 3.0, 10.0, 30.0]]), 0, -1, num_groups=2).mean
     Array([ 2.,  2., 20., 20.], dtype=float32)
@@ -143,7 +144,7 @@ def _measured(x: Array, weights: ArrayLike | None, samples: Samples) -> Moments:
 
 
 def measure_samples(x: Array, weights: Array | None, samples: Samples) -> Moments:
-    """The moments of operands that have been checked, of the shape of the axes kept."""
+    """Returns the moments of checked operands, with the shape of the axes not reduced."""
     moments = _moments(x, weights, samples)
     return Moments(*(jnp.squeeze(each, samples.axes) for each in moments))
 
@@ -159,19 +160,18 @@ def _moments(x: Operand, weights: Operand | None, samples: Samples) -> Moments:
 def measured(
     wide: Array, x: Operand, weights: Operand | None, samples: Samples, purpose: Purpose
 ) -> Measured:
-    """The moments of `wide`, with the reduced axes kept at size 1.
+    """Returns the moments of `wide`, with the reduced axes kept at size 1.
 
-    `x` is the same array, in its own dtype, and what is kept of it for the derivative; the
-    derivative itself is with respect to `wide`, so that it is not rounded before it is
-    whole.
+    `x` is the same array in its own dtype, and is the residual for the derivative. The
+    derivative itself is with respect to `wide`, so that it is rounded only once complete.
     """
     return _measure(wide, lax.stop_gradient(x), weights, samples, purpose)
 
 
 def _kept(found: Measured, weights: Operand | None) -> Measured:
-    """With those as residuals that a derivative reads.
+    """Marks the moments that a derivative reads as residuals.
 
-    The count is read only with weights, for else it is a number.
+    The count is read only with weights, because without them it is a constant.
     """
     count = found.count if weights is None else residual(found.count)
     mean, var = residual((found.mean, found.var))
@@ -204,7 +204,7 @@ def _measure(
 
 
 def mean_square(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
-    """The moments about 0, in one pass."""
+    """Returns the moments about 0, in one pass."""
     count = count_of(x, weights, axes)
     _, x, w = used_samples(x, weights)
     if weights is None:
@@ -243,7 +243,7 @@ def _differential(
     dw: Operand | None,
     samples: Samples,
 ) -> Measured:
-    """The differential of the moments, linear in dx and dw.
+    """Returns the differential of the moments, linear in dx and dw.
 
     dn = Σdw,  dμ = Σ(w·dx + dw·(x − μ))/n,  dσ² = Σ(2w·dx·(x − μ) + dw·((x − μ)² − σ²))/n
     """
@@ -257,11 +257,11 @@ def _differential(
             return each
         return total_of_groups(_once(each, mean), samples.groups)
 
-    # Without weights the count is a number: as an array it would be kept.
+    # Without weights the count is a constant: as an array it would be a residual.
     n = _number(x.shape, samples, x.dtype) if weights is None else seen_count(count)
     dcount, dmean, dvar = (jnp.zeros_like(each) for each in (count, mean, var))
     if dx is not None:
-        # Shares of the count, which neither overflow nor underflow where the weights would.
+        # Weights divided by the count neither overflow nor underflow where weights would.
         dx = (w / n if weights is not None else 1) * clear(dx, used)
         scale = 1 if weights is not None else n
         dmean += sum_of(dx) / scale
@@ -277,7 +277,7 @@ def _differential(
 
 
 def _number(shape: Shape, samples: Samples, dtype: Any) -> Array:
-    """How many samples there are of each mean, at least 1."""
+    """Returns the number of samples per mean, at least 1."""
     n = number_along(shape, samples.axes, dtype)
     if samples.groups is not None:
         features = size_along(shape, samples.groups.axes)
@@ -286,10 +286,10 @@ def _number(shape: Shape, samples: Samples, dtype: Any) -> Array:
 
 
 def _once(vector: Array, mean: Array) -> Array:
-    """`vector`, where the mean is not NaN.
+    """Divides `vector` by 1, or by NaN where the mean is NaN.
 
-    A division, though by 1, XLA does once for each moment. Where they are few that a group
-    shares, it would else look up whose they are again for each element of x.
+    XLA does a division once per moment. Without one, where the features of a group share
+    few moments, XLA would look them up again for each element of x.
     """
     nan = jnp.isnan(mean)
     return jnp.where(nan, 0, vector) / jnp.where(nan, jnp.nan, 1)

@@ -1,7 +1,7 @@
 """Moments and their merge: the only place where statistics are combined.
 
-A mask, a shard, a microbatch or a group of channels is not a special case: each is a
-`Moments`, and `merge` makes one of several.
+Masks, shards, microbatches and groups of channels are not special cases: the statistics of
+each are `Moments`, and `merge` combines them.
 """
 
 import functools
@@ -21,13 +21,13 @@ from jaxnorm._core.dtypes import accumulation_dtype
 class Moments(NamedTuple):
     """The first two moments of weighted samples; a commutative monoid under `merge`.
 
-    All three have one shape, that of the axes kept by `measure`, and one dtype, at
-    least float32.
+    All three arrays have the shape of the axes that `measure` does not reduce, and one
+    dtype, at least float32.
 
     Attributes:
-      count: the sum of the weights, or the number of samples; 0 is "nothing seen".
-      mean: Σw·x / Σw, and 0 where count is 0.
-      var: the biased variance Σw·(x−mean)² / Σw, and 0 where count is 0.
+      count: the sum of the weights, or the number of samples; 0 means "no data yet".
+      mean: Σw·x / Σw, or 0 where count is 0.
+      var: the biased variance Σw·(x−mean)² / Σw, or 0 where count is 0.
     """
 
     count: Float[Array, "*kept"]  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -38,7 +38,7 @@ class Moments(NamedTuple):
     def empty(
         cls, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
     ) -> "Moments":
-        """The moments of no samples, the identity of `merge`.
+        """Returns the moments of no samples, the identity of `merge`.
 
         >>> Moments.empty((2,)).count
         Array([0., 0.], dtype=float32)
@@ -47,15 +47,18 @@ class Moments(NamedTuple):
 
 
 def pool(moments: Moments, axes: Axis) -> Moments:
-    """Merges the moments that lie along array axes into those of all their samples.
+    """Merges moments along array axes into the moments of all their samples.
 
     With n = Σnᵢ (the pairwise update of Chan et al. 1983, for any number of parts),
 
         μ = Σ nᵢ·μᵢ / n,  σ² = Σ nᵢ·(σᵢ² + (μᵢ − μ)²) / n.
 
     Args:
-      moments: Moments of one shape.
-      axes: the axes to merge, one or several.
+      moments: Moments, all of whose arrays have one shape.
+      axes: the axis or axes to merge.
+
+    Returns:
+      Moments with the shape of the axes not merged.
 
     >>> from jaxnorm import measure
     >>> parts = measure(jnp.arange(6.0).reshape(2, 3), reduction_axes=1)
@@ -64,11 +67,11 @@ def pool(moments: Moments, axes: Axis) -> Moments:
     """
     axes = canonical_axes(axes, moments.count.ndim)
     count = total_of_few(moments.count, axes)
-    # A share is at most 1, so that no sum overflows where the mean itself does not.
+    # Shares are at most 1, so that no sum overflows unless the mean itself does.
     share = moments.count / jnp.where(count > 0, count, 1)
     mean = total_of_few(share * moments.mean, axes)
-    # The shares add up to 1 only up to rounding, which costs the mean |μ|·eps; one more
-    # step removes it, unless two of the largest means are so far apart that it overflows.
+    # The shares add up to 1 only up to rounding, an error of |μ|·eps in the mean; one more
+    # step removes it, unless it overflows between two of the largest means.
     off = total_of_few(share * (moments.mean - mean), axes)
     mean = jnp.where(jnp.isfinite(mean) & ~jnp.isfinite(off), mean, mean + off)
     spread = jnp.square(moments.mean - mean)
@@ -77,9 +80,9 @@ def pool(moments: Moments, axes: Axis) -> Moments:
 
 
 def total_of_few(values: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:
-    """The sum over axes, kept at size 1, where there is little to add.
+    """Returns the sum over axes, kept at size 1, for few elements.
 
-    As a product with ones, for which XLA on a CPU has less to set up than for a sum: that
+    Computed as a product with ones, which costs XLA on a CPU less overhead than a sum: this
     takes a third off the forward pass of group norm on 64×14×14×256.
 
     >>> total_of_few(jnp.arange(6.0).reshape(2, 3), (1,))
@@ -93,10 +96,14 @@ def total_of_few(values: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Ar
 
 
 def merge(*moments: Moments) -> Moments:
-    """The moments of all samples together, from the moments of their parts.
+    """Returns the moments of all samples together, from the moments of their parts.
 
-    Up to rounding it is associative and commutative, and `Moments.empty()` changes nothing.
-    All have one shape, but for those of shape (), which stand for every feature.
+    Up to rounding, merging is associative and commutative, and `Moments.empty()` changes
+    nothing. All Moments must have the same shape, except that shape () broadcasts to all
+    features.
+
+    Raises:
+      ValueError: no Moments are given, or their shapes differ.
 
     >>> from jaxnorm import measure
     >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
@@ -112,7 +119,7 @@ def merge(*moments: Moments) -> Moments:
     if len(featured) > 1:
         raise ValueError(
             f"merge was given Moments of the shapes {shapes}; they must be of the same "
-            "features, as measured over the same axes, or of none."
+            "features, as measured over the same axes, or have shape ()."
         )
     shape = featured.pop() if featured else ()
     dtype = accumulation_dtype(*(each.count.dtype for each in moments))
@@ -123,11 +130,11 @@ def merge(*moments: Moments) -> Moments:
 
 
 class Finer(NamedTuple):
-    """Moments whose mean is kept in two parts, for a long chain of merges.
+    """Moments with a mean in two parts, for a long chain of merges.
 
     Attributes:
-      moments: the Moments, their mean rounded.
-      rest: what the rounding of the mean has left out.
+      moments: the Moments, with the mean rounded.
+      rest: the rounding error of the mean.
     """
 
     moments: Moments
@@ -135,23 +142,23 @@ class Finer(NamedTuple):
 
     @classmethod
     def of(cls, moments: Moments) -> "Finer":
-        """Those of one part, taken as they are."""
+        """Wraps the moments of one part, without a rest."""
         return cls(moments, jnp.zeros_like(moments.mean))
 
 
 def merge_finer(one: Finer, another: Finer) -> Finer:
-    """The merge of two, whose mean does not lose its rounding (Knuth's two-sum).
+    """Merges two parts, keeping the rounding error of the mean (Knuth's two-sum).
 
-    That of a plain `merge` is half an ulp of μ off, and σ² by as much of σ·|μ|; which adds
-    up where many are merged whose means are in order.
+    After a plain `merge`, the mean is off by half an ulp of μ, and σ² by as much of σ·|μ|;
+    this adds up when many parts with sorted means are merged.
 
     >>> parts = [Finer.of(Moments(jnp.ones(()), mean, jnp.zeros(())))
     ...          for mean in (jnp.array(1.0), jnp.array(1.0 + 2**-23))]
     >>> float(merge_finer(*parts).rest) * 2**24
     1.0
     """
-    # The larger goes first, and is moved by its distance from the other: shares that add up
-    # to 1 but for rounding would walk away from parts that are all alike.
+    # The larger goes first and is moved towards the other by a fraction of their distance:
+    # a sum weighted with rounded shares would drift away from parts that are all alike.
     larger = another.moments.count > one.moments.count
     one, another = (
         jax.tree.map(functools.partial(jnp.where, larger), *pair)
@@ -166,11 +173,11 @@ def merge_finer(one: Finer, another: Finer) -> Finer:
     moved = mean + step
     taken = moved - mean
     lost = (mean - (moved - taken)) + (step - taken)
-    # Of the largest means the distance alone may overflow.
+    # Between the largest means, the distance may overflow although the mean does not.
     far = jnp.isinf(apart) & jnp.isfinite(mean) & jnp.isfinite(other_mean)
     moved = jnp.where(far, kept * mean + added * other_mean, moved)
     lost = jnp.where(far, 0, lost)
-    # Where one is of nothing, their distance means nothing, and its square may overflow.
+    # If one has no samples, the distance is meaningless, and its square may overflow.
     both = (kept > 0) & (added > 0)
     spread = kept * added * jnp.square(jnp.where(both, apart, 0))
     merged = Moments(count, moved, var + (added * (other_var - var) + spread))
@@ -178,9 +185,9 @@ def merge_finer(one: Finer, another: Finer) -> Finer:
 
 
 def merge_into(kept: Moments, moments: Moments) -> Moments:
-    """The merge of one batch into many, in the dtypes of `kept`, as a scan wants it.
+    """Merges one batch into many, in the dtypes of `kept`, as a scan requires.
 
-    Batches that are all alike leave it as it is.
+    If all batches are alike, the moments do not change.
     """
     dtype = accumulation_dtype(kept.count.dtype, moments.count.dtype)
     old, batch = (
@@ -192,10 +199,10 @@ def merge_into(kept: Moments, moments: Moments) -> Moments:
 
 
 def unbiased_variance(moments: Moments) -> Float[Array, "..."]:
-    """Bessel's n/(n − 1)·σ², where there are two samples or more.
+    """Returns Bessel's n/(n − 1)·σ², for two samples or more.
 
-    Below two, which weights may add up to, the factor is n: it would else be without bound
-    near one, where a rounding of the weights decides over the result.
+    If the weights add up to less than two, the factor is max(n, 1): otherwise it would be
+    unbounded near one, where the rounding of the weights would determine the result.
 
     >>> float(unbiased_variance(Moments(jnp.array(4.0), jnp.array(0.0), jnp.array(3.0))))
     4.0
@@ -209,18 +216,21 @@ def synchronize(
     axis_name: str | tuple[str, ...] | None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> Moments:
-    """The moments of the samples of all devices along a mapped axis, on each of them.
+    """Merges the moments of all devices along a mapped axis, and returns them on each.
 
-    Devices may hold different counts, and none: it is a merge, not a mean of means. Up to
-    15 devices it is one message of 3 numbers for each mean and device, from 16 on two of 2
-    for each mean.
+    Devices may hold different counts, or no samples: this is a merge, not a mean of means.
+    Up to 15 devices exchange one message of 3 numbers per mean and device; 16 or more
+    exchange two messages of 2 numbers per mean.
 
     Args:
       moments: this device's Moments.
       axis_name: the name, or names, given to vmap, pmap or the mesh of shard_map; None
         leaves the moments as they are.
-      axis_index_groups: merge within these groups of indices only. JAX has them under
-        pmap, and under shard_map with check_vma=False.
+      axis_index_groups: groups of indices along axis_name; moments are merged within each
+        group only. JAX supports them under pmap, and under shard_map with check_vma=False.
+
+    Returns:
+      The merged Moments, with the shape of the input.
 
     >>> x = jnp.array([[1.0, 2.0], [3.0, 6.0]])  # two devices, two samples each
     >>> from jaxnorm import measure
@@ -237,21 +247,21 @@ def synchronize(
     if devices >= MANY_DEVICES:
         return _merged_by_sums(moments, add)
     # Each device fills its own slot among empty Moments, so that one sum is a gather.
-    # all_gather itself is either not known to be replicated under shard_map's check,
-    # or not differentiated rightly without it.
+    # The result of all_gather is not known to be replicated under shard_map's check, and
+    # its derivative is wrong without the check.
     mine = jnp.stack(moments)
     slots = jnp.zeros((lax.axis_size(axis_name), *mine.shape), mine.dtype)
     slots = slots.at[lax.axis_index(axis_name)].set(mine)
     return pool(Moments(*jnp.unstack(add(slots), axis=1)), axes=0)
 
 
-# From so many on, two messages of a fixed size are less than one that grows with the
-# devices: 4 numbers for each mean in place of 3 of each device.
+# From this many devices on, two messages of fixed size cost less than one that grows with
+# the number of devices: 4 numbers per mean instead of 3 per mean and device.
 MANY_DEVICES = 16
 
 
 def _merged_by_sums(moments: Moments, add: Callable[[Array], Array]) -> Moments:
-    """What `pool` makes of the moments of all devices, by two sums over them."""
+    """Merges the moments of all devices like `pool`, by two sums over the devices."""
     count, mean, var = moments
     count, total = add(jnp.stack([count, count * mean]))
     near = total / jnp.where(count > 0, count, 1)
@@ -262,9 +272,9 @@ def _merged_by_sums(moments: Moments, add: Callable[[Array], Array]) -> Moments:
 
 
 def check_axis_groups(axis_name: Any, axis_index_groups: Any) -> None:
-    """Raises a ValueError for groups of indices of no axis."""
+    """Raises a ValueError if index groups are given without an axis."""
     if axis_name is None and axis_index_groups is not None:
         raise ValueError(
-            f"axis_index_groups={axis_index_groups}, but there is no axis whose "
-            "indices they group; name it with axis_name=."
+            f"axis_index_groups={axis_index_groups}, but axis_name= is missing; give the "
+            "name of the axis whose indices they group."
         )

@@ -1,4 +1,4 @@
-"""Normalise, scale and shift: the arithmetic that every norm shares, and its derivative."""
+"""Normalise, scale and shift: the arithmetic shared by all norms, and its derivative."""
 
 import functools
 from typing import Any, Literal, NamedTuple, get_args
@@ -40,9 +40,9 @@ def check_operands(
     epsilon: float,
     weights: ArrayLike | None,
 ) -> Shaped[Array, "..."] | None:
-    """The weights, as an array of x's rank; all of them are checked.
+    """Checks the operands that all norms share; returns the weights with the rank of x.
 
-    Raises for what no norm can take, looking at shapes, dtypes and epsilon alone.
+    Looks at shapes, dtypes and epsilon only.
     """
     check_affine(x.shape, features, scale=scale, bias=bias)
     for name, parameter in (("scale", scale), ("bias", bias)):
@@ -51,16 +51,16 @@ def check_operands(
                 f"{name} is complex, but the output of a norm is real; give its real part."
             )
     check_number(epsilon=epsilon)
-    if not epsilon >= 0:  # so that NaN is refused too
+    if not epsilon >= 0:  # also rejects NaN
         raise ValueError(
             f"epsilon={epsilon}, but it is added to a variance under a root and must "
-            "be at least 0; 1e-5 is usual."
+            "be at least 0; a usual value is 1e-5."
         )
     return None if weights is None else as_weights(weights, x)
 
 
 def check_rounding(rounding: Any) -> None:
-    """Raises a ValueError unless it is one of those that there are."""
+    """Raises a ValueError unless it is one of the allowed values."""
     if rounding not in get_args(Rounding):
         raise ValueError(
             f"rounding={rounding!r}, but one of {get_args(Rounding)} is expected."
@@ -87,26 +87,27 @@ def normalize(
 
     Args:
       x: floating array of any rank.
-      moments: its moments over the axes `reduction_axes`, or running ones in their place.
-      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
-      bias: β, likewise; None is 0.
+      moments: the moments of x over `reduction_axes`, or running ones in their place.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
       reduction_axes: the axes over which the moments were taken.
-      feature_axes: the axes over which scale and bias vary.
-      epsilon: ε ≥ 0. A variance of 0 gives β exactly, also with ε = 0.
-      weights: those the moments were taken with. What has weight 0 is normalised like
-        the rest; but where it is not finite, or nothing has any weight, the output is
-        β and does not depend on x.
-      dtype: the dtype of y; None is that of x.
-      rounding: "once", at the end, after all was computed in at least float32, as flax's
-        Linen and torch do it; or "twice", as Llama does it: (x − μ)·(σ² + ε)^−½ is
-        rounded to dtype, then scaled and shifted in dtype.
+      feature_axes: the feature axis or axes, over which scale and bias vary.
+      epsilon: ε ≥ 0, added to the variance. A variance of 0 gives exactly β, even if ε = 0.
+      weights: the weights with which the moments were taken. Elements with weight 0 are
+        normalised like the rest, except that where they are not finite, or where all
+        weights are 0, the output is β and does not depend on x.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: "once" to compute in at least float32 and round at the end, as flax's Linen
+        and torch do; or "twice", as Llama does: (x − μ)·(σ² + ε)^−½ is rounded to the
+        output dtype, then scaled and shifted in that dtype.
 
     Returns:
-      y, in the shape of x.
+      y, with the shape of x.
 
     Raises:
-      TypeError: x or dtype is not real floating.
-      ValueError: shapes or axes that do not fit, a negative epsilon.
+      TypeError: x does not have a real floating dtype, or dtype is not one.
+      ValueError: shapes or axes do not fit, or epsilon is negative.
 
     >>> x = jnp.array([1.0, 3.0])
     >>> moments = Moments(jnp.array(2.0), jnp.array(2.0), jnp.array(1.0))
@@ -124,9 +125,9 @@ def normalize(
 
 
 def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
-    """An array with these axes of x, or with all of them, in the rank of x.
+    """Expands an array with these axes of x, or with all axes, to the rank of x.
 
-    In the accumulation dtype of x.
+    The result is in the accumulation dtype of x.
     """
     wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
     return wide if varies(wide, x.ndim, axes) else expand(wide, axes, x.ndim)
@@ -135,7 +136,7 @@ def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
 def wide_affine(
     x: Array, scale: ArrayLike | None, bias: ArrayLike | None, features: tuple[int, ...]
 ) -> tuple[Array | None, Array | None]:
-    """Scale and bias (or None) as `wide_along` the features."""
+    """Returns scale and bias (or None), expanded by `wide_along` from the feature axes."""
     scale, bias = (
         None if each is None else wide_along(each, features, x) for each in (scale, bias)
     )
@@ -175,7 +176,7 @@ def normalize_given(
     features: tuple[int, ...],
     how: "How",
 ) -> Array:
-    """`normalize` of operands that have been checked; the moments have the axes `kept`."""
+    """`normalize` for checked operands; the moments have the axes `kept`."""
     moments = Moments(*(wide_along(each, kept, x) for each in moments))
     return _normalize_given(
         x, moments, *wide_affine(x, scale, bias, features), weights, how
@@ -203,9 +204,9 @@ class How(NamedTuple):
 
     Attributes:
       epsilon: ε.
-      dtype: the dtype of y.
-      rounding: where y is rounded to it.
-      moments: "within a kernel" if a GPU may keep them there, else "given".
+      dtype: the output dtype.
+      rounding: when to round to the output dtype.
+      moments: "within a kernel" if a GPU may keep them in its kernel, else "given".
     """
 
     epsilon: float
@@ -223,10 +224,10 @@ def normalized(
     weights: Array | None,
     how: How,
 ) -> Array:
-    """(x − μ)·γr + β, rounded as it is to be.
+    """Returns (x − μ)·γr + β, rounded as `how` specifies.
 
-    All operands have the rank of `wide`; `x` is the same array, in its own dtype, and what
-    is kept of it for the derivative.
+    All operands have the rank of `wide`. `x` is the same array in its own dtype, and is the
+    residual for the derivative.
     """
     one, zero = (jnp.full((1,) * wide.ndim, each, wide.dtype) for each in (1, 0))
     scale, bias = one if scale is None else scale, zero if bias is None else bias
@@ -246,7 +247,7 @@ def _normalize(
     how: How,
 ) -> Array:
     usable = _usable(x, moments, weights)
-    # Cleared before as well, for NaN behind a mask to pass unseen by jax_debug_nans.
+    # Cleared before as well, so that masked NaN does not trigger jax_debug_nans.
     centred = clear(clear(wide, usable) - moments.mean - moments.rest, usable)
     inverse = _inverse(moments.var, how)
     if how.rounding == "twice":
@@ -254,14 +255,15 @@ def _normalize(
             _rounded(each, how.dtype) for each in (scale, bias, centred * inverse)
         )
         return _rounded(normal * scale, how.dtype) + bias
-    # One factor of the size of the moments or features, so that x is multiplied once.
+    # One small factor, with the shape of moments or features, so that x is multiplied once.
     return centred * (scale * inverse) + bias
 
 
 def _rounded(values: Array, dtype: np.dtype) -> Array:
-    """`values` as precise as dtype, in their own: XLA may leave out a cast there and back.
+    """Rounds `values` to the precision of dtype, but keeps their dtype.
 
-    It may for float16, too, whose smallest numbers reduce_precision would flush to 0.
+    XLA may leave out a cast there and back, so bfloat16 uses reduce_precision. For float16,
+    XLA may do so as well, but reduce_precision would flush its smallest numbers to 0.
     """
     if dtype == jnp.bfloat16:
         return lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
@@ -290,7 +292,7 @@ _normalize.defjvp(_normalize_jvp, symbolic_zeros=True)
 
 
 class Differentials(NamedTuple):
-    """Those of the operands; None is 0."""
+    """The differentials of the operands; None is 0."""
 
     x: Array | None
     mean: Array | None
@@ -308,13 +310,13 @@ def _differential(
     given: Differentials,
     how: How,
 ) -> Array:
-    """The differential of y, linear in those given; None is 0.
+    """Returns the differential of y, linear in those given; None is 0.
 
     dy = γr·(dx − dμ) + (x − μ)·d(γr) + dβ
     """
     usable = _usable(x, moments, weights)
     inverse = inverse_deviation(moments.var, how.epsilon)
-    # Of y's type: it varies along each mapped axis along which one of the operands does.
+    # Has the type of y, which varies over every mapped axis over which an operand varies.
     nothing = jnp.zeros_like(clear(x + moments.mean + scale + bias, usable))
     dx, dmean, dvar, dscale, dbias = given
     into = functools.partial(spread, over=x)
@@ -342,10 +344,10 @@ def _differential(
 
 
 def _by_inverse(inverse: Array, vector: Array | None, scale: Array) -> Array:
-    """The product of r, a vector of the shape of the moments, and one of that of the scale.
+    """Returns r times a vector with the shape of the moments, times one shaped as scale.
 
-    r is multiplied last on a CPU, whose sum of g·x̂ is faster than a product of g·(x − μ)
-    with r; elsewhere first, so that Σg·(x − μ) does not wait for r.
+    On a CPU, r is multiplied last, because summing g·x̂ is faster than multiplying g·(x − μ)
+    by r; elsewhere it comes first, so that Σg·(x − μ) does not wait for r.
     """
 
     def last(inverse: Array, vector: Array | None, scale: Array) -> Array:
@@ -358,12 +360,12 @@ def _by_inverse(inverse: Array, vector: Array | None, scale: Array) -> Array:
 
 
 def _product(vector: Array, scale: Array) -> Array:
-    """What has the shape of the moments, times the scale, as an outer product of them.
+    """Returns a vector with the shape of the moments, times the scale.
 
-    Where both have an axis of their own, as in layer normalisation, the transpose is then
-    a matrix times a vector, which XLA on a CPU does several times faster than it
-    multiplies and sums. Elsewhere XLA makes these of it again. On a mesh with explicit
-    axes that would need to be told how its result is sharded.
+    Where each has an axis that the other lacks, as in layer normalisation, this is an outer
+    product. Its transpose is then a matrix times a vector, which XLA on a CPU computes
+    several times faster than a product and a sum; on other platforms XLA turns it back into
+    these. On a mesh with explicit axes, it would need to know how the result is sharded.
     """
     along, across = (
         [i for i, size in enumerate(each.shape) if size != 1] for each in (vector, scale)
@@ -383,14 +385,14 @@ def _product(vector: Array, scale: Array) -> Array:
 
 
 def _usable(x: Operand, moments: Measured, weights: Operand | None) -> Array | None:
-    """Where x is normalised, the rest giving β; None is everywhere."""
+    """Returns where x is normalised, and not replaced by β; None means everywhere."""
     if weights is None:
         return None
     return weighted(jnp.asarray(weights)) | (jnp.isfinite(x) & (moments.count > 0))
 
 
 def _inverse(var: Array, how: How) -> Array:
-    """r; without a choice where it may stay within a kernel, which that would break."""
+    """Returns r; within a kernel without `jnp.where`, which would break the kernel up."""
     outside = functools.partial(inverse_deviation, epsilon=how.epsilon)
     if how.moments == "given":
         return outside(var)
@@ -403,25 +405,25 @@ def _within_a_kernel(var: Array, epsilon: float) -> Array:
 
 
 def inverse_deviation(var: Array, epsilon: float) -> Array:
-    """The factor (σ² + ε)^−½: 0 for a constant even if ε is, NaN if σ² overflowed."""
+    """Returns (σ² + ε)^−½: 0 for a constant even if ε = 0, and NaN if σ² overflowed."""
     shifted = var + epsilon
-    # A factor of 0 would give β for every x, where a large deviation is meant.
+    # A factor of 0 would give β for every x, and hide the overflow.
     shifted = jnp.where(jnp.isinf(shifted), jnp.nan, shifted)
-    # The root comes last: XLA takes it once a feature, and what follows once an element.
+    # The root comes last: XLA takes it once per feature, but later operations per element.
     return lax.rsqrt(jnp.where(shifted == 0, jnp.inf, shifted))
 
 
 def check_moments(moments: Any, shape: Shape) -> None:
-    """Raises an error unless these are Moments of this shape."""
+    """Raises an error unless `moments` are Moments of this shape."""
     if not isinstance(moments, Moments):
         raise TypeError(
             f"moments is a {type(moments).__name__}, but Moments(count, mean, var) are "
-            "expected, as from measure(x, reduced) or an estimator's read(state)."
+            "expected, as from measure(x, reduction_axes) or an estimator's read(state)."
         )
     shapes = [jnp.shape(each) for each in moments]
     if any(each != shape for each in shapes):
         raise ValueError(
-            f"count, mean and var of the moments have the shapes {shapes}, but what is not "
-            f"reduced of x has shape {shape}; measure x over the same axes as are given "
-            "in reduction_axes=."
+            f"count, mean and var of the moments have the shapes {shapes}, but the axes of "
+            f"x that are not reduced have shape {shape}; measure x over the same axes as "
+            "given in reduction_axes=."
         )

@@ -1,4 +1,4 @@
-"""A running merge of many parts, in pairs of as many, as a binary counter carries."""
+"""A running merge of many parts, in pairs of equal size, like carries in a counter."""
 
 import functools
 from collections.abc import Callable
@@ -10,12 +10,12 @@ Part = TypeVar("Part")
 
 
 class Cascade(Generic[Part]):
-    """Parts that come one after another, merged in pairs of as many of them.
+    """Merges parts that arrive one after another, in pairs that cover equally many parts.
 
-    Merged one after another, what a single part adds to a large mean is lost in its
-    rounding, and the errors add up with the number of parts; in pairs with its logarithm.
-    As many partial results are held. It lives on the host: its length depends on how many
-    parts have come.
+    Adding each part to a large mean in turn would lose digits to rounding, and the errors
+    would grow with the number of parts; in pairs, they grow with its logarithm, as does the
+    number of partial results held. The cascade lives on the host, because its length
+    depends on the number of parts so far.
 
     Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance",
     section 2.
@@ -30,27 +30,27 @@ class Cascade(Generic[Part]):
     """
 
     def __init__(self, merge: Callable[[Part, Part], Part]) -> None:
-        """Nothing yet, to be merged by `merge`."""
+        """Starts with no parts; `merge` merges two."""
         self._merge = merge
-        # Of how many parts, ever fewer; and what they merge to.
+        # (number of parts, their merge), by decreasing number.
         self._pending: list[tuple[int, Part]] = []
 
     def add(self, part: Part) -> None:
-        """Takes one more part, once it is computed."""
+        """Adds a part, and waits until it is computed."""
         number = 1
         while self._pending and self._pending[-1][0] == number:
             number, part = 2 * number, self._merge(self._pending.pop()[1], part)
-        # Or batches would pile up; or be overwritten, if all are loaded into one buffer.
+        # Without blocking, batches would pile up, or be overwritten if they share a buffer.
         self._pending.append((number, jax.block_until_ready(part)))
 
     def total(self, start: Part | None = None) -> Part | None:
-        """All of them, after what came before; None of nothing."""
+        """Returns the merge of `start` and all parts, or None if there are none."""
         parts = [part for _, part in self._pending]
         if start is not None:
             parts.insert(0, start)
         if not parts:
             return None
-        # Those of the fewest parts first, so that like is merged with like here too.
+        # The smallest first, so that parts of similar size are merged here too.
         return functools.reduce(
             lambda later, part: self._merge(part, later), reversed(parts)
         )

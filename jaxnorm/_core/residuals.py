@@ -1,7 +1,7 @@
-"""What is kept of x between forward and backward: x itself, once, and vectors.
+"""Residuals between the forward and the backward pass: one copy of x, and vectors.
 
-`keeping_only_x` makes that so. Within it a rule reads x in its own dtype and casts it
-itself, so that no copy of it in float32 is written, and carries its derivative in float32,
+`keeping_only_x` ensures this. Within it, a derivative rule reads x in its own dtype and
+casts it itself, so that no float32 copy is written to memory; the derivative is in float32,
 so that a 16-bit dx is rounded once.
 """
 
@@ -24,23 +24,23 @@ _SAVED = jax.checkpoint_policies.save_only_these_names(NAME)
 
 
 def keeping_only_x(function: Callable[..., Any], static_argnums: Any) -> Callable[..., Any]:
-    """`function`, whose derivative keeps the arguments and what `residual` names."""
+    """Wraps `function`: residuals are its arguments and what `residual` marks."""
     return jax.checkpoint(
         function, prevent_cse=False, policy=_SAVED, static_argnums=static_argnums
     )
 
 
 def residual(tree: Any) -> Any:
-    """`tree`, kept for the derivative in place of being computed again."""
+    """Marks `tree` to be stored for the derivative instead of being recomputed."""
     return checkpoint_name(tree, NAME)
 
 
 def reread(wide: Array, x: Array, vectors: Vectors) -> tuple[Array, Vectors]:
-    """`wide`, computed anew from the residual `x`, of which it is the cast; and vectors.
+    """Returns `wide`, cast again from the residual `x`, and the vectors.
 
-    On a CPU XLA would otherwise share x − μ between forward and backward, or between the
-    sums and the result of one, and so write it to memory: a barrier about them keeps it
-    from that. On a GPU or TPU sharing is what saves passes.
+    Otherwise XLA on a CPU would share x − μ between the forward and the backward pass, or
+    between the sums and the result of one pass, and so write it to memory: an optimisation
+    barrier prevents this. On a GPU or TPU, sharing saves passes.
     """
     return _reread(wide, lax.stop_gradient(x), vectors)
 
@@ -61,13 +61,13 @@ def _reread_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
 
 def _apart(arrays: Any) -> Any:
     behind = lax.optimization_barrier(arrays)
-    # Under shard_map all would vary along the axes along which one of them does.
+    # Under shard_map, a barrier would make all vary over the axes over which one does.
     alike = jax.tree.map(lambda *both: len(set(map(jax.typeof, both))) == 1, arrays, behind)
     return behind if all(jax.tree.leaves(alike)) else arrays
 
 
 def total(values: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over axes, kept at size 1, to within few ulps in any layout."""
+    """Returns the sum over axes, kept at size 1, to within a few ulps in any layout."""
     plain = functools.partial(jnp.sum, axis=axes, keepdims=True)
     tidy = is_tidy(values.shape, axes)
     if tidy or values.dtype == jnp.float64:
@@ -85,14 +85,14 @@ def total(values: Array, axes: tuple[int, ...]) -> Array:
 
 
 def spread(vector: Array, function: Callable[[Array], Array], over: Array) -> Array:
-    """A linear function of a vector, or of its broadcast over the shape of an array.
+    """Applies a linear function to a vector, or to its broadcast to the shape of an array.
 
-    It is whichever has a transpose that sums to within few ulps. The broadcast is sharded
-    as the array is, so that on an explicit mesh the transpose gathers nothing.
+    Chooses whichever has a transpose that sums to within a few ulps. The broadcast is
+    sharded as the array is, so that on an explicit mesh the transpose gathers nothing.
 
     Args:
-      vector: of size 1 along some axes of `over`.
-      function: linear, and the same for the vector and for its broadcast.
+      vector: an array with size 1 along some axes of `over`.
+      function: a linear function, the same for the vector and for its broadcast.
       over: the array.
     """
     shape = over.shape

@@ -1,4 +1,4 @@
-"""Train or evaluate: one answer from all the flags a module was given."""
+"""Resolves the flags given to a module: train or evaluate, and whether to update."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def check_flags(mend: str = "", /, **flags: Any) -> None:
-    """Raises a TypeError unless each is True or False, and not a number in its place."""
+    """Raises a TypeError unless each flag is True or False; numbers are rejected."""
     for name, flag in flags.items():
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(f"{name}={flag!r}, but True or False is expected{mend}.")
@@ -24,11 +24,11 @@ def check_train(**flags: Any) -> None:
 def resolve_train(**flags: bool | None) -> bool:
     """Whether to train, from flags that are None where they were not given.
 
-    A flag whose name has `use_running_average` in it means the opposite of the others.
+    A flag with `use_running_average` in its name means the opposite of the others.
 
     Raises:
-      TypeError: one is no bool.
-      ValueError: none is given, or two contradict each other.
+      TypeError: a flag is not a bool.
+      ValueError: the flags are missing or contradictory.
 
     >>> resolve_train(train=None, use_running_average=False)
     True
@@ -46,17 +46,17 @@ def resolve_train(**flags: bool | None) -> bool:
         "(flax's use_running_average is the opposite of train.)"
     )
     if not given:
-        raise ValueError(f"it is not said whether to train; {mend}")
+        raise ValueError(f"train is missing; {mend}")
     said = ", ".join(f"{name}={flag}" for name, flag in given.items())
     raise ValueError(f"{said} contradict each other; {mend}")
 
 
 def resolve_update(train: bool, **flags: bool | None) -> bool:
-    """Whether to update the statistics: as when training, unless a flag says otherwise.
+    """Whether to update the statistics; defaults to `train`.
 
     Raises:
-      TypeError: one is no bool.
-      ValueError: two flags contradict each other.
+      TypeError: a flag is not a bool.
+      ValueError: the flags are contradictory.
 
     >>> resolve_update(True, update=None), resolve_update(True, update=False)
     (True, False)
@@ -65,5 +65,5 @@ def resolve_update(train: bool, **flags: bool | None) -> bool:
     check_train(train=train, **given)
     if len(set(given.values())) > 1:
         said = ", ".join(f"{name}={flag}" for name, flag in given.items())
-        raise ValueError(f"{said} contradict each other; say it once, or the same.")
+        raise ValueError(f"{said} contradict each other; give one, or equal values.")
     return bool(next(iter(given.values()), train))

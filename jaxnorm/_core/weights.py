@@ -1,4 +1,4 @@
-"""Weights and masks: what counts, and how what does not is kept out."""
+"""Weights and masks: which elements count, and how the others are excluded."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from jaxnorm._core.dtypes import accumulation_dtype
 
 
 def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Shaped[Array, "..."]:
-    """Weights in x's rank; numbers in x's accumulation dtype, a mask as it is.
+    """Returns weights with the rank of x, as a mask or in x's accumulation dtype.
 
-    Errors for those that do not fit. Those that are so already are not copied, for a
-    derivative would keep both.
+    Raises an error for weights that do not fit. Weights that need no conversion are not
+    copied, because a derivative would store both copies.
     """
     if not isinstance(weights, jax.Array):
         weights = jnp.asarray(weights)
@@ -26,25 +26,25 @@ def as_weights(weights: ArrayLike, x: Float[Array, "..."]) -> Shaped[Array, "...
     if weights.ndim < x.ndim:
         weights = jnp.expand_dims(weights, tuple(range(x.ndim - weights.ndim)))
     if weights.dtype == bool:
-        return weights  # which has no derivative, and none is computed
+        return weights  # a mask has no derivative, so none is computed
     return weights.astype(accumulation_dtype(x.dtype))
 
 
 def one_weighting(mask: ArrayLike | None, weights: ArrayLike | None) -> ArrayLike | None:
-    """The weights, or what flax calls a mask, in which a number is True if it is not 0.
+    """Returns the weights, or flax's `mask`, in which non-zero numbers count as True.
 
     Raises a ValueError if both are given.
     """
     if mask is not None and weights is not None:
         raise ValueError(
-            "a mask and weights are given, which say the same; give weights of 0 where the "
-            "mask is False, as in weights=weights * mask."
+            "a mask and weights are given, but only one is expected; give weights of 0 "
+            "where the mask is False, as in weights=weights * mask."
         )
     return weights if mask is None else jnp.asarray(mask, bool)
 
 
 def weighted(weights: Shaped[Array, "..."]) -> Bool[Array, "..."]:
-    """Where weights count at all: a mask itself, and positive numbers.
+    """Returns where weights count: a mask itself, or where numbers are positive.
 
     >>> weighted(jnp.array([0.5, 0.0, -1.0]))
     Array([ True, False, False], dtype=bool)
@@ -55,9 +55,9 @@ def weighted(weights: Shaped[Array, "..."]) -> Bool[Array, "..."]:
 def clear(
     values: Float[Array, "..."], used: Bool[Array, "..."] | None
 ) -> Float[Array, "..."]:
-    """`values` where they are used, None being everywhere, and 0 elsewhere.
+    """Returns `values` where they are used (None: everywhere), and 0 elsewhere.
 
-    A product with a weight of 0 would not do: 0·NaN is NaN, and so is its derivative.
+    Multiplying by a weight of 0 would not work: 0·NaN is NaN, and so is its derivative.
 
     >>> clear(jnp.array([1.0, jnp.nan]), jnp.array([True, False]))
     Array([1., 0.], dtype=float32)

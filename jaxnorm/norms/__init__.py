@@ -1,1 +1,1 @@
-"""The norms: one pure function a file, each a choice of axes over the common core."""
+"""The norms: one pure function per file, each a choice of axes over the common core."""

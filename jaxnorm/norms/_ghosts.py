@@ -1,4 +1,4 @@
-"""Ghost batches: parts of a batch that are each normalised by themselves."""
+"""Ghost batches: parts of a batch, each normalised by itself."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,21 +14,21 @@ from jaxnorm.norms._own_moments import Plan, normalize_and_measure
 
 
 def ghost_sizes(samples: Any, size: int) -> list[tuple[Any, Any]]:
-    """How many ghosts are of which size: as many as have `size` samples, and all are used.
+    """Returns (number of ghosts, their size) pairs that use all samples.
 
-    What remains is shared out, so that no ghost is smaller: sizes differ by at most one.
-    Of a symbolic number of samples only a multiple of `size` is known to have none left
-    over; a ValueError is raised for any other.
+    Samples left over are shared out, so that no ghost has fewer than `size` and sizes
+    differ by at most one. A symbolic number of samples must be a multiple of `size`, as
+    otherwise it is unknown how many are left over; a ValueError is raised for any other.
 
     >>> ghost_sizes(11, 4), ghost_sizes(12, 4), ghost_sizes(3, 4)
     ([(1, 6), (1, 5)], [(3, 4)], [(1, 3)])
     """
     if not isinstance(samples, int) and not is_multiple(samples, size):
         raise ValueError(
-            f"ghost_size={size}, but x has the symbolic number of samples {samples}, of "
-            "which it is not known how many ghosts they make; export with a number of "
-            f"samples, or with a multiple of the ghosts' size, as in '{size}*n', or "
-            "without ghost_size."
+            f"ghost_size={size}, but x has the symbolic number of samples {samples}, so "
+            "the number of ghost batches is unknown; export with a fixed number of "
+            f"samples, or with a multiple of ghost_size, as in '{size}*n', or without "
+            "ghost_size."
         )
     number = max(samples // size, 1)
     least, larger = divmod(samples, number)
@@ -43,9 +43,9 @@ def normalize_ghosts(
     how: Plan,
     size: int,
 ) -> tuple[Array, Moments]:
-    """The output of each ghost by its own moments, and the moments of the whole batch.
+    """Normalises each ghost by its own moments; also returns those of the whole batch.
 
-    The samples lie along the first axis that is reduced.
+    The samples lie along the first reduced axis.
     """
     alone = how._replace(axis_name=None, axis_index_groups=None)
 
@@ -70,8 +70,8 @@ def _by_ghosts(
       function: returns the output and the moments of a ghost.
       x: the batch.
       others: scale, bias and weights (or None), split if they vary along the axis.
-      axis: of the samples, of which a ghost has as many as `ghost_sizes` says.
-      size: of a ghost.
+      axis: the axis of the samples, split as `ghost_sizes` determines.
+      size: the number of samples per ghost.
     """
     split = [
         each is not None and each.ndim == x.ndim and each.shape[axis] != 1
@@ -79,7 +79,7 @@ def _by_ghosts(
     ]
     place, sizes = x, ghost_sizes(x.shape[axis], size)
     if len(sizes) > 1 or sizes[0][0] % shards_along(x, axis):
-        # Ghosts lie on several devices, and a shard cannot be cut.
+        # A ghost would span several devices, and a shard cannot be cut.
         x = gathered(x, (axis,))
         others = [
             gathered(each, (axis,)) if is_split else each
@@ -101,6 +101,6 @@ def _by_ghosts(
 
 
 def _split(array: Any, axis: int, start: int, number: Any, size: Any) -> Array:
-    """The part from `start` on, with an axis of ghosts before that of their samples."""
+    """The part from `start` on, with an axis of ghosts before the axis of their samples."""
     part = jax.lax.slice_in_dim(array, start, start + number * size, axis=axis)
     return part.reshape(*array.shape[:axis], number, size, *array.shape[axis + 1 :])

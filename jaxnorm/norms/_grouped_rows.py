@@ -1,4 +1,4 @@
-"""Groups without positions: of one sample of each feature, a group is a row of its own."""
+"""Groups without spatial axes: each feature has one value, so that each group is a row."""
 
 import functools
 
@@ -22,9 +22,10 @@ def normalize_rows(
     weights: Array | None,
     how: Plan,
 ) -> Array:
-    """The output, of groups that are measured as rows.
+    """Normalises x, measuring each group as a row.
 
-    Elsewhere each feature is, and merged with its group: as many moments as values here.
+    Elsewhere each feature is measured, and its moments are merged with those of its group;
+    here there would be as many moments as values.
     """
     groups = how.samples.groups
     assert groups is not None
@@ -87,7 +88,7 @@ def _normalize(
         tuple(axis % rows.ndim for axis in axes) for axes in (reduced, features)
     )
     how = how._replace(samples=Samples(reduced), features=features)
-    # XLA for a GPU makes no single kernel of it, which `normalize_by_own` counts on.
+    # XLA for a GPU would not make this one kernel, which `normalize_by_own` relies on.
     return normalize_and_measure(rows, scale, bias, weights, how)[0]
 
 
@@ -98,10 +99,11 @@ def _normalize_in_tiles(
     weights: Array | None,
     how: Plan,
 ) -> Array:
-    """The same along the tiles of 8 × 128 in which the memory of a TPU has an array.
+    """`_normalize` on the tiles of 8 × 128 in which a TPU stores an array.
 
-    As (rows/8, groups, tiles of a group, 8, 128) nothing moves there. As (rows, groups,
-    features of a group) x is copied, and so are its moments, once for each feature.
+    In the shape (rows/8, groups, tiles of a group, 8, 128), no data moves. In the shape
+    (rows, groups, features of a group), x would be copied, and its moments as well, once
+    for each feature.
     """
     *rest, number, groups, size = rows.shape
     tiles = (*rest, number // 8, 8, groups, size // 128, 128)

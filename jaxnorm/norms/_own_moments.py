@@ -1,4 +1,4 @@
-"""Normalises an array by its own moments, or by running ones: what all norms share."""
+"""What all norms share: normalising an array by its own moments, or by running ones."""
 
 import dataclasses
 import functools
@@ -38,17 +38,17 @@ from jaxnorm._core.variance.formulas import Measured
 
 
 class Plan(NamedTuple):
-    """All of a norm that is known before tracing.
+    """Everything about a norm that is known before tracing.
 
     Attributes:
       samples: which elements share their moments.
       features: the axes over which scale and bias vary.
       epsilon: ε.
-      dtype: the dtype of y.
-      rounding: where y is rounded to it.
-      axis_name: mapped axes along which samples are split.
-      axis_index_groups: groups of indices along them.
-      implementation: "kernel" for a kernel where one fits.
+      dtype: the output dtype.
+      rounding: when to round to the output dtype.
+      axis_name: mapped axes over which samples are split.
+      axis_index_groups: groups of indices along axis_name.
+      implementation: "kernel" to use a kernel where one fits.
     """
 
     samples: Samples
@@ -72,7 +72,7 @@ def plan(
     axis_index_groups: Sequence[Sequence[int]] | None,
     implementation: Implementation | None = None,
 ) -> Plan:
-    """A Plan of arguments of which rounding, groups and implementation are checked here."""
+    """Returns a Plan; checks its rounding, groups and implementation."""
     check_rounding(rounding)
     check_implementation(implementation)
     check_axis_groups(axis_name, axis_index_groups)
@@ -97,9 +97,9 @@ def normalize_by_own(
     weights: Array | None,
     plan: Plan,
 ) -> Array:
-    """y, of operands that have been checked."""
+    """Normalises x by its own moments. The operands have been checked."""
     lone = weights is None and plan.samples.groups is None and plan.axis_name is None
-    # XLA for a GPU makes one kernel of it only with vectors that are not computed.
+    # XLA for a GPU compiles it to one kernel only if scale and bias need no computation.
     purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
     is_kernel = (
         lone
@@ -130,7 +130,7 @@ def _by_kernel(
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """The norm of rows by a formula, equal if it is the same."""
+    """The formula for a norm of rows; equal if its attributes are equal."""
 
     plan: Plan
     purpose: Purpose
@@ -149,10 +149,10 @@ def normalize_and_measure(
     correct: Callable[..., tuple[Array, Array]] | None = None,
     given: Any = (),
 ) -> tuple[Array, Moments]:
-    """The output and the moments, of the shape of what is not reduced.
+    """Returns the output and the moments, which have the shape of the axes not reduced.
 
-    `correct(moments, epsilon, *given)`, if given, returns (r, d) of the features, by which
-    y = γ·((x − μ)/σ·r + d) + β.
+    `correct(moments, epsilon, *given)`, if given, returns r and d for each feature, and
+    then y = γ·((x − μ)/σ·r + d) + β.
     """
     scale, bias = wide_affine(x, scale, bias, plan.features)
     return _output_and_moments(x, scale, bias, weights, given, plan, correct)
@@ -218,7 +218,7 @@ def normalize_by_running(
     plan: Plan,
     running: Moments,
 ) -> Array:
-    """The output by running moments of the features, of operands that have been checked."""
+    """Normalises x by running moments of its features. The operands have been checked."""
     check_moments(running, take(x.shape, plan.features))
     how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
     return normalize_given(

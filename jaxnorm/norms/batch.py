@@ -41,55 +41,57 @@ def batch_norm(
     update: bool | None = None,
     ghost_size: int | None = None,
 ) -> tuple[Float[Array, "..."], State]:
-    """Normalises each feature by its moments over the batch and all positions.
+    """Normalises each feature by its moments over the batch and all spatial axes.
 
         y = γ·(x − μ)/√(σ² + ε) + β
 
-    In training μ and σ² are those of this batch, and update the running statistics; in
-    evaluation they are the running ones, which stay as they are.
+    In training, μ and σ² are the moments of this batch, and the running statistics are
+    updated with them. In evaluation, μ and σ² are the running statistics, which do not
+    change.
 
     Args:
       x: floating array of any rank.
-      statistics: the state of the estimator, at first `estimator.init(features)`, where
-        `features` is the shape of the axes `feature_axes` of x.
-      scale: γ, of the shape `features`; None is 1.
-      bias: β, likewise; None is 0.
-      train: whether to normalise with this batch rather than with the running statistics,
-        and to update these.
-      feature_axes: the feature axis or axes, -1 for channels last, 1 for channels first.
-        All others are reduced.
+      statistics: the state of the estimator; initially `estimator.init(features)`, where
+        `features` is the shape of the feature axes of x.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
+      train: whether to normalise with this batch and update the running statistics, rather
+        than normalise with the running statistics.
+      feature_axes: the feature axis or axes: -1 for channels last, 1 for channels first.
+        All other axes are reduced.
       epsilon: ε ≥ 0, added to the variance.
-      estimator: how the running statistics follow those of the batches; defaults to
-        `ema(0.99)`.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 counts in no statistic; see `normalize` for its output.
-      axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
-      axis_index_groups: groups of indices along axis_name that are one batch each, where
-        JAX has them: under pmap, and under shard_map with check_vma=False.
-      dtype: the dtype of y; None is that of x.
-      rounding: where y is rounded to its dtype; see `normalize`.
-      update: whether to update the statistics, where that is not as `train` says: with
-        train=True and update=False they stay; with train=False and update=True they
-        follow batches that are normalised with those given.
-      ghost_size: in training, normalises each group of so many samples by itself (Hoffer
-        et al. 2017, arXiv:1705.08741), along the first axis that is not of features.
-        Samples left over are shared out among the groups. The statistics follow the
-        whole batch, the moments of all its groups merged, and evaluation has no ghosts.
-        None is one group; along a mapped axis no group is larger than the device's batch.
+      estimator: how the running statistics follow the batches; defaults to `ema(0.99)`.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the statistics; see `normalize` for their output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) whose batches form one batch.
+      axis_index_groups: groups of indices along axis_name; each group forms one batch.
+        JAX supports them under pmap, and under shard_map with check_vma=False.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: when to round to the output dtype; see `normalize`.
+      update: whether to update the statistics; defaults to `train`. With train=True and
+        update=False they do not change; with train=False and update=True they are updated
+        with batches that are normalised with the input statistics.
+      ghost_size: number of samples per ghost batch. In training, each ghost batch is
+        normalised by itself (Hoffer et al. 2017, arXiv:1705.08741); the batch is split
+        along the first axis that is not a feature axis, and samples left over are shared
+        out among the ghost batches. The statistics are updated with the merged moments of
+        the whole batch, and evaluation has no ghost batches. Defaults to no ghost
+        batches. Along a mapped axis, no ghost batch is larger than the device's batch.
 
     Returns:
-      (y, statistics): y in the shape of x; the statistics in the structure given.
+      (y, statistics): y with the shape of x; statistics with the structure of the input.
 
     Raises:
-      TypeError: x is not real floating; train or update is not a bool; statistics are
-        not those of the estimator; ghost_size is no integer.
+      TypeError: x does not have a real floating dtype; train or update is not a bool;
+        statistics are not a state of the estimator; ghost_size is not an integer.
       ValueError: an axis is out of range or repeated; scale, bias, statistics or weights
-        do not fit the features; epsilon is negative; training on a batch without
-        samples, or on an x of feature axes alone; ghost_size is less than 1.
+        do not fit the features; epsilon is negative; the batch has no samples, or
+        x has feature axes only, while training; ghost_size is less than 1.
 
     Source: Ioffe & Szegedy 2015, "Batch Normalization" (arXiv:1502.03167), algorithms 1
-    and 2. Its running variance is unbiased, m/(m−1)·σ², as that of `ema` with
-    unbiased=True; by default that is σ² itself.
+    and 2. The paper's running variance is unbiased, m/(m−1)·σ², as with `ema` and
+    unbiased=True; the default here is σ² itself.
 
     >>> from jaxnorm import ema
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])

@@ -57,46 +57,50 @@ def batch_renorm(
         y = γ·((x − μ_B)/σ_B·r + d) + β
         r = clip(σ_B/σ, 1/r_max, r_max),  d = clip((μ_B − μ)/σ, −d_max, d_max)
 
-    In training μ_B and σ_B are of this batch, μ and σ the running ones before it, all σ
-    with ε under the root, and r and d are constants for a derivative. Where the limits do
-    not bind, y is that of evaluation, and a small or lopsided batch does no harm. With
-    r_max = 1 and d_max = 0 this is batch normalisation; it is well to begin with these,
-    see `renorm_schedule`.
+    In training, μ_B and σ_B are the moments of this batch, and μ and σ the running ones
+    before it. Every σ includes ε under the root, and r and d are constants in derivatives.
+    Where the limits do not bind, y is the same as in evaluation, so a small or unbalanced
+    batch does no harm. With r_max = 1 and d_max = 0 this is batch normalisation; training
+    should start with these values, see `renorm_schedule`.
 
     Args:
       x: floating array of any rank.
-      statistics: the state of the estimator, at first `estimator.init(features)`, where
-        `features` is the shape of the axes `feature_axes` of x.
-      scale: γ, of the shape `features`; None is 1.
-      bias: β, likewise; None is 0.
-      train: whether to normalise with this batch, and update the statistics.
-      r_max: the limit of r, ≥ 1; it may be traced, as from a schedule.
-      d_max: the limit of d, ≥ 0, likewise.
-      feature_axes: the feature axis or axes. All others are reduced.
+      statistics: the state of the estimator; initially `estimator.init(features)`, where
+        `features` is the shape of the feature axes of x.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
+      train: whether to normalise with this batch and update the running statistics, rather
+        than normalise with the running statistics.
+      r_max: the limit of r, ≥ 1; may be traced, such as the output of a schedule.
+      d_max: the limit of |d|, ≥ 0; may be traced.
+      feature_axes: the feature axis or axes: -1 for channels last, 1 for channels first.
+        All other axes are reduced.
       epsilon: ε ≥ 0, added to the variances.
-      estimator: how the running statistics follow those of the batches; defaults to
-        `ema(0.99)`.
-      weights: boolean mask or non-negative weights that broadcast against x.
-      axis_name: mapped axes (of vmap, pmap, shard_map) whose batches are one batch.
-      axis_index_groups: groups of indices along axis_name that are one batch each.
-      dtype: the dtype of y; None is that of x.
-      rounding: where y is rounded to its dtype; see `normalize`.
-      update: whether to update the statistics, where that is not as `train` says.
+      estimator: how the running statistics follow the batches; defaults to `ema(0.99)`.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the statistics; see `normalize` for their output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) whose batches form one batch.
+      axis_index_groups: groups of indices along axis_name; each group forms one batch.
+        JAX supports them under pmap, and under shard_map with check_vma=False.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: when to round to the output dtype; see `normalize`.
+      update: whether to update the statistics; defaults to `train`.
 
     Returns:
-      (y, statistics): y in the shape of x; the statistics in the structure given.
+      (y, statistics): y with the shape of x; statistics with the structure of the input.
 
     Raises:
-      TypeError, ValueError: as `batch_norm` does; and for limits out of their range.
+      TypeError, ValueError: as for `batch_norm`; also if a limit is out of range.
 
-    Source: Ioffe 2017, "Batch Renormalization" (arXiv:1702.03275), algorithm 1, which
-    averages σ itself; here that is σ², as the estimator keeps it.
+    Source: Ioffe 2017, "Batch Renormalization" (arXiv:1702.03275), algorithm 1. The
+    paper averages σ itself; here the estimator averages σ².
 
     >>> from jaxnorm import ema
     >>> x = jnp.array([[1.0], [3.0]])
     >>> statistics = ema(0.9).init((1,))
     >>> y, _ = batch_renorm(x, statistics, train=True, epsilon=0.0)
-    >>> y  # as by the running mean 0 and deviation 1
+    >>> y  # same as with the running mean 0 and standard deviation 1
     Array([[1.],
            [3.]], dtype=float32)
     """
@@ -149,7 +153,7 @@ def _correction(
     running = jax.tree.map(placed_as, running, batch)
     r_max, d_max = (jnp.asarray(each).astype(wide) for each in (r_max, d_max))
     deviation, expected = (jnp.sqrt(each.var + epsilon) for each in (batch, running))
-    # Of a constant, or of nothing, there is no deviation to correct.
+    # A constant feature, or one without samples, has no standard deviation to correct.
     known = (batch.count > 0) & (expected > 0)
     ratio, shift = (
         jnp.where(known, each, 0) / jnp.where(known, expected, 1)

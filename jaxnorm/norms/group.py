@@ -40,40 +40,42 @@ def group_norm(
     dtype: DTypeLike | None = None,
     rounding: Rounding = "once",
 ) -> Float[Array, "..."]:
-    """Normalises each sample by its moments over the positions and a group of features.
+    """Normalises each sample by its moments over groups of features and the spatial axes.
 
         y = γ·(x − μ)/√(σ² + ε) + β
 
     Args:
       x: floating array of any rank.
-      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
-      bias: β, likewise; None is 0.
-      num_groups: into how many groups the features are split, in their order.
-      group_size: how many features a group has, in place of num_groups, then None.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
+      num_groups: number of groups of consecutive features.
+      group_size: number of features per group; an alternative to num_groups, which must
+        then be None.
       feature_axes: the feature axis or axes, over which scale and bias vary.
       reduction_axes: the spatial axes, over which the moments are taken in addition to
-        the features of a group. The feature axes may be among them. Defaults to all axes
-        except the first, which is the batch.
+        the features of a group; may include the feature axes. Defaults to all axes except
+        the first, which is the batch.
       epsilon: ε ≥ 0, added to the variance.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 counts in no moment; see `normalize` for its output.
-      axis_name: mapped axes (of vmap, pmap, shard_map) along which samples are split.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      dtype: the dtype of y; None is that of x.
-      rounding: where y is rounded to its dtype; see `normalize`.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the statistics; see `normalize` for their output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) over which each sample is split.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: when to round to the output dtype; see `normalize`.
 
     Returns:
-      y, in the shape of x.
+      y, with the shape of x.
 
     Raises:
-      TypeError: x is not real floating.
-      ValueError: an axis is out of range or repeated; the features do not divide into the
-        groups; scale, bias or weights do not fit x; epsilon is
-        negative; groups are of one feature and there are no spatial axes.
+      TypeError: x does not have a real floating dtype.
+      ValueError: an axis is out of range or repeated; the features cannot be divided into
+        the groups; scale, bias or weights do not fit x; epsilon is negative; each group
+        has one feature and there are no spatial axes.
 
     Source: Wu & He 2018, "Group Normalization" (arXiv:1803.08494), equations 1, 2 and 7.
-    With one group it is layer normalisation of the whole sample, with as many groups as
-    features instance normalisation.
+    With one group this is layer normalisation of the whole sample; with as many groups as
+    features, it is instance normalisation.
 
     >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])  # one sample
     >>> group_norm(x, num_groups=2, epsilon=0.0)

@@ -28,33 +28,34 @@ def instance_norm(
     dtype: DTypeLike | None = None,
     rounding: Rounding = "once",
 ) -> Float[Array, "..."]:
-    """Normalises each feature of each sample by its moments over the positions.
+    """Normalises each feature of each sample by its moments over the spatial axes.
 
         y = γ·(x − μ)/√(σ² + ε) + β
 
     Args:
       x: floating array of any rank.
-      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
-      bias: β, likewise; None is 0.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
       feature_axes: the feature axis or axes, over which scale and bias vary.
       reduction_axes: the spatial axes, over which the moments are taken; defaults to all
         axes except the first, which is the batch, and the feature axes.
       epsilon: ε ≥ 0, added to the variance.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 counts in no moment; see `normalize` for its output.
-      axis_name: mapped axes (of vmap, pmap, shard_map) along which samples are split.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      dtype: the dtype of y; None is that of x.
-      rounding: where y is rounded to its dtype; see `normalize`.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the statistics; see `normalize` for their output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) over which each sample is split.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: when to round to the output dtype; see `normalize`.
 
     Returns:
-      y, in the shape of x.
+      y, with the shape of x.
 
     Raises:
-      TypeError: x is not real floating.
-      ValueError: an axis is out of range, repeated, or both reduced and of features;
-        scale, bias or weights do not fit x; epsilon is negative; there is no axis of
-        positions, as then the output would be β everywhere.
+      TypeError: x does not have a real floating dtype.
+      ValueError: an axis is out of range, repeated, or named as both a feature and a
+        reduction axis; scale, bias or weights do not fit x; epsilon is negative; there
+        are no spatial axes, so that the output would be β everywhere.
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance Normalization: The Missing
     Ingredient for Fast Stylization" (arXiv:1607.08022), equation 5.

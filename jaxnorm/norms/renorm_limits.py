@@ -1,4 +1,4 @@
-"""By how much batch renormalisation may correct a batch, as a function of the step."""
+"""Limits on how far batch renormalisation corrects a batch, as a function of the step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,24 +24,24 @@ def renorm_schedule(
     r_end: int = 40_000,
     d_end: int = 25_000,
 ) -> Limits:
-    """The limits of batch renormalisation as a function of the step, as in the paper.
+    """Returns the paper's schedule for the limits of batch renormalisation.
 
-    They are (1, 0), which is batch normalisation, up to the step `start`, then grow
-    linearly, r_max up to the step `r_end` and d_max up to `d_end`.
+    The limits are (1, 0), which is batch normalisation, up to step `start`; then they grow
+    linearly, r_max up to step `r_end` and d_max up to step `d_end`.
 
     Args:
-      r_max: the limit of r at last, ≥ 1.
-      d_max: the limit of d at last, ≥ 0.
-      start: the step until which they are (1, 0).
-      r_end: the step from which r_max holds, > start.
-      d_end: the step from which d_max holds, > start.
+      r_max: the final limit of r, ≥ 1.
+      d_max: the final limit of |d|, ≥ 0.
+      start: the step up to which the limits are (1, 0).
+      r_end: the step from which r_max applies, > start.
+      d_end: the step from which d_max applies, > start.
 
     Returns:
-      `limits(step) -> (r_max, d_max)`, of a step that may be traced.
+      `limits(step) -> (r_max, d_max)`; the step may be traced.
 
     Raises:
-      TypeError: one of them is no number.
-      ValueError: limits out of their range, or not finite; steps out of their order.
+      TypeError: an argument is not a number.
+      ValueError: a limit is out of range or not finite; the steps are out of order.
 
     Source: Ioffe 2017 (arXiv:1702.03275), section 4.
 
@@ -53,20 +53,20 @@ def renorm_schedule(
     check_limits(r_max, d_max)
     if not (np.isfinite(r_max) and np.isfinite(d_max)):
         raise ValueError(
-            f"r_max={r_max} and d_max={d_max}, but limits that grow are finite; for none, "
-            "give limits=lambda step: (jnp.inf, jnp.inf)."
+            f"r_max={r_max} and d_max={d_max}, but limits that grow must be finite; for no "
+            "limits, give limits=lambda step: (jnp.inf, jnp.inf)."
         )
     if not 0 <= start < min(r_end, d_end):
         raise ValueError(
-            f"start={start}, r_end={r_end} and d_end={d_end}, but they are the steps at "
-            "which the limits begin and end to grow; give 0 ≤ start < r_end and d_end."
+            f"start={start}, r_end={r_end} and d_end={d_end}, but the limits must "
+            "start to grow before they stop; give 0 ≤ start < r_end and d_end."
         )
     return LinearLimits(r_max, d_max, start, r_end, d_end)
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearLimits:
-    """`renorm_schedule`: equal if its numbers are."""
+    """The function that `renorm_schedule` returns; equal if its numbers are equal."""
 
     r_max: float
     d_max: float
@@ -75,7 +75,7 @@ class LinearLimits:
     d_end: int
 
     def __call__(self, step: ArrayLike) -> tuple[Array, Array]:
-        """(r_max, d_max) at a step."""
+        """Returns (r_max, d_max) at a step."""
         since = jnp.asarray(step).astype(jnp.float32) - self.start
         r, d = (
             jnp.clip(since / (end - self.start), 0, 1) for end in (self.r_end, self.d_end)
@@ -84,7 +84,7 @@ class LinearLimits:
 
 
 def check_limits(r_max: ArrayLike, d_max: ArrayLike) -> None:
-    """Raises for limits that are no real scalars; or out of range, where they are known."""
+    """Raises if a limit is not a real scalar or, where its value is known, out of range."""
     for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
         if not isinstance(limit, jax.Array | np.ndarray):
             check_number(**{name: limit})
@@ -98,9 +98,9 @@ def check_limits(r_max: ArrayLike, d_max: ArrayLike) -> None:
 
 
 def check_no_ghosts(ghost_size: Any) -> None:
-    """Raises a ValueError if ghost batches are asked for, which would be corrected."""
+    """Raises a ValueError if ghost_size is given: renormalisation would undo its effect."""
     if ghost_size is not None:
         raise ValueError(
             f"ghost_size={ghost_size}, but batch renormalisation has no ghost batches: it "
-            "takes out the noise that these are for; leave it out."
+            "removes the noise that they are meant to add; omit ghost_size."
         )

@@ -34,42 +34,44 @@ def rms_norm(
 
         y = γ·x/√(Σw·x²/Σw + ε) + β
 
-    Layer normalisation without a mean to subtract, and, as usual, without β.
+    Layer normalisation without subtracting the mean; β is usually left out.
 
     Args:
       x: floating array of any rank.
-      scale: γ, of the shape of the axes `feature_axes` of x; None is 1.
-      bias: β, likewise; None is 0.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
       feature_axes: the feature axis or axes, over which scale and bias vary.
-      reduction_axes: the axes over which the moments are taken; None is
-        `feature_axes`. With feature_axes=-1,
-        (1, 2, 3) is each image of (N, H, W, C) as a whole.
-      epsilon: ε ≥ 0, added to the variance.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 counts in no moment; see `normalize` for its output.
-      axis_name: mapped axes (of vmap, pmap, shard_map) along which samples are split.
-      axis_index_groups: groups of indices along axis_name that are one sample each.
-      dtype: the dtype of y; None is that of x.
-      rounding: where y is rounded to its dtype; see `normalize`.
-      implementation: "xla", or "kernel" for a Pallas kernel in the backward pass where one
-        fits, which is silently "xla" elsewhere: on a TPU, or a GPU from Hopper on; for
-        float32 or bfloat16, x and y; for the last axes, of 256·k ≤ 8192 features and 16·k
-        rows; without weights; on one device, as within `jax.shard_map` with
-        check_vma=False. None chooses, which today is "xla" always.
+      reduction_axes: the axes over which the moments are taken; defaults to
+        `feature_axes`. With feature_axes=-1, reduction_axes=(1, 2, 3) normalises each
+        image of (N, H, W, C) as a whole.
+      epsilon: ε ≥ 0, added to the mean square.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the statistics; see `normalize` for their output.
+      axis_name: mapped axes (of vmap, pmap, shard_map) over which each sample is split.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: when to round to the output dtype; see `normalize`.
+      implementation: "xla", or "kernel" for a Pallas kernel in the backward pass. The
+        kernel is used on a TPU, or a GPU from Hopper on; for x and y in float32 or
+        bfloat16; over the last axes, with 256·k ≤ 8192 features and 16·k rows; without
+        weights; and on one device, as within `jax.shard_map` with check_vma=False. In all
+        other cases "kernel" silently falls back to "xla". None lets jaxnorm choose, which
+        today is always "xla".
 
     Returns:
-      y, in the shape of x.
+      y, with the shape of x.
 
     Raises:
-      TypeError: x is not real floating.
+      TypeError: x does not have a real floating dtype.
       ValueError: an axis is out of range or repeated; scale, bias or weights do not fit
-        x; epsilon is negative; there is nothing to take moments of; rounding or
-        implementation is none that there is.
+        x; epsilon is negative; there are no elements to take moments over; rounding or
+        implementation is not one of the allowed values.
 
     Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"
     (arXiv:1910.07467), equation 4.
 
-    Gemma stores γ − 1: give it `1 + scale`, added in float32. Llama rounds twice.
+    Gemma stores γ − 1: pass `1 + scale`, added in float32. Llama uses rounding="twice".
 
     >>> rms_norm(jnp.array([[1.0, 7.0], [-5.0, 5.0]]), epsilon=0.0)
     Array([[ 0.2,  1.4],

@@ -1,1 +1,1 @@
-"""The statistics of a data set, and inputs scaled by them."""
+"""Statistics of a data set, and functions that scale inputs by them."""

@@ -1,4 +1,4 @@
-"""Inputs scaled by the moments or the range of their data set."""
+"""Scales inputs by the moments or the range of their data set."""
 
 from typing import Any
 
@@ -17,26 +17,28 @@ from jaxnorm.preprocessing.summary import Summary, check_summary
 def standardize(
     x: ArrayLike, summary: Summary, feature_axes: Axis = -1
 ) -> Float[Array, "..."]:
-    """Scales `x` so that the data summarised have mean 0 and variance 1.
+    """Scales `x` so that the summarised data have mean 0 and variance 1.
 
         y = (x − μ)/σ
 
-    σ² is the biased variance, Σ(x − μ)²/n. The shape of the distribution stays what it
-    was: it is normal only if x is. Where a feature is constant or was never seen, y is 0.
+    σ² is the biased variance, Σ(x − μ)²/n. The shape of the distribution does
+    not change: it is normal only if x is. Where a feature is constant or was never seen, y
+    is 0.
 
     Args:
       x: floating array of any rank.
-      summary: that of the data, of the shape of the axes `feature_axes` of x.
+      summary: the Summary of the data, with the shape of the feature axes of x.
       feature_axes: the feature axis or axes.
 
     Returns:
-      y, in the shape and dtype of x; 16 bit are computed in float32.
+      y, with the shape and dtype of x; 16-bit inputs are computed in float32.
 
     Raises:
-      TypeError: x is not real floating, or summary is no Summary.
-      ValueError: an axis is out of range or repeated; the summary is of other features.
+      TypeError: x does not have a real floating dtype, or summary is not a Summary.
+      ValueError: an axis is out of range or repeated; the summary does not have the shape
+        of the feature axes.
 
-    Source: scikit-learn's StandardScaler, which differs in dividing a constant by 1.
+    Source: scikit-learn's StandardScaler, which instead divides a constant by 1.
 
     >>> from jaxnorm import summarize
     >>> x = jnp.array([[1.0], [3.0]])
@@ -54,13 +56,13 @@ def standardize(
 def mean_normalize(
     x: ArrayLike, summary: Summary, feature_axes: Axis = -1
 ) -> Float[Array, "..."]:
-    """Scales `x` so that the data summarised have mean 0 and a range of width 1.
+    """Scales `x` so that the summarised data have mean 0 and a range of width 1.
 
         y = (x − μ)/(max − min)
 
-    So y lies between −1 and 1, on both sides of 0, and not between 0 and 1 as is said of
-    it at times: `min_max` does that. The arguments and errors are those of `standardize`,
-    and so is a y of 0 where a feature is constant or was never seen.
+    So y lies between −1 and 1, on both sides of 0, and not between 0 and 1 as is sometimes
+    claimed: `min_max` does that. The arguments and errors are the same as for
+    `standardize`; where a feature is constant or was never seen, y is 0.
 
     >>> from jaxnorm import summarize
     >>> x = jnp.array([[1.0], [2.0], [9.0]])
@@ -72,14 +74,14 @@ def mean_normalize(
 
 @renamed_arguments(axis="feature_axes")
 def min_max(x: ArrayLike, summary: Summary, feature_axes: Axis = -1) -> Float[Array, "..."]:
-    """Scales `x` so that the data summarised lie between 0 and 1.
+    """Scales `x` so that the summarised data lie between 0 and 1.
 
         y = (x − min)/(max − min)
 
-    Other data may lie outside. The arguments and errors are those of `standardize`, and so
-    is a y of 0 where a feature is constant or was never seen.
+    Other data may lie outside. The arguments and errors are the same as for `standardize`;
+    where a feature is constant or was never seen, y is 0.
 
-    Source: scikit-learn's MinMaxScaler, which differs in dividing a constant by 1.
+    Source: scikit-learn's MinMaxScaler, which instead divides a constant by 1.
 
     >>> from jaxnorm import summarize
     >>> x = jnp.array([[1.0], [2.0], [9.0]])
@@ -92,7 +94,7 @@ def min_max(x: ArrayLike, summary: Summary, feature_axes: Axis = -1) -> Float[Ar
 def _by_width(
     x: ArrayLike, summary: Summary, feature_axes: Axis, *, about_mean: bool
 ) -> Array:
-    """(x − μ)/(max − min), or with min in place of μ; 0 where there is no width."""
+    """(x − μ)/(max − min), or with min in place of μ; 0 where max ≤ min."""
     x, axes = _check_operands(x, summary, feature_axes)
     wide = accumulation_dtype(x.dtype)
     mean, low, high = (
@@ -101,10 +103,10 @@ def _by_width(
     )
     offset = mean if about_mean else low
     width = high - low
-    alike = width <= 0  # −∞ where nothing was seen; and not NaN, which is to show
-    # As for a variance, an overflow is not taken for a range in which nothing differs.
+    alike = width <= 0  # −∞ where nothing was seen; False for NaN, which must show in y
+    # As for a variance, an overflow is not mistaken for a range without differences.
     width = jnp.where(jnp.isposinf(width), jnp.nan, width)
-    # Nothing is divided by 0, nor subtracted an infinite minimum; and NaN in x shows.
+    # Avoids division by 0 and subtraction of an infinite minimum, and keeps NaN in x.
     centred = x.astype(wide) - jnp.where(alike, 0, offset)
     return (centred / jnp.where(alike, jnp.inf, width)).astype(x.dtype)
 
@@ -112,15 +114,15 @@ def _by_width(
 def _check_operands(
     x: ArrayLike, summary: Any, feature_axes: Axis
 ) -> tuple[Array, tuple[int, ...]]:
-    """The array x, and its feature axes, which are those of the summary."""
+    """Returns x as an array and its feature axes, checked against the summary."""
     x = as_floating(x)
     check_summary(summary)
     axes = canonical_axes(feature_axes, x.ndim)
     if jnp.shape(summary.minimum) != take(x.shape, axes):
         raise ValueError(
-            f"the summary is of features of shape {jnp.shape(summary.minimum)}, but x, of "
+            f"the summary has features of shape {jnp.shape(summary.minimum)}, but x, of "
             f"shape {x.shape}, has {take(x.shape, axes)} along "
-            f"feature_axes={feature_axes}; name in feature_axes= the "
-            "axes of x along which the data were summarised."
+            f"feature_axes={feature_axes}; pass as feature_axes= the axes of x for which "
+            "the data were summarised."
         )
     return x, axes

@@ -1,4 +1,4 @@
-"""Input statistics: the moments and the range of an array, or of a data set in batches."""
+"""Input statistics: moments and range of an array, or of a data set read in batches."""
 
 import functools
 from collections.abc import Iterable
@@ -20,15 +20,15 @@ from jaxnorm._core.weights import as_weights, weighted
 
 
 class Summary(NamedTuple):
-    """What is known of each feature; a commutative monoid under `merge_summaries`.
+    """Moments and range of each feature; a commutative monoid under `merge_summaries`.
 
-    All have one shape, that of the feature axes of the data, and one dtype, at least
-    float32. Like any tuple of arrays it can be saved, and is an argument under jax.jit.
+    All arrays have the shape of the feature axes of the data, and one dtype, at least
+    float32. Like any tuple of arrays, a Summary can be saved and passed through jax.jit.
 
     Attributes:
       moments: count, mean and variance of the samples.
-      minimum: the least of them, and +∞ where count is 0.
-      maximum: the largest, and −∞ where count is 0.
+      minimum: the smallest sample, or +∞ where count is 0.
+      maximum: the largest sample, or −∞ where count is 0.
 
     >>> summary = summarize(jnp.array([[1.0, 10.0], [3.0, 30.0]]))
     >>> summary.minimum, summary.maximum
@@ -43,7 +43,7 @@ class Summary(NamedTuple):
     def empty(
         cls, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
     ) -> "Summary":
-        """The summary of no samples, the identity of `merge_summaries`.
+        """Returns the summary of no samples, the identity of `merge_summaries`.
 
         >>> Summary.empty((2,)).minimum
         Array([inf, inf], dtype=float32)
@@ -56,22 +56,22 @@ class Summary(NamedTuple):
 def summarize(
     x: ArrayLike, feature_axes: Axis = -1, weights: ArrayLike | None = None
 ) -> Summary:
-    """The moments and the range of each feature of one array.
+    """Returns the moments and the range of each feature of one array.
 
         n = Σw,  μ = Σw·x / n,  σ² = Σw·(x − μ)² / n,  min and max of x where w > 0
 
     Args:
       x: floating array of any rank.
-      feature_axes: the feature axis or axes; all others are of samples. () makes one
-        feature of all of x.
-      weights: boolean mask or non-negative weights that broadcast against x. What has
-        weight 0 reaches nothing, be it NaN or infinite.
+      feature_axes: the feature axis or axes; samples lie along all other axes. () treats
+        all of x as one feature.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the statistics, even if they are NaN or infinite.
 
     Returns:
-      A Summary of the shape of the axes `feature_axes`, in at least float32.
+      A Summary with the shape of the feature axes, in at least float32.
 
     Raises:
-      TypeError: x is not real floating, or weights are complex.
+      TypeError: x does not have a real floating dtype, or weights are complex.
       ValueError: an axis is out of range or repeated; weights do not broadcast.
 
     >>> x = jnp.array([[1.0, 10.0], [3.0, jnp.nan]])
@@ -93,13 +93,13 @@ def summarize(
 
 
 def merge_summaries(*summaries: Summary) -> Summary:
-    """The summary of all samples together, from the summaries of their parts.
+    """Returns the summary of all samples together, from the summaries of their parts.
 
-    The moments go by `merge`, up to rounding in any order; the ranges are exact.
-    `Summary.empty()` changes nothing.
+    The moments are merged by `merge`, and up to rounding do not depend on the order; the
+    ranges are exact. `Summary.empty()` changes nothing.
 
     Raises:
-      ValueError: no summaries, or of features of different shapes.
+      ValueError: no summaries are given, or their features have different shapes.
 
     >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
     >>> whole = merge_summaries(summarize(x[:1], ()), summarize(x[1:], ()))
@@ -112,7 +112,7 @@ def merge_summaries(*summaries: Summary) -> Summary:
             "Summary.empty()."
         )
     moments = merge(*(each.moments for each in summaries))
-    dtype = moments.mean.dtype  # the finest, to which nothing is promoted silently
+    dtype = moments.mean.dtype  # the finest; JAX may refuse to promote to it implicitly
     minima, maxima = (
         [jnp.asarray(each, dtype) for each in bounds]
         for bounds in zip(*(each[1:] for each in summaries), strict=True)
@@ -124,7 +124,7 @@ def merge_summaries(*summaries: Summary) -> Summary:
     )
 
 
-# Compiled once a shape of batch, and for all passes over data.
+# Compiled once per batch shape, for all passes over data.
 _summarize = jax.jit(summarize, static_argnames=("feature_axes",))
 _merge = jax.jit(merge_summaries)
 
@@ -137,30 +137,32 @@ def fit(
     start: Summary | None = None,
     progress: bool = True,
 ) -> Summary:
-    """Summarises data that does not fit memory, one batch after another.
+    """Summarises data that does not fit in memory, one batch after another.
 
-    Each is done with before the next is asked for. The summaries are merged in pairs of
-    as many batches: what a single batch adds to a large mean is lost in its rounding. On
-    4,096 batches of sorted values of mean 10⁴ and deviation 1, merging one after another
-    makes σ² wrong by 45 % in float32, and pairs by 0.1 %.
+    Each batch is finished before the next is requested. The summaries are merged in pairs
+    that cover equally many batches, because adding a single batch to a large mean loses
+    digits to rounding. On 4,096 batches of sorted values with mean 10⁴ and standard
+    deviation 1, merging one after another makes σ² wrong by 45 % in float32, and merging
+    in pairs by 0.1 %.
 
     Args:
-      batches: arrays, as `summarize` takes them, or tuples (x, weights); of one shape of
-        features, and any number of samples. Each new shape of batch is compiled for once:
-        pad the last batch with a weight of 0, or let it be. Tuples of x and labels are
-        not meant: give (x for x, _ in data).
+      batches: arrays, as for `summarize`, or tuples (x, weights), with features of one
+        shape and any number of samples. Each new batch shape is compiled once; to avoid
+        that for the last batch, pad it with a weight of 0. For tuples of x and labels,
+        give (x for x, _ in data).
       feature_axes: the feature axis or axes of each batch.
-      start: the Summary of data seen before, to go on from. Equal to one pass over all
-        of the data up to rounding, as other pairs are merged.
-      progress: whether to show a bar on stderr.
+      start: the Summary of data seen before, to resume from. Up to rounding, the result
+        equals a single pass over all of the data, which merges other pairs.
+      progress: whether to show a progress bar on stderr.
 
     Returns:
-      A Summary of the shape of the axes `feature_axes`, in at least float32.
+      A Summary with the shape of the feature axes, in at least float32.
 
     Raises:
-      TypeError: a batch is not real floating: map it to x.astype(jnp.float32) first.
-      ValueError: there is nothing to summarise; the features of a batch are not of the
-        shape of those before; an axis or weights that do not fit.
+      TypeError: a batch does not have a real floating dtype: map it to
+        x.astype(jnp.float32) first.
+      ValueError: there is nothing to summarise; the features of a batch differ in shape
+        from those before; an axis or weights do not fit.
 
     Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance",
     section 2, for the pairs.
@@ -180,8 +182,8 @@ def fit(
     total = cascade.total(start)
     if total is None:
         raise ValueError(
-            "fit was given no batches, and no start= to go on from; give at least one. "
-            "(An iterator that was used up by a pass before gives none: make a new one.)"
+            "fit was given no batches, and no start= to resume from; give at least one. "
+            "(An iterator exhausted by an earlier pass yields none: make a new one.)"
         )
     return total
 
@@ -189,12 +191,12 @@ def fit(
 def _summarize_batch(
     batch: Any, feature_axes: Axis, shape: tuple[int, ...] | None
 ) -> Summary:
-    """The summary of a batch whose features must be of this shape, None being any."""
+    """Summarises a batch whose features must have this shape; None allows any."""
     pair = batch if isinstance(batch, tuple) else (batch, None)
     if len(pair) != 2:
         raise ValueError(
             f"a batch is a tuple of {len(pair)}, but an array x, or a tuple of two, "
-            "(x, weights), is expected; choose what is meant, as in (x for x, *_ in data)."
+            "(x, weights), is expected; select x, as in (x for x, *_ in data)."
         )
     x = as_floating(pair[0])
     axes = canonical_axes(feature_axes, x.ndim)
@@ -203,16 +205,16 @@ def _summarize_batch(
         raise ValueError(
             f"a batch of shape {x.shape} has features of shape {given}, along "
             f"feature_axes={feature_axes}, but those before it, or start=, have {shape}; "
-            "name the axes of features, of one size in all batches, in "
-            "feature_axes=, and crop or pad to it what varies."
+            "pass as feature_axes= axes that have the same size in all batches, and crop "
+            "or pad batches that vary."
         )
     return _summarize(x, axes, pair[1])
 
 
 def check_summary(summary: Any) -> None:
-    """Raises a TypeError unless it is a Summary."""
+    """Raises a TypeError unless `summary` is a Summary."""
     if not isinstance(summary, Summary):
         raise TypeError(
-            f"a {type(summary).__name__} was given for a Summary(moments, minimum, "
+            f"a {type(summary).__name__} was given instead of a Summary(moments, minimum, "
             "maximum); make one with fit(batches) or summarize(x)."
         )

@@ -1,4 +1,4 @@
-"""Old names of arguments give the same result and a warning that names the new one."""
+"""Old argument names give the same result, and a warning with the new name."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MOMENTS = Moments(jnp.full(2, 12.0), jnp.zeros(2), jnp.ones(2))
 STATISTICS = Statistics(jnp.zeros(3), jnp.ones(3))
 SUMMARY = jaxnorm.summarize(X, feature_axes=1)
 
-# What is called; its arguments as they are now; and what some were called before.
+# The function; its arguments under their new names; and the old names of some.
 STATELESS = {"feature_axes": "axis", "reduction_axes": "reduced"}
 RENAMED = {
     jaxnorm.layer_norm: ((X,), {"feature_axes": 1, "reduction_axes": (1, 2)}, STATELESS),

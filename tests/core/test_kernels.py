@@ -1,7 +1,7 @@
-"""Kernels of rows: as the formula and the oracle have it, in every way to differentiate.
+"""Kernels of rows agree with the formula and the oracle, however they are differentiated.
 
-On a CPU the kernel of a TPU is interpreted; that of a GPU is compiled alone, and shares
-with it what is computed of a row.
+On a CPU, the TPU kernel is interpreted. The GPU kernel is only compiled; both kernels share
+the computation for a row.
 """
 
 import functools
@@ -28,7 +28,7 @@ SHAPE = (48, 256)
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often the kernel was traced; a TPU's is interpreted, and 8 CPUs are one."""
+    """Counts how often the kernel is traced; interprets it, and treats 8 CPUs as one."""
     from jaxnorm._core.kernels import tpu
 
     traced = []
@@ -62,7 +62,7 @@ def close(one, other, tolerance=1e-5):
 
 
 def both(norm, **options):
-    """The norm by a kernel and by XLA."""
+    """Returns the norm computed by a kernel and by XLA."""
     return (
         functools.partial(norm, implementation=each, **options)
         for each in ("kernel", "xla")
@@ -101,7 +101,7 @@ def test_scale_and_bias_are_optional(norm, calls, rng):
             pulled_back(functools.partial(each, **kept), x, g) for each in (kernel, xla)
         )
         close(one, other)
-    assert len(calls) == 2  # without a scale it is of ones
+    assert len(calls) == 2  # a missing scale is replaced by ones
 
 
 @each_norm
@@ -231,7 +231,7 @@ def test_sharded_arrays_are_left_to_the_compiler(norm, calls, monkeypatch, rng):
 
 @each_norm
 def test_it_is_exported_for_every_platform(norm):
-    """With what each has; one that is saved for a CPU runs here."""
+    """Each platform gets its own kernel, if any; the saved program runs here on a CPU."""
     x, scale, bias, g = arrays(np.random.default_rng(0))
     function = functools.partial(
         pulled_back, functools.partial(norm, implementation="kernel")

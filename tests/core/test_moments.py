@@ -20,13 +20,13 @@ values = st.floats(-1e3, 1e3, width=32)
 samples = hnp.arrays(np.float32, (SAMPLES, 2), elements=values)
 weights = hnp.arrays(np.float32, (SAMPLES, 1), elements=st.sampled_from([0, 0.25, 1, 3]))
 
-# Jitted once each: hypothesis draws hundreds of arrays of one shape.
+# Each is jitted once, because hypothesis draws hundreds of arrays of one shape.
 measured = jax.jit(functools.partial(measure, reduction_axes=0))
 merged = jax.jit(merge)
 
 
 def assert_same(one: Moments, other: Moments) -> None:
-    """Equal up to rounding, which for a variance is of the size (|μ|·eps)² + σ²·eps."""
+    """Asserts equality up to rounding, which for a variance is (|μ|·eps)² + σ²·eps."""
     count, mean, var = (np.asarray(each, np.float64) for each in other)
     np.testing.assert_allclose(one.count, count, rtol=1e-6)
     size = np.abs(mean) + np.sqrt(var)
@@ -97,7 +97,7 @@ def test_large_means_do_not_cancel(rng):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_statistics_are_at_least_float32(dtype):
-    x = jnp.full((300, 2), 100, dtype)  # the sum overflows neither, nor stalls
+    x = jnp.full((300, 2), 100, dtype)  # the sum neither overflows nor stalls
     moments = measure(x, 0)
     chex.assert_type(moments, jnp.float32)
     np.testing.assert_array_equal(moments.mean, np.full(2, 100))
@@ -165,7 +165,7 @@ def test_there_may_be_more_samples_than_an_integer_of_32_bits_counts(weighted):
 
 
 def test_batches_of_the_largest_means_merge_to_one_between_them():
-    """Their distance overflows, their mean does not."""
+    """The distance between the means overflows, but their mean does not."""
     many, one = (
         Moments(*(jnp.float32(each) for each in (count, mean, 0)))
         for count, mean in ((3, 3e38), (1, -3e38))
@@ -177,7 +177,7 @@ def test_batches_of_the_largest_means_merge_to_one_between_them():
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_merge_into_many_is_a_merge(count, rng):
-    """Of nothing, too, from either side."""
+    """Also if either side has no samples."""
     parts = [
         Moments(jnp.float32(n), *map(jnp.float32, rng.normal(5, 1, 2) ** 2))
         for n in (count, 2)

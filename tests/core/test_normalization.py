@@ -1,4 +1,4 @@
-"""What `normalize` refuses that no norm passes on to it."""
+"""Errors of `normalize` for operands that no norm passes to it."""
 
 import jax.numpy as jnp
 import pytest

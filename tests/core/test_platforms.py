@@ -1,4 +1,4 @@
-"""The formulas of every platform, on a CPU: over the table of cases, and drawn layouts."""
+"""The formulas of all platforms, on a CPU: for the table of cases and random layouts."""
 
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ FAST = [
 @pytest.mark.parametrize("of_platform", ["cuda", "tpu"], indirect=True)
 @pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
 def test_the_table_of_cases_holds(case, of_platform):
-    """Outputs and gradients are those of the oracle, to what the dtype of x can hold."""
+    """Outputs and gradients match the oracle to the precision of the dtype of x."""
     x, scale, bias, g = case.arrays()
     y, vjp = jax.vjp(case.apply, x, scale, bias)
     expected = case.expect(x, scale, bias, g)
@@ -48,7 +48,7 @@ def two_levels(n, rng, far):
     return np.where(far, 1e3, 0) + rng.normal(size=n)
 
 
-# Kinds of n samples, some of them in orders that are the worst for a formula.
+# Kinds of n samples, some of them in the worst order for a formula.
 KINDS = {
     "mean 0": lambda n, rng: rng.normal(size=n),
     "mean 1e3": lambda n, rng: 1e3 + rng.normal(size=n),
@@ -78,11 +78,11 @@ WEIGHTS = {
     "large": lambda shape, rng: np.float32(1e30) * rng.uniform(0.5, 1, shape),
     "small": lambda shape, rng: np.float32(1e-30) * rng.uniform(0.5, 1, shape),
 }
-LAYOUTS = 100  # which, with the kinds of samples and platforms, are 5,400 cases
+LAYOUTS = 100  # 5,400 cases with all kinds of samples and platforms
 
 
 class Drawn(NamedTuple):
-    """A layout with an array of each kind, which a number determines."""
+    """A layout with an array of each kind, drawn with a number as seed."""
 
     axes: tuple[int, ...]
     weights: np.ndarray | None
@@ -112,7 +112,7 @@ def draw(number):
 
 
 def samples(shape, axes, kind, rng):
-    """An array whose samples along the axes, in the order of memory, are of a kind."""
+    """Returns an array whose samples along the axes, in memory order, are of a kind."""
     order = (*(i for i in range(len(shape)) if i not in axes), *axes)
     n = int(np.prod([shape[i] for i in axes]))
     number = int(np.prod(shape)) // n
@@ -122,7 +122,7 @@ def samples(shape, axes, kind, rng):
 
 
 def program(shape, axes, weights):
-    """Output, moments and gradients, as one compiled function of (x, scale, bias, g)."""
+    """Returns a compiled function from (x, scale, bias, g) to y, moments and gradients."""
     features = tuple(i for i in range(len(shape)) if i not in axes)
     how = plan(
         Samples(axes),
@@ -161,7 +161,7 @@ def test_no_layout_breaks_the_bound(number, of_platform, request, record_propert
 
 
 def ratios(drawn, x, found):
-    """The largest errors over the bounds that docs/numerics.md states; 0 of a constant."""
+    """Returns the largest ratios of errors to the bounds in docs/numerics.md."""
     y, (_, mean, var), (dx, dscale, dbias) = found
     axes, weights, g = drawn.axes, drawn.weights, drawn.g
     scale, bias = drawn.parameters
@@ -174,7 +174,7 @@ def ratios(drawn, x, found):
         sigma = np.sqrt(var_exact)
         bound = 4 * ULP * (1 + np.abs(mu) / sigma)
         limit = bound * sigma
-    # The square of a smaller one is subnormal, and counts as 0.
+    # The square of a smaller standard deviation is subnormal, and counts as 0.
     varies, constant = sigma > 1.1e-19, sigma == 0
     used = np.ones(x.shape, bool) if weights is None else weights > 0
     along = lambda vector: np.expand_dims(vector, axes)  # noqa: E731
@@ -201,7 +201,7 @@ def ratios(drawn, x, found):
 
 
 def worst(error, bound, where):
-    """The largest |error| over the bound; infinite where it should be 0 and is not."""
+    """Returns the largest |error| / bound; infinite for an error where the bound is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(np.asarray(error) == 0, 0, np.abs(error) / bound)
         ratio = np.where(where, ratio, 0)

@@ -1,4 +1,4 @@
-"""Weights are repetition and padding is nothing, in outputs, gradients and statistics."""
+"""Weights act as repetition and padding as absence: outputs, gradients and statistics."""
 
 import functools
 
@@ -24,7 +24,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
 @functools.cache
 def compiled(case):
-    """Output and gradients, for a cotangent g, of a case with weights."""
+    """Returns output and gradients of a case with weights, for a cotangent g."""
 
     @jax.jit
     def run(x, scale, bias, g, weights):
@@ -36,7 +36,7 @@ def compiled(case):
 
 
 def along(case, vector):
-    """A vector along the axis that samples or positions are on."""
+    """Returns a vector along the axis of samples or positions."""
     return np.expand_dims(
         vector, [i for i in range(len(case.shape)) if i != case.layout.cut]
     )
@@ -44,7 +44,7 @@ def along(case, vector):
 
 @pytest.mark.parametrize("case", rows(CASES, LAST), ids=str)
 def test_float_weights_are_repetition(case):
-    """Of as many copies in all, so that each has one shape to compile for."""
+    """The total number of copies is fixed, so that each case compiles for one shape."""
     cut = case.layout.cut
     x, scale, bias, g = map(np.asarray, case.arrays())
     number = x.shape[cut]
@@ -64,7 +64,7 @@ def test_float_weights_are_repetition(case):
         summed = np.zeros_like(dx)
         np.add.at(np.moveaxis(summed, cut, 0), copies, np.moveaxis(dx_of_copies, cut, 0))
         close(dx, summed)
-        # What has no weight has no cotangent here, and so nothing to add to these.
+        # Elements without weight have no cotangent here, so they add nothing to these.
         jax.tree.map(close, others, expected)
 
     equal()
@@ -89,7 +89,7 @@ def test_padding_is_nothing(case, padding):
 
 @pytest.mark.parametrize("kind", [bool, np.float32])
 def test_padding_is_nothing_to_the_statistics(rng, kind):
-    """Row 39: padding with zeros shifts them; under a mask it does not."""
+    """Row 39: padding with zeros shifts the statistics, unless it is masked."""
     train = jax.jit(functools.partial(batch_norm, train=True))
     x = rng.normal(3, 2, (5, 4, 3)).astype(np.float32)
     state = ema(0.99).init((3,))

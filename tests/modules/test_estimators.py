@@ -95,7 +95,7 @@ def test_an_update_that_is_no_bool_is_refused(api, flag):
 
 
 def test_updates_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match="contradict each other; say it once"):
+    with pytest.raises(ValueError, match="contradict each other; give one"):
         made(LINEN, update=True)(BATCHES[0], use_running_average=True, update=False)
 
 

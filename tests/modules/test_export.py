@@ -246,7 +246,7 @@ class TestGhosts:
 @pytest.mark.usefixtures("unchecked")
 def test_groups_are_of_a_number_of_features():
     (x,) = shapes_of(export.SymbolicScope(), jnp.ones((2, 3, 4)))
-    with pytest.raises(ValueError, match=r"symbolic size n2.*export with a number of"):
+    with pytest.raises(ValueError, match=r"symbolic size n2.*export with a fixed number"):
         exported(jaxnorm.group_norm, x)
 
 

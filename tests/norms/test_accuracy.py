@@ -1,4 +1,4 @@
-"""How exact the norms are, on data that single precision finds hard."""
+"""Accuracy of the norms, on data that is hard in single precision."""
 
 import functools
 
@@ -13,7 +13,7 @@ from tests.support.cases import EPSILON, NORMS, WEIGHTINGS, Case, Layout, rows
 
 ULP = 2.0**-23
 MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
-# Long along the last layout of each norm, and along the features, for those of samples.
+# Long along the last layout of each norm, and along the features for norms of samples.
 LAYOUTS = {
     "batch_norm-train": (Layout((4096, 8), -1), Layout((8, 5, 16, 16), 1)),
     "batch_renorm": (Layout((4096, 8), -1),),
@@ -33,7 +33,7 @@ CASES = [
 
 @functools.cache
 def compiled(case):
-    """Output and gradients of a case."""
+    """Returns a compiled function for the output and gradients of a case."""
 
     @jax.jit
     def run(x, scale, bias, g):
@@ -44,7 +44,7 @@ def compiled(case):
 
 
 def runs(case, draw):
-    """Arrays, what the norm makes of them and what it should, at each of the means."""
+    """Yields mean, arrays, and the actual and expected results, for each of the means."""
     normal, scale, bias, g = case.arrays()
     for mean in MEANS:
         x = ((np.asarray(normal) - 1) / 2 + mean).astype(np.float32)  # N(mean, 1)
@@ -52,7 +52,7 @@ def runs(case, draw):
         yield mean, arrays, compiled(case)(*arrays), case.expect(*arrays)
 
 
-# Of each norm its last layout; a mask goes the way of weights.
+# The last layout of each norm; masks are computed like weights.
 FAST = [
     case
     for case in CASES
@@ -62,7 +62,7 @@ FAST = [
 
 @pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
 def test_output_is_backward_stable(case):
-    """Off by some ulps of x over its deviation, as x is itself, and of the parts of y."""
+    """Errors are a few ulps of x / its standard deviation, and of the terms of y."""
     for mean, (_, scale, bias, _), (y, *_), expected in runs(case, lambda g: g):
         gamma, beta = (oracle.along(each, case.features, y.ndim) for each in (scale, bias))
         parts = (1, np.abs(gamma), np.abs(expected.y - beta), np.abs(expected.y))
@@ -72,7 +72,7 @@ def test_output_is_backward_stable(case):
 
 @pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
 def test_gradients_are_backward_stable(case):
-    """Relative to the largest that such cotangents, noise and noise on 1, can give."""
+    """Relative to the largest gradients for such cotangents: noise, and 1 plus noise."""
     for offset in (0, 1):
         for mean, (_, scale, _, g), (_, *gradients), expected in runs(
             case, lambda g, offset=offset: offset + g
@@ -121,7 +121,7 @@ def test_features_of_wildly_different_scale_do_not_disturb_each_other(rng, weigh
 
 
 def train(x, *, epsilon=1e-5, weights=None):
-    """The output, and as statistics the moments of the batch themselves."""
+    """Returns the output, and the moments of the batch as statistics."""
     this = ema(0.0)
     return batch_norm(
         x,
@@ -134,7 +134,7 @@ def train(x, *, epsilon=1e-5, weights=None):
 
 
 CONSTANTS = (0.0, -0.1, 7.7, 1e6 + 0.3, 1e20, -2.1642801e32, 3e38, -3.3e38, 1e-20)
-SMALLEST = (1e-30, 1e-40)  # whose shares of a weighted sum underflow
+SMALLEST = (1e-30, 1e-40)  # their shares of a weighted sum underflow
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ SMALLEST = (1e-30, 1e-40)  # whose shares of a weighted sum underflow
 @pytest.mark.parametrize("n", rows([1, 2, 7, 59, 1000, 4096], [59]))
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_constant_feature_gives_its_bias(n, epsilon, weighted):
-    """Also where Σx overflows, or Σx/n is off by some ulps."""
+    """Also where Σx overflows, or Σx/n is off by a few ulps."""
     x = np.tile(np.float32(CONSTANTS + (() if weighted else SMALLEST)), (n, 1))
     weights = np.where(np.arange(n) % 3, 0.7, 1.1).astype(np.float32)[:, None]
     y, statistics = train(x, epsilon=epsilon, weights=weights if weighted else None)
@@ -170,7 +170,7 @@ def test_a_constant_feature_has_no_gradient_by_its_scale(rng, weighted):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("start", rows([1.0, 1e4, 1e6, 1.7e9], [1.0]))
 def test_two_values_an_ulp_apart_are_no_constant(start, weighted):
-    """Taking either for the mean of all is off by no more than rounding is."""
+    """Either value is within rounding of the mean, yet the variance is not 0."""
     one, ulp = np.float32(start), np.spacing(np.float32(start))
     for apart in (1, 2, 4, 8, 16):
         for pattern in ([0, 1], [0, 0, 1, 1], [0, 1, 1, 0], [1, 0, 0], 59 * [0, 1]):
@@ -184,7 +184,7 @@ def test_two_values_an_ulp_apart_are_no_constant(start, weighted):
 
 @pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-3, 1.0])
 def test_a_constant_but_for_one_sample_is_none(size):
-    """Its mean is as near to the first sample as the sum is off."""
+    """The mean differs from the first sample by no more than the error of the sum."""
     x = np.full((4096, 1), 1.7, np.float32)
     x[1000] += np.float32(size)
     y, _ = train(x, epsilon=0.0)
@@ -195,7 +195,7 @@ def test_a_constant_but_for_one_sample_is_none(size):
 
 
 def test_an_almost_constant_feature_is_none(rng):
-    """At |μ|/σ = 10⁵ a deviation is some ulps, and still told from rounding."""
+    """At |μ|/σ = 10⁵, σ is a few ulps of μ, but is still distinguished from rounding."""
     x = (1e5 + rng.normal(size=(4096, 16))).astype(np.float32)
     y, statistics = train(x)
     np.testing.assert_allclose(statistics.var, x.astype(np.float64).var(0), rtol=1e-2)
@@ -205,7 +205,7 @@ def test_an_almost_constant_feature_is_none(rng):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.slow
 def test_large_values_do_not_overflow_where_their_variance_does_not(rng, weighted):
-    """As long as n times the variance does not."""
+    """Provided that n times the variance does not overflow."""
     x = (1e15 * rng.normal(size=(64, 4))).astype(np.float32)
     weights = np.ones((64, 1), np.float32) if weighted else None
     y, statistics = train(x, weights=weights)
@@ -216,7 +216,7 @@ def test_large_values_do_not_overflow_where_their_variance_does_not(rng, weighte
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_variance_that_overflows_is_seen(rng, weighted):
-    """An infinite variance would give the bias for every x, and hide what happened."""
+    """An infinite variance would give the bias for every x, and hide the overflow."""
     x = (1e30 * rng.normal(size=(64, 4))).astype(np.float32)
     weights = np.ones((64, 1), np.float32) if weighted else None
     y, statistics = train(x, weights=weights)
@@ -252,11 +252,11 @@ def test_float64_stays_float64(weighting):
         x = 1e10 + x
         expected = case.expect(x, scale, bias, x)
         y = jax.jit(case.apply)(x, scale, bias)
-        assert EPSILON > 1e-10  # or the deviation of x, of 2, would not rule
+        assert EPSILON > 1e-10  # else ε would not be negligible
         np.testing.assert_allclose(y, expected.y, atol=8 * np.finfo(float).eps * 1e10)
 
 
-# Layouts that XLA on a CPU adds one element after another, and what was wrong there.
+# Layouts that XLA on a CPU sums one element after another, and regressions there.
 
 ONE_BY_ONE = (
     ((128, 16, 4, 4), 1),
@@ -268,7 +268,7 @@ ONE_BY_ONE = (
 
 
 def by_batch(x, axis, weights=None, epsilon=0.0):
-    """Output and gradients of batch norm in training, as (y, (dx, dscale, dbias)) of g."""
+    """Returns a function of x and g: (y, (dx, dscale, dbias)) of batch norm in training."""
     features = (x.shape[axis],)
     one, zero = jnp.ones(features), jnp.zeros(features)
 
@@ -313,7 +313,7 @@ def test_the_bound_holds_in_any_layout(rng, layout):
 
 
 def test_first_middle_and_last_alike_are_no_constant():
-    """The mean is as near to them as it is to the rest."""
+    """The mean is as close to these samples as to the rest."""
     n = 4097
     x = np.float32(1) + np.float32(2e-7) * (np.arange(n) % 3).astype(np.float32)
     x[[0, n // 2, n - 1]] = 1
@@ -337,7 +337,7 @@ def test_masked_values_some_ulps_apart_have_a_variance(rng):
 
 @pytest.mark.parametrize(("size", "deviation"), [(1e30, 1e5), (1e-30, 1e-6)])
 def test_weights_of_any_size_are_shares(rng, size, deviation):
-    """Derivatives, too, divide by the sum before they multiply."""
+    """Derivatives also divide by the sum before they multiply."""
     x = (deviation * rng.normal(size=(512, 3))).astype(np.float32)
     weights = (size * rng.uniform(0.5, 1, (512, 1))).astype(np.float32)
     g = rng.normal(size=x.shape).astype(np.float32)

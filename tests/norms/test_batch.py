@@ -1,4 +1,4 @@
-"""What is batch norm's own: its statistics, and its laws."""
+"""What is specific to batch norm: its statistics and its laws."""
 
 import functools
 import inspect
@@ -23,7 +23,7 @@ X = jnp.ones(SHAPE)
 
 train = jax.jit(functools.partial(batch_norm, train=True, estimator=ema(0.9)))
 evaluate = jax.jit(functools.partial(batch_norm, train=False, estimator=ema(0.9)))
-# Jitted apart, so that the deviation is the same: one without epsilon.
+# Jitted separately, so that the standard deviation is the same: one without epsilon.
 standardize = jax.jit(functools.partial(batch_norm, train=True, epsilon=0.0))
 
 
@@ -55,7 +55,7 @@ def test_permuting_the_batch_permutes_the_output(x, order):
 @given(doubles, st.floats(0.01, 100), st.floats(-100, 100))
 def test_is_invariant_to_an_increasing_affine_map(x, a, b):
     """For ε → 0, whatever a > 0 and b."""
-    x = x + np.arange(SHAPE[0])[:, None] ** 2  # no feature is constant but for rounding
+    x = x + np.arange(SHAPE[0])[:, None] ** 2  # no feature is nearly constant
     assume((x.std(0) > 1e-3).all())
     with jax.enable_x64(True):
         y, _ = standardize(x, START)
@@ -123,7 +123,7 @@ def test_a_16_bit_input_may_be_given_a_wider_output(rng):
     narrow, _ = batch_norm(x, START, train=True)
     assert wide.dtype == jnp.float32
     np.testing.assert_array_equal(wide.astype(jnp.bfloat16), narrow)
-    assert (wide != narrow.astype(jnp.float32)).any()  # not rounded on the way
+    assert (wide != narrow.astype(jnp.float32)).any()  # not rounded in between
 
 
 def test_an_empty_batch_can_be_evaluated():

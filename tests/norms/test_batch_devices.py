@@ -1,4 +1,4 @@
-"""Batch norm on several devices: one batch, or one for each group of them."""
+"""Batch norm on several devices: one batch in all, or one per group of devices."""
 
 import functools
 
@@ -16,7 +16,7 @@ train = jax.jit(functools.partial(batch_norm, train=True, estimator=ema(0.9)))
 
 @pytest.mark.parametrize("check", [True, False])
 def test_shards_return_the_statistics_of_the_whole_batch(rng, check):
-    """4 + 1 valid rows: a mean of means would weigh the one as much as the four."""
+    """4 + 1 valid rows: a mean of means would give the one as much weight as the four."""
     x = rng.normal(2, 3, (8, 3)).astype(np.float32)
     weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], bool)[:, None]
     mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))

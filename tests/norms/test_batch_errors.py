@@ -1,4 +1,4 @@
-"""What batch norm refuses, and what it says to do instead."""
+"""Errors of batch norm, and the fixes that they suggest."""
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
         (
             lambda: batch_norm(X, START, train=True, axis_index_groups=[[0]]),
             ValueError,
-            "name it with axis_name=",
+            "axis_name= is missing",
         ),
         (
             lambda: jax.jit(lambda t: batch_norm(X, START, train=t))(True),

@@ -1,4 +1,4 @@
-"""What is batch renormalisation's own; the table of cases has the rest."""
+"""What is specific to batch renormalisation; the table of cases covers the rest."""
 
 import functools
 
@@ -32,7 +32,7 @@ def test_without_room_for_corrections_it_is_batch_norm(x):
 
 
 def test_a_batch_of_one_class_is_not_pulled_to_the_mean(x):
-    """Batch norm makes a mean of β of any batch, and so loses what the batch is of."""
+    """Batch norm gives any batch a mean of β, and so loses the class of the batch."""
     lopsided = x + 3
     by_batch, _ = batch_norm(lopsided, RUNNING, train=True)
     renormalized, _ = train(lopsided, RUNNING)
@@ -50,7 +50,7 @@ def test_updates_and_evaluates_as_batch_norm_does(x):
 
 
 def test_corrections_take_no_part_in_the_derivative(x):
-    """Its derivative in x sums to 0 over a batch; that of evaluation would not."""
+    """The gradient of x sums to 0 over a batch; in evaluation it would not."""
     g = jnp.cos(x)
     dx = jax.jit(jax.grad(lambda x: jnp.vdot(batch_renorm(x, RUNNING, train=True)[0], g)))(
         x
@@ -60,7 +60,7 @@ def test_corrections_take_no_part_in_the_derivative(x):
 
 
 def test_statistics_that_say_nothing_correct_nothing(x):
-    """A running deviation of 0, with ε = 0."""
+    """A running standard deviation of 0, with ε = 0."""
     zero = Statistics(jnp.zeros(3), jnp.zeros(3))
     y, _ = batch_renorm(x, zero, train=True, epsilon=0.0)
     expected, _ = batch_norm(x, zero, train=True, epsilon=0.0)
@@ -106,7 +106,7 @@ def test_a_schedule_that_ends_before_it_begins_is_refused(steps):
 
 
 def test_limits_that_grow_are_finite_and_those_that_do_not_may_be_infinite(x):
-    with pytest.raises(ValueError, match="limits that grow are finite"):
+    with pytest.raises(ValueError, match="limits that grow must be finite"):
         renorm_schedule(r_max=float("inf"))
     y, _ = train(x, RUNNING, r_max=float("inf"), d_max=float("inf"))
     np.testing.assert_allclose(

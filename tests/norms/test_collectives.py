@@ -1,4 +1,4 @@
-"""How often devices wait for one another: once forward and once backward, as compiled."""
+"""How often devices wait for one another in compiled code: once forward, once backward."""
 
 import functools
 import re
@@ -34,7 +34,7 @@ AXES = ("hosts", "devices")  # two of each
 
 
 def collectives(function, *arrays):
-    """The instructions by which devices exchange arrays, in the compiled program."""
+    """Returns the instructions of the compiled program by which devices exchange arrays."""
     program = jax.jit(function).lower(*arrays).compile().as_text()
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     return re.findall(rf" ({kinds})(?:-start)?\(", program)
@@ -71,7 +71,7 @@ def test_a_sharded_norm_takes_one_forward_and_one_backward(case, check):
         return vjp(g)
 
     assert len(collectives(norm, x, weights, scale, bias)) == 1
-    # Those of scale and bias, which all shards add to, are summed in the same one.
+    # The gradients of scale and bias, summed over all shards, are in the same collective.
     assert len(collectives(gradients, x, scale, bias, x)) == 2
 
 
@@ -104,7 +104,7 @@ def renorm(x, scale, bias, **options):
 BATCH, BOTH_AXES = PartitionSpec(AXES), PartitionSpec(None, AXES)
 ROWS, FEATURES = PartitionSpec(None, "hosts"), PartitionSpec(None, None, AXES)
 groups = functools.partial(group_norm, num_groups=2)
-# A norm, how x of shape (8, 8, 8) is sharded, and how many collectives forward and both.
+# Norm, sharding of x of shape (8, 8, 8), number of collectives forward and in both passes.
 SHARDED = {
     "batch": (train, BATCH, 1, 2),
     "batch, positions": (train, BOTH_AXES, 1, 2),
@@ -126,7 +126,7 @@ SHARDED = {
 )
 @pytest.mark.parametrize(("norm", "spec", "forward", "both"), SHARDED.values(), ids=SHARDED)
 def test_jit_alone_exchanges_as_often(norm, spec, forward, both, kind, weighted, rng):
-    """The compiler splits the sums, which are one message; their counts are another."""
+    """The compiler splits the sums into one message for sums and another for counts."""
     devices = jax.make_mesh((2, 2), AXES, axis_types=(kind,) * 2)
     place = functools.partial(NamedSharding, devices)
     x = jax.device_put(rng.normal(size=(8, 8, 8)).astype(np.float32), place(spec))
@@ -152,7 +152,7 @@ def test_jit_alone_exchanges_as_often(norm, spec, forward, both, kind, weighted,
 
 @pytest.mark.slow
 def test_many_devices_merge_by_sums_of_a_fixed_size(rng):
-    """Unequal counts and an empty one; what vmap maps is as good as devices."""
+    """With unequal counts and an empty part; parts mapped by vmap stand in for devices."""
     parts = 20
     x = (1e3 + rng.normal(size=(parts, 8, 3))).astype(np.float32)
     weights = (rng.random((parts, 8, 1)) < 0.6).astype(np.float32)

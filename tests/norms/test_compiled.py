@@ -1,6 +1,6 @@
-"""What XLA makes of the norms for an H100 and a TPU v5e stays within bounds.
+"""The norms as compiled by XLA for an H100 and a TPU v5e stay within bounds.
 
-`python -m experiments.benchmarks.compiled --kernels` shows what is behind a number.
+`python -m experiments.benchmarks.compiled --kernels` shows the kernels behind a number.
 """
 
 import jax
@@ -21,8 +21,8 @@ from experiments.benchmarks.compiled.programs import (
 from experiments.benchmarks.compiled.tables import passes
 from jaxnorm import layer_norm
 
-# The most passes over x, on an H100 and a v5e; None where flax alone is the bound. Of rows
-# what XLA reaches by itself, and with a kernel in the backward pass.
+# Maximum number of passes over x on (H100, v5e); None if only flax is the bound. For rows,
+# the bounds are for XLA by itself, and with a kernel in the backward pass.
 OF_ROWS = {"fwd": (2.1, 3.1), "both": (7.1, 7.1), "bwd": (5.1, 5.1)}
 BY_KERNEL = {"fwd": (2.1, 3.1), "both": (5.3, 6.1), "bwd": (3.3, 3.1)}
 OF_IMAGES = {"fwd": (3.2, 3.2), "both": (8.2, 8.2), "bwd": (5.2, 5.2)}
@@ -46,10 +46,10 @@ BOUNDS = {
     ("rms_norm_kernel", SHORT_ROWS): BY_KERNEL,
     ("mlp_kernel", ROWS): {"fwd": (20.1, 16.1), "both": (64.4, 50.1), "bwd": (35.4, 34.1)},
 }
-OF_FLAX = 1.02  # times flax's passes, in addition
-# Where that is not reached, and what is. On a GPU columns are read an eighth more, for the
-# shift of their blocks, so that no order of samples loses digits; on a TPU the statistics
-# do not fuse with a float32 convolution, nor the groups of features with anything.
+OF_FLAX = 1.02  # a further bound, times flax's passes
+# Cases that miss this bound, and what they reach. On a GPU, columns are read an eighth
+# more, for the shift of their blocks, so that no order of samples loses digits; on a TPU,
+# statistics do not fuse with a float32 convolution, nor groups of features with anything.
 BEYOND_FLAX = {
     ("gpu", "batch_norm", IMAGES): 1.05,
     ("gpu", "batch_norm", FEW_IMAGES): 1.07,
@@ -61,22 +61,22 @@ BEYOND_FLAX = {
     ("gpu", "conv", OPS["conv"].shapes[0]): 1.05,
     ("tpu", "conv", OPS["conv"].shapes[0]): 1.15,
 }
-# The same of temporaries, in sizes of x more than flax's. Of blocks it is the backward pass
-# by itself, which computes again what flax keeps; in one program with the forward they have
-# no more.
+# The same for temporaries, in multiples of the size of x above flax's. For blocks of a
+# network, they occur in the separate backward pass, which recomputes what flax stores; in
+# one program with the forward pass, the blocks need no more than flax.
 BEYOND_TEMPORARIES = {
     ("gpu", "group_norm", ROWS): 0.03,
     ("gpu", "conv", OPS["conv"].shapes[0]): 1.0,
     ("gpu", "mlp", OPS["mlp"].shapes[0]): 1.0,
     ("tpu", "conv", OPS["conv"].shapes[0]): 1.0,
-    # A kernel for a GPU leaves partial sums of the gradients of scale and bias.
+    # A GPU kernel leaves partial sums of the gradients of scale and bias.
     ("gpu", "layer_norm_kernel", ROWS): 0.12,
     ("gpu", "rms_norm_kernel", ROWS): 0.06,
     ("gpu", "mlp_kernel", ROWS): 0.06,
     ("tpu", "mlp_kernel", ROWS): 1.0,
 }
-KEPT = 1.07  # for the backward pass, in sizes of x: moments of groups of 128 are 0.06
-VECTORS = 0.02  # sizes of x: room for what is not of its size
+KEPT = 1.07  # residuals in sizes of x: moments of groups of 128 take 0.06
+VECTORS = 0.02  # in sizes of x: allowance for smaller arrays
 
 
 def size(shape):
@@ -96,7 +96,7 @@ def most_passes(case, name, flax):
 
 
 def excesses(case, ours, flax):
-    """A line for each figure that is over its bound."""
+    """Returns a line for each figure that exceeds its bound."""
     figures = {}
     further = BEYOND_TEMPORARIES.get((case.platform, case.op, case.shape), 0)
     for name in programs.PROGRAMS:
@@ -137,7 +137,7 @@ def test_passes_and_memory_stay_within_bounds(compiler, op, shape, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["gpu"], indirect=True)
 def test_parameters_in_16_bits_cost_no_pass_more_than_flax(compiler):
-    """They are cast, and XLA for a GPU makes no single kernel with what is computed."""
+    """They are cast, and XLA for a GPU cannot use computed vectors in a single kernel."""
     x = jax.ShapeDtypeStruct(ROWS, jnp.bfloat16)
     scale = jax.ShapeDtypeStruct(ROWS[1:], jnp.bfloat16)
     program = measuring.compile_for(

@@ -1,4 +1,4 @@
-"""What every norm promises, over the whole table of cases."""
+"""Guarantees of every norm, over the whole table of cases."""
 
 import contextlib
 

@@ -107,7 +107,7 @@ def test_devices_have_ghosts_of_their_own_and_common_statistics(rng):
 
 @pytest.mark.parametrize("size", [3, 8])
 def test_an_explicit_mesh_changes_nothing(rng, size):
-    """Whether ghosts lie on one device each, or on several."""
+    """Whether each ghost lies on one device or on several."""
     x = jnp.asarray(rng.normal(2, 3, (16, 3)), jnp.float32)
 
     def loss(x):

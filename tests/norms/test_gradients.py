@@ -1,4 +1,4 @@
-"""Derivatives of every norm: against the paper's equations and finite differences."""
+"""Derivatives of every norm, compared with the paper's equations and finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def test_equal_finite_differences(case):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.slow
 def test_those_of_moments_equal_finite_differences(rng, axes, weighted):
-    """Of the count too, and with respect to the weights."""
+    """Including the count, and with respect to the weights."""
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(1, 2, (5, 3, 4)))
         weights = jnp.asarray(rng.uniform(0.5, 2, (5, 1, 4))) if weighted else None
@@ -81,7 +81,7 @@ def test_what_has_no_weight_has_no_derivative_by_its_weight(rng):
 def test_what_has_weight_zero_reaches_no_gradient(case):
     x, scale, bias, g = case.arrays()
     used = np.broadcast_to(np.asarray(case.weights()) > 0, x.shape)
-    g = jnp.where(used, g, 0)  # a loss over the valid places
+    g = jnp.where(used, g, 0)  # a loss over the elements with weight
 
     @jax.jit
     def gradients(x):

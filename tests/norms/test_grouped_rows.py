@@ -1,4 +1,4 @@
-"""Groups without positions, in the tiles of a TPU."""
+"""Groups without spatial axes, in the tiles of a TPU."""
 
 import functools
 
@@ -14,7 +14,7 @@ from tests.support.cases import rows
 
 @pytest.fixture
 def in_tiles(monkeypatch):
-    """What a TPU computes, on a CPU."""
+    """Runs the computation of a TPU on a CPU."""
     monkeypatch.setattr(
         grouped_rows, "_normalize_by_platform", grouped_rows._normalize_in_tiles
     )
@@ -23,7 +23,7 @@ def in_tiles(monkeypatch):
 @pytest.mark.usefixtures("in_tiles")
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "mask"])
 @pytest.mark.parametrize("shape", rows([(16, 512), (2, 8, 512)], [(2, 8, 512)]))
-@pytest.mark.parametrize("groups", rows([4, 2], [2]))  # of one tile, and of two
+@pytest.mark.parametrize("groups", rows([4, 2], [2]))  # groups of one tile, and of two
 def test_they_are_what_the_oracle_has(groups, shape, weighted, rng):
     x, g = (rng.normal(3, 2, shape).astype(np.float32) for _ in range(2))
     scale, bias = (rng.normal(size=shape[-1:]).astype(np.float32) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What is kept between forward and backward: one copy of x, in its own dtype."""
+"""Residuals between forward and backward pass: one copy of x, in its own dtype."""
 
 import functools
 
@@ -15,7 +15,7 @@ from tests.support.cases import NORMS, WEIGHTINGS, Case, Layout, rows
 DTYPES = ("float32", "bfloat16", "float16")
 FAST_DTYPES = rows(DTYPES, ["bfloat16"])
 SHAPE = (64, 8, 8, 16)
-# The moments and what comes of them are to be small beside x, as they are in use.
+# Moments and arrays of their shape must be small compared to x, as in practice.
 LAYOUTS = {
     "layer_norm": Layout((256, 256), -1),
     "rms_norm": Layout((256, 256), -1),
@@ -43,7 +43,7 @@ FASTEST = [
 
 
 def kept(f, x, *others):
-    """The bytes of what a derivative of f keeps, in sizes of x."""
+    """Returns the bytes of the residuals of f, in sizes of x."""
     _, vjp = jax.vjp(f, x, *others)
     return sum(leaf.nbytes for leaf in jax.tree.leaves(vjp)) / x.nbytes
 
@@ -54,7 +54,7 @@ WAYS = {"eager": lambda f: f, "jit": jax.jit}
 @pytest.mark.parametrize("case", rows(CASES, FAST), ids=str)
 @pytest.mark.parametrize("way", rows(WAYS, ["jit"]))
 def test_one_copy_of_x_is_kept(case, way):
-    """And the weights there are, once."""
+    """And one copy of the weights, if any."""
     x, scale, bias, _ = case.arrays()
     weights = case.weights()
     more = 0 if weights is None else weights.nbytes / x.nbytes
@@ -67,7 +67,7 @@ def test_one_copy_of_x_is_kept(case, way):
 
 @pytest.mark.parametrize("case", rows(CASES, FASTEST), ids=str)
 def test_nothing_of_the_size_of_x_is_added_where_x_is_no_variable(case):
-    """Symbolic zeros: an array of zeros for dx would be kept as well."""
+    """Symbolic zeros: an array of zeros for dx would be a further residual."""
     x, scale, bias, _ = case.arrays()
     weights = case.weights()
     more = 0 if weights is None else weights.nbytes
@@ -80,7 +80,7 @@ def test_nothing_of_the_size_of_x_is_added_where_x_is_no_variable(case):
 @pytest.mark.parametrize("dtype", FAST_DTYPES)
 @pytest.mark.parametrize("out", [None, "float32"])
 def test_it_stays_one_copy_through_the_module(train, dtype, out):
-    """Also where parameters in float32 make the output wider than x."""
+    """Also if float32 parameters make the output wider than x."""
     x = jax.random.normal(jax.random.key(0), SHAPE, dtype)
     model = jn.BatchNorm(train=train, dtype=out)
     variables = model.init(jax.random.key(0), x)
@@ -120,7 +120,7 @@ def test_it_stays_one_copy_through_the_module(train, dtype, out):
     ],
 )
 def test_it_stays_one_copy_through_the_modules_without_state(linen, nnx, shape, dtype):
-    """Though promote_dtype would make one of x in float32."""
+    """Although promote_dtype would make a float32 copy of x."""
     x = jax.random.normal(jax.random.key(0), shape, dtype)
     variables = linen.init(jax.random.key(0), x)
     assert 1 <= kept(lambda x, v: linen.apply(v, x), x, variables) <= 1.05
@@ -130,7 +130,7 @@ def test_it_stays_one_copy_through_the_modules_without_state(linen, nnx, shape, 
 
 
 def temporaries(norm, dtype, *, scan):
-    """What a step through eight layers works with, in sizes of x."""
+    """Returns the temporary memory of a step through eight layers, in sizes of x."""
     x = jnp.ones((1024, 64), dtype)
 
     class Block(nn.Module):
@@ -173,7 +173,7 @@ THEIRS = functools.partial(nn.BatchNorm, use_running_average=False)
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.slow
 def test_a_scan_over_eight_layers_keeps_eight_copies():
-    """Where it keeps sixteen with flax; a scan holds what it keeps all at once."""
+    """With flax it keeps sixteen; a scan holds all its residuals at once."""
     assert 8 <= temporaries(OURS, "float32", scan=True) <= 10
     assert temporaries(THEIRS, "float32", scan=True) >= 16
 
@@ -181,6 +181,6 @@ def test_a_scan_over_eight_layers_keeps_eight_copies():
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.slow
 def test_a_compiled_loop_in_16_bits_keeps_no_copies_in_32():
-    """Which XLA would, if it shared x in float32 between forward and backward."""
+    """XLA would keep them if forward and backward pass shared x in float32."""
     ours = temporaries(OURS, "bfloat16", scan=False)
     assert ours <= 0.75 * temporaries(THEIRS, "bfloat16", scan=False)

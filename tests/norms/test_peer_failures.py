@@ -1,6 +1,6 @@
-"""Where other libraries are wrong or refuse: each test shows it, and what we give.
+"""Failures of other libraries: each test shows one, and the result of jaxnorm.
 
-Those of flax that need no second device or library are in modules/test_differences.py.
+Failures of flax that need no second device or library are in modules/test_differences.py.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from jaxnorm import Statistics, batch_norm, ema
 pytestmark = pytest.mark.usefixtures("lenient")
 peer = pytest.mark.peer
 
-# Shards of four rows and of one, filled up with zeros: a mean of 0.2, a variance of 0.16.
+# Shards of four rows and of one, padded with zeros: mean 0.2, variance 0.16.
 SHARDS = jnp.array([[0.0, 0, 0, 0], [1, 0, 0, 0]])[..., None]
 VALID = jnp.array([[True] * 4, [True] + [False] * 3])[..., None]
 WHOLE = jnp.array([[0.0], [0], [0], [0], [1]])
@@ -81,7 +81,7 @@ each_of_flax = pytest.mark.parametrize(
 
 
 class TestShardsOfUnequalCounts:
-    """Failure 3: a mean of the shards' means is none of the whole batch."""
+    """Failure 3: the mean of the shards' means is not the mean of the whole batch."""
 
     @each_of_flax
     def test_flax_averages_the_means(self, theirs):
@@ -107,13 +107,13 @@ class TestShardsOfUnequalCounts:
     @pytest.mark.parametrize("empty", [0, 1])
     def test_an_empty_shard_adds_nothing_to_ours(self, ours, empty):
         y, (mean, var) = ours(SHARDS, VALID.at[empty].set(False))
-        assert (mean == 1 - empty).all()  # as the other shard's rows are 0, or 1
+        assert (mean == 1 - empty).all()  # the rows of the other shard are all 0 or all 1
         assert (var == 0).all()
         assert (y[1 - empty][VALID[1 - empty]] == 0).all()
 
     @peer
     def test_haiku_has_no_mask_and_counts_the_padding(self):
-        """Shards of a mapped axis are of one shape, so that its mean of means is right."""
+        """Shards of a mapped axis have one shape, so that its mean of means is correct."""
         hk = pytest.importorskip("haiku", reason="dm-haiku is not installed")
         assert "mask" not in inspect.signature(hk.BatchNorm.__call__).parameters
 
@@ -134,21 +134,21 @@ class TestShardsOfUnequalCounts:
         assert "mask" not in inspect.signature(eqx.nn.BatchNorm.__call__).parameters
         y, _ = equinox_norm(eqx, mode="batch", eps=0.0)(SHARDS.reshape(8, 1))
         (zero, one), n = np.unique(y), 8
-        mean = -zero / (one - zero)  # as y = (x − μ)/σ of x in {0, 1}
+        mean = -zero / (one - zero)  # from y = (x − μ)/σ for x in {0, 1}
         np.testing.assert_allclose(mean, 1 / n, rtol=1e-6)
 
 
 def equinox_norm(eqx, **arguments):
-    """`call(x, state=None) -> (y, state)` of rows of one feature."""
+    """Returns `call(x, state=None) -> (y, state)` for rows of one feature."""
     norm, start = eqx.nn.make_with_state(eqx.nn.BatchNorm)(1, "rows", **arguments)
     call = jax.vmap(norm, axis_name="rows", in_axes=(0, None), out_axes=(0, None))
     return lambda x, state=None: call(x, start if state is None else state)
 
 
 class TestDebiasing:
-    """Failure 4: what is divided by 1 − decayᵗ must have been started at 0."""
+    """Failure 4: an average divided by 1 − decayᵗ must have started at 0."""
 
-    X = jnp.array([[-1.0], [1.0]])  # mean 0 and variance 1, as the start is
+    X = jnp.array([[-1.0], [1.0]])  # mean 0 and variance 1, same as the start
 
     @peer
     def test_equinox_divides_a_variance_that_started_at_1(self):
@@ -195,7 +195,7 @@ class TestMasksOfKeras:
 
     @pytest.fixture
     def keras(self, monkeypatch):
-        monkeypatch.setenv("KERAS_BACKEND", "jax")  # read when it is first imported
+        monkeypatch.setenv("KERAS_BACKEND", "jax")  # read when keras is first imported
         return pytest.importorskip("keras", reason="keras is not installed")
 
     @staticmethod
@@ -224,7 +224,7 @@ class TestMasksOfKeras:
         )
 
     def test_it_masks_a_few_features(self, keras, rng):
-        """As ours does; the other tests are what lies beyond."""
+        """Here keras agrees with jaxnorm; the other tests show the limits."""
         x = rng.normal(2, 3, (4, 5, 3)).astype(np.float32)
         mask = rng.random((4, 5)) < 0.6
         (y, statistics), (expected, after) = (
@@ -236,7 +236,7 @@ class TestMasksOfKeras:
             np.testing.assert_allclose(got, want, rtol=1e-4)
 
     def test_it_takes_no_lone_feature(self, keras):
-        """It squeezes all axes of length 1 out of the moments."""
+        """Keras squeezes all axes of size 1 out of the moments."""
         mask = np.array([True, True, False])
         x = np.array([[1.0], [3], [9]], np.float32)
         with pytest.raises(IndexError):
@@ -257,11 +257,11 @@ class TestMasksOfKeras:
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
     def test_it_masks_channels_for_positions_where_there_are_as_many(self, keras):
-        """Here the masked position of a 1 is that of its channel's 3."""
+        """The mask of position 1 is applied to channel 1 instead."""
         x = np.array([[[1.0, 3.0], [5.0, 7.0]]], np.float32)  # one sample, two channels
         mask = np.array([[True, False]])
         _, theirs = self.theirs(keras, x, mask, axis=1)
-        np.testing.assert_allclose(theirs.mean, [2, 0], rtol=1e-5)  # channel 1 is left out
+        np.testing.assert_allclose(theirs.mean, [2, 0], rtol=1e-5)  # channel 1 is excluded
         _, ours = self.ours(x, mask[:, None], axis=1)
         np.testing.assert_array_equal(ours.mean, [1, 5])
 
@@ -326,7 +326,7 @@ class TestTransformations:
 
     @peer
     def test_equinox_refuses_bfloat16_where_it_averages_in_training(self):
-        """In its mode "ema", the default; and mode "batch" returns float32."""
+        """In its default mode "ema"; mode "batch" returns float32."""
         eqx = pytest.importorskip("equinox", reason="equinox is not installed")
         x = jnp.array([[3.0], [5.0]], jnp.bfloat16)
         with pytest.raises(TypeError, match="same dtypes"):
@@ -341,7 +341,7 @@ class TestTransformations:
 
 @peer
 def test_haiku_rounds_the_running_statistics_to_the_dtype_of_the_input():
-    """Failure 6, as of nnx: at a mean of 101.25 one of bfloat16 is off by 0.25."""
+    """Failure 6, as for nnx: a mean of 101.25 is off by 0.25 in bfloat16."""
     hk = pytest.importorskip("haiku", reason="dm-haiku is not installed")
     x = jnp.tile(jnp.array([[100.0], [100.5], [101.5], [103.0]], jnp.bfloat16), (16, 1))
     exact = {"mean": jnp.full((1, 1), 101.25), "var": jnp.full((1, 1), 1.3125)}

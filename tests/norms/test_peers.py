@@ -52,7 +52,7 @@ def close(got, want):
 
 
 def test_torch(batches, ours):
-    """Its momentum is 1 − decay, and its running variance is m/(m−1)·σ²."""
+    """The momentum of torch is 1 − decay, and its running variance is m/(m−1)·σ²."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     scale, bias, y, gradients, statistics, _ = ours
     module = torch.nn.BatchNorm1d(3, eps=EPSILON, momentum=0.1)
@@ -74,7 +74,7 @@ def test_torch(batches, ours):
 
 
 def test_keras(batches, ours, monkeypatch):
-    """Its momentum is our decay, and its running variance is biased as ours."""
+    """The momentum of keras is our decay, and its running variance is biased like ours."""
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras", reason="keras is not installed")
     scale, bias, y, _, statistics, evaluated = ours

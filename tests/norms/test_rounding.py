@@ -1,7 +1,7 @@
-"""Where 16-bit outputs are rounded: bit for bit as others do it.
+"""Rounding of 16-bit outputs: bit for bit the same as in other libraries.
 
-The reference computes in float64. What is so near the middle of two values of bfloat16
-that float32's own error decides between them is left out.
+The reference computes in float64. Values so close to the midpoint of two bfloat16 values
+that the error of float32 decides between them are excluded.
 """
 
 import functools
@@ -26,7 +26,7 @@ EPSILON = 1e-6
 
 @pytest.fixture
 def operands(rng):
-    """An x, scale and bias in bfloat16, and the x normalised in float64."""
+    """x, scale and bias in bfloat16."""
     x = rng.normal(size=(64, 64)).astype(BF16)
     scale, bias = rng.normal((1, 0), 0.3, (64, 2)).astype(BF16).T
     return x, scale, bias
@@ -40,7 +40,7 @@ def normalized(x, *, centre):
 
 
 def assert_equal_but_for_ties(y, want, exact, size=None):
-    """`exact` is what was rounded to `want`, and `size` that of what it was summed from."""
+    """`want` is `exact` rounded; `size` is the size of the terms of `exact`."""
     off = 1e-6 * np.abs(exact if size is None else size)
     decided = (exact - off).astype(BF16) == (exact + off).astype(BF16)
     assert decided.mean() > 0.99
@@ -50,7 +50,7 @@ def assert_equal_but_for_ties(y, want, exact, size=None):
 
 @pytest.fixture(params=[False, True], ids=["one by one", "compiled"])
 def run(request):
-    """Compiled too, where XLA may choose to leave out a rounding."""
+    """Also runs compiled, when XLA may leave out a rounding."""
     return jax.jit if request.param else lambda function: function
 
 
@@ -93,7 +93,7 @@ def test_one_and_the_scale_in_float32_is_the_order_of_gemma(operands):
 
 @pytest.mark.usefixtures("lenient")
 def test_nnx_rounds_the_parameters_first(operands, rng):
-    """As flax's promote_dtype does; without it they are used as they are."""
+    """Same as flax's promote_dtype; without it they are used as they are."""
     x, *_ = operands
     scale = rng.normal(1, 0.3, 64).astype(np.float32)
     values = normalized(x, centre=False)
@@ -131,7 +131,7 @@ def test_torch_rounds_once(operands):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_the_inner_rounding_is_one_that_no_compiler_may_leave_out(platform):
-    """A cast to bfloat16 and back XLA may drop, as excess precision, on a GPU."""
+    """On a GPU, XLA may drop a cast to bfloat16 and back, as excess precision."""
     x, scale = jnp.ones((2, 8), jnp.bfloat16), jnp.ones(8, jnp.bfloat16)
     norm = jax.jit(functools.partial(jaxnorm.rms_norm, rounding="twice"))
     lowered = norm.trace(x, scale).lower(lowering_platforms=(platform,))
@@ -145,7 +145,7 @@ def test_the_inner_rounding_is_one_that_no_compiler_may_leave_out(platform):
     ids=lambda norm: norm.name,
 )
 def test_dx_is_rounded_once(rng, norm, dtype):
-    """Also where what comes by x and what comes by the moments cancel."""
+    """Also where the parts of dx through x and through the moments cancel."""
     case = Case(norm, Layout((8, 16, 32), -1), dtype, "none")
     x, scale, bias, _ = case.arrays()
     ones = np.ones(x.shape)
@@ -162,7 +162,7 @@ def test_dx_is_rounded_once(rng, norm, dtype):
             np.sqrt(np.mean((np.asarray(each, np.float64) - expected) ** 2))
             for each in (dx, once)
         )
-        # Float32 has an error of its own, of the size of what cancels.
+        # Float32 adds an error in proportion to the terms that cancel.
         assert error <= 1.05 * least + 2.0**-23 * largest
 
 

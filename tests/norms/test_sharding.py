@@ -1,4 +1,4 @@
-"""Sharded arrays: on meshes with explicit axes, and what shards share in shard_map."""
+"""Sharded arrays: on meshes with explicit axes, and in shard_map with shared operands."""
 
 import functools
 
@@ -71,7 +71,7 @@ def mesh(kind):
 
 
 def shard(local):
-    """A function of x and of what is the same for all shards."""
+    """Maps a function over shards of x; other arguments are the same for all shards."""
     specs = {"in_specs": (P("shards"), P()), "out_specs": P("shards")}
     return jax.jit(jax.shard_map(local, mesh=mesh(AxisType.Auto), **specs))
 
@@ -81,9 +81,9 @@ def shard(local):
     "axis", rows([0, 2, 3], [0]), ids=["batch", "positions", "features"]
 )
 def test_an_explicit_mesh_changes_nothing(norm, axis, arrays):
-    """Not the output, nor the gradients. Where features are sharded, so are parameters.
+    """Neither output nor gradients; if features are sharded, so are the parameters.
 
-    Meshes have such axes unless it is said otherwise.
+    Meshes have explicit axes by default.
     """
     mask = np.arange(SHAPE[1])[:, None, None] < 1 if axis == 0 else None
 
@@ -108,7 +108,7 @@ def test_an_explicit_mesh_changes_nothing(norm, axis, arrays):
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 @pytest.mark.parametrize("kind", ["mask", "weights"])
 def test_shards_of_x_may_have_the_same_weights(norm, kind, arrays):
-    """The count is then the same on all of them, and what is made of x is not."""
+    """The count is then the same on all shards, but functions of x are not."""
     x, scale, bias, g = arrays
     weights = np.arange(4.0, dtype=np.float32)[:, None]
     weights = weights > 0 if kind == "mask" else weights
@@ -133,7 +133,7 @@ def test_shards_of_x_may_have_the_same_weights(norm, kind, arrays):
 
 @each_norm
 def test_the_bias_alone_may_be_differentiated_in_a_shard(norm, arrays):
-    """Whose moments may be those of all shards, and so be known to be the same."""
+    """The moments may be merged over all shards, and so be known to be the same on each."""
     x, _, bias, g = arrays
     sharded = shard(lambda x, bias: norm(x, None, bias, axis_name="shards"))
     gradient = jax.jit(jax.grad(lambda bias: jnp.vdot(g, sharded(x, bias))))(bias)
@@ -146,7 +146,7 @@ def test_the_bias_alone_may_be_differentiated_in_a_shard(norm, arrays):
     "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
 )
 def test_a_sharded_program_is_exported(norm, kind, arrays):
-    """For every platform; it is saved, loaded and called on as many devices."""
+    """For every platform; it is saved, loaded and called on the same number of devices."""
     pytest.importorskip("flatbuffers")
 
     def both(x, scale, bias, g):

@@ -1,4 +1,4 @@
-"""What the norms without state have in common, and what is each one's own."""
+"""What the norms without state have in common, and what is specific to each."""
 
 import functools
 import inspect
@@ -27,7 +27,7 @@ NORMS = {
 CENTRED = {name: norm for name, norm in NORMS.items() if name != "rms"}
 
 arrays = hnp.arrays(np.float64, SHAPE, elements=st.floats(-100, 100))
-# No group of values is constant but for rounding.
+# No group of values is nearly constant.
 SPREAD = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 7
 exact = {
     name: jax.jit(functools.partial(norm, epsilon=0.0)) for name, norm in NORMS.items()
@@ -158,7 +158,7 @@ def test_groups_are_of_neighbours_in_the_order_of_the_feature_axes(axis, rng):
 def test_derivatives_of_the_moments_of_groups_equal_finite_differences(
     rng, features, weighted
 ):
-    """Of the count too, and with respect to the weights."""
+    """Including the count, and with respect to the weights."""
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(1, 2, (2, 3, 4)))
         weights = jnp.asarray(rng.uniform(0.5, 2, (2, 3, 1))) if weighted else None
@@ -190,17 +190,17 @@ def test_derivatives_of_the_moments_about_zero_equal_finite_differences(rng, wei
             group_norm,
             {"num_groups": 2, "feature_axes": 0},
             ValueError,
-            "names the first axis",
+            "includes the first axis",
         ),
         (instance_norm, {"reduction_axes": (1, 2)}, ValueError, r"reduction_axes=\(1,\)"),
         (instance_norm, {"feature_axes": (1, 2)}, ValueError, "no axis is left"),
-        (instance_norm, {"feature_axes": (0, 2)}, ValueError, "taken for the batch"),
+        (instance_norm, {"feature_axes": (0, 2)}, ValueError, "by default is the batch"),
         (layer_norm, {"reduction_axes": (1, -2)}, ValueError, "more than once"),
         (layer_norm, {"reduction_axes": ()}, ValueError, "no axis is left"),
         (layer_norm, {"epsilon": -1.0}, ValueError, "must be at least 0"),
         (rms_norm, {"rounding": "thrice"}, ValueError, "'once', 'twice'"),
         (rms_norm, {"dtype": jnp.int32}, TypeError, "the output of a norm is real"),
-        (rms_norm, {"axis_index_groups": [[0]]}, ValueError, "name it with axis_name="),
+        (rms_norm, {"axis_index_groups": [[0]]}, ValueError, "axis_name= is missing"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -210,8 +210,8 @@ def test_bad_input_is_refused_with_the_mend(norm, options, error, message):
 
 
 def test_instances_need_positions():
-    """Or every value would be its own mean, and the output the bias."""
-    with pytest.raises(ValueError, match="give x an axis of samples or positions"):
+    """Otherwise each value would be its own mean, and the output would be the bias."""
+    with pytest.raises(ValueError, match="give x an axis of samples or a spatial axis"):
         instance_norm(X[:, 0])
 
 

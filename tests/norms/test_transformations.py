@@ -13,14 +13,14 @@ from tests.support.cases import cases, rows
 
 ALL_CASES = cases(["float32"])
 LAST_CASES = cases(["float32"], few=True)
-# Each compiles for seconds. A mask takes the way of weights, without their products, and
-# the norms of one sample differ in their axes only.
+# Each takes seconds to compile. Masks are computed like weights, without the products, and
+# the norms of one sample differ only in their axes.
 FAST_CASES = cases(["float32"], ["none"], few=True) + [
     case
     for case in cases(["float32"], ["float"], few=True)
     if case.norm.name in ("batch_norm-train", "layer_norm", "group_norm")
 ]
-# And these for ten: of the norm that couples a batch, and of one of samples.
+# These take ten seconds: one norm that couples a batch, and one of single samples.
 FASTEST_CASES = [
     case
     for case in FAST_CASES
@@ -60,7 +60,7 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(case):
 
 
 def scalar(case, g):
-    """A loss that is not linear in the output, of x alone and of all three."""
+    """Returns a loss that is not linear in the output, for x alone or for all three."""
     _, scale, bias, _ = case.arrays()
 
     def loss(x, scale=scale, bias=bias):
@@ -114,7 +114,7 @@ def test_all_ways_to_a_second_derivative_agree(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LAST_CASES, ids=str)
 def test_vmap_commutes_with_derivatives(case):
-    """Vmap of grad, of jvp and of a Hessian's product, and the derivative of a vmap."""
+    """Vmap of grad, of jvp and of a Hessian-vector product, and the derivative of vmap."""
     x, _, _, g = case.arrays()
     loss = scalar(case, g)
     xs = jnp.stack([x, 3 * x + 1])
@@ -210,14 +210,14 @@ def test_eval_shape_needs_no_data(case):
 
 
 def shards(case, number):
-    """Arrays of a case `number` times as long, of which the first shard has no weight."""
+    """Makes a case `number` times as long, and gives its first shard no weight."""
     cut = case.layout.cut
     shape = tuple(n * number if i == cut else n for i, n in enumerate(case.shape))
     whole = dataclasses.replace(case, layout=dataclasses.replace(case.layout, shape=shape))
     place = np.arange(shape[cut]).reshape(
         [-1 if i == cut else 1 for i in range(len(shape))]
     )
-    # All else would have no weight where the first shard has it all.
+    # Otherwise nothing would have weight if the first shard had it all.
     drawn = np.roll(np.asarray(whole.weights()), case.shape[cut], cut)
     weights = np.where(place < case.shape[cut], 0, drawn)
     return cut, whole, jnp.broadcast_to(weights, shape)

@@ -1,4 +1,4 @@
-"""Input statistics: fitted in batches as in one piece, and what is scaled by them."""
+"""Input statistics: fitted in batches or in one piece, and used to scale inputs."""
 
 import functools
 
@@ -20,7 +20,7 @@ from tests.support import oracle
 
 fit = functools.partial(jaxnorm.fit, progress=False)
 
-# Jitted once each: hypothesis draws hundreds of arrays of one shape.
+# Each is jitted once, because hypothesis draws hundreds of arrays of one shape.
 summarized = jax.jit(summarize, static_argnames="feature_axes")
 merged = jax.jit(jaxnorm.merge_summaries)
 standardize, mean_normalize, min_max = SCALERS = [
@@ -31,7 +31,7 @@ standardize, mean_normalize, min_max = SCALERS = [
 
 @pytest.fixture
 def x(rng):
-    """48 samples of three features, each of its own mean and deviation."""
+    """48 samples of three features with different means and standard deviations."""
     return np.float32(rng.normal([0, 100, -3], [1, 20, 0.1], (48, 3)))
 
 
@@ -49,14 +49,14 @@ def expected(x, weights=None):
 
 
 def assert_alike(one: Summary, other: Summary):
-    """Moments equal up to rounding, ranges to the last bit."""
+    """Asserts that moments are equal up to rounding, and ranges to the last bit."""
     assert_same(one.moments, other.moments)
     np.testing.assert_array_equal(one.minimum, other.minimum)
     np.testing.assert_array_equal(one.maximum, other.maximum)
 
 
 SAMPLES, PARTS = 8, 4
-# None so small that XLA, which has no subnormal numbers, would take it for 0.
+# None is so small that XLA, which flushes subnormal numbers, would treat it as 0.
 values = st.integers(-(2**20), 2**20).map(lambda number: number / 2**10)
 
 
@@ -69,7 +69,7 @@ values = st.integers(-(2**20), 2**20).map(lambda number: number / 2**10)
     st.booleans(),
 )
 def test_parts_merge_to_the_whole_in_any_split_and_order(x, w, part, order, in_pairs):
-    """Parts are taken by weights of 0, to compile for one shape; what has 0 is NaN."""
+    """Weights of 0 delimit the parts, to compile for one shape; their elements are NaN."""
     poisoned = np.where(w > 0, x, np.float32(np.nan))
     a, b, c, d = (summarized(poisoned, weights=w * (part == each)) for each in order)
     if in_pairs:
@@ -96,7 +96,7 @@ def test_nothing_is_the_identity(x):
 def test_scikit_learn_agrees(x, scale, reference):
     incremental = reference()
     for batch in batches(x):
-        if len(batch):  # which scikit-learn refuses
+        if len(batch):  # scikit-learn rejects empty batches
             incremental.partial_fit(batch.astype(np.float64))
     y = scale(x, fit(batches(x)))
     np.testing.assert_allclose(y, incremental.transform(x), atol=2e-5)
@@ -111,7 +111,7 @@ def test_scikit_learn_agrees(x, scale, reference):
 
 
 def test_a_large_mean_costs_no_more_than_its_own_rounding(rng):
-    """Sorted, so that batches merged one after another would lose half of the variance."""
+    """Sorted data: merging batches one after another would lose half of the variance."""
     x = np.sort(np.float32(1e4 + rng.normal(size=(2**14, 1))), axis=0)
     summary = fit(np.split(x, 2**10))
     exact = expected(x)
@@ -140,11 +140,11 @@ def test_padding_reaches_nothing(x, rng, kind):
 
 
 def test_a_pass_goes_on_from_an_earlier_one(x):
-    """Up to rounding: the batches are not paired as in one pass. The range is exact."""
+    """Equal up to rounding, as other batches are paired; the range is exact."""
     first, second = batches(x)[:3], batches(x)[3:]
     assert_alike(fit(second, start=fit(first)), expected(x))
     assert_alike(fit(second, start=Summary.empty((3,))), fit(second))
-    # As loaded from a file, in NumPy; and with nothing more to come.
+    # As loaded from a file, in NumPy; and with no further batches.
     saved = jax.tree.map(np.asarray, fit(first))
     assert_alike(fit(second, start=saved), expected(x))
     assert fit([], start=saved) is saved
@@ -155,7 +155,7 @@ def test_one_batch_is_summarised_as_it_is(x):
 
 
 def test_a_batch_is_done_with_before_the_next_is_loaded():
-    """Large enough for JAX to return before it has read it."""
+    """The batch is large enough for JAX to return before it has read it."""
     buffer = np.empty((2**18, 4), np.float32)
 
     def load():
@@ -233,7 +233,7 @@ class TestEachScaler:
 
     def test_the_gradient_is_finite_and_that_of_an_affine_map(self, scale, x):
         slope = jax.jit(jax.grad(lambda x, summary: scale(x, summary).sum()))
-        features = np.float32([1, 0, 1])  # one of them constant; then none ever seen
+        features = np.float32([1, 0, 1])  # one of them constant, then without samples
         for summary in (summarized(x * features), Summary.empty((3,))):
             gradient = slope(x, summary)
             difference = scale(x + 1, summary) - scale(x, summary)
@@ -249,7 +249,7 @@ class TestEachScaler:
 
     @pytest.mark.usefixtures("unchecked")
     def test_only_a_summary_will_do(self, scale, x):
-        with pytest.raises(TypeError, match=r"a Moments was given for a Summary.*fit\("):
+        with pytest.raises(TypeError, match=r"Moments was given instead of.*fit\("):
             scale(x, Moments.empty((3,)))
 
 
@@ -279,7 +279,7 @@ def test_batches_that_do_not_fit_are_refused(x):
 
 @pytest.mark.usefixtures("unchecked")
 def test_only_a_summary_goes_on(x):
-    with pytest.raises(TypeError, match="a Moments was given for a Summary"):
+    with pytest.raises(TypeError, match="a Moments was given instead of a Summary"):
         fit([x], start=Moments.empty((3,)))
 
 
@@ -290,5 +290,5 @@ def test_progress_goes_to_stderr_or_nowhere(x, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "5/5" in err
-    fit(iter(batches(x)), progress=True)  # of no known length
+    fit(iter(batches(x)), progress=True)  # an iterator of unknown length
     assert "5batch" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Norms for small examples, compiled: one by one, their operations take longer to."""
+"""Compiled norms for small examples: compiling single operations would take longer."""
 
 import functools
 
@@ -19,7 +19,7 @@ measure = jax.jit(jaxnorm.measure, static_argnames=("reduction_axes",))
 
 @functools.partial(jax.jit, static_argnames=("axis", "epsilon"))
 def normalize_batch(x, scale=None, bias=None, axis=-1, epsilon=TINY):
-    """Batch norm in training; the running statistics do not matter here."""
+    """Batch norm in training, without its running statistics."""
     features = np.atleast_1d(np.arange(x.ndim)[axis])
     start = jaxnorm.ema(0.99).init(tuple(x.shape[each] for each in features))
     y, _ = jaxnorm.batch_norm(

@@ -1,4 +1,4 @@
-"""What the sources say of saturated and sensitive zones, and of gradients in depth."""
+"""Claims about saturated and sensitive zones, and about gradients in deep networks."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def slope(x):
 
 
 def mean_slope(mean):
-    """E[σ′(x)] of x ~ N(mean, 1), by Gauss and Hermite's quadrature."""
+    """E[σ′(x)] for x ~ N(mean, 1), by Gauss–Hermite quadrature."""
     points, weights = np.polynomial.hermite_e.hermegauss(60)
     return weights @ slope(mean + points) / weights.sum()
 
@@ -37,16 +37,16 @@ def test_row_14_inputs_of_mean_minus_6_saturate_a_sigmoid(rng):
 
 
 def test_row_28_near_the_ends_a_sigmoids_gradient_vanishes_and_never_explodes():
-    """The source says "explode or vanish": σ′ ≤ ¼, so that many only shrink."""
+    """The source says "explode or vanish", but σ′ ≤ ¼, so that products only shrink."""
     x = np.linspace(-40, 40, 8001)
     assert slope(x).max() == slope(0) == 0.25
     ends = slope(x[abs(x) > 10])
     assert ends.max() < 5e-5
-    assert np.prod(np.full(8, slope(0))) < 2e-5  # eight layers, at their most sensitive
+    assert np.prod(np.full(8, slope(0))) < 2e-5  # eight layers, where most sensitive
 
 
 def gradients(rng, layers, activation, derivative, size, *, skip):
-    """The norm of ∂(output)/∂(input) of a random network, as a product of Jacobians."""
+    """Returns the norm of a random network's ∂(output)/∂(input), a product of Jacobians."""
     h, product = rng.normal(size=WIDTH), np.eye(WIDTH)
     for _ in range(layers):
         weights = size / np.sqrt(WIDTH) * rng.normal(size=(WIDTH, WIDTH))
@@ -57,7 +57,7 @@ def gradients(rng, layers, activation, derivative, size, *, skip):
 
 
 def test_row_23_gradients_vanish_through_sigmoids_and_not_through_relu_or_skips(rng):
-    """Of random networks of 20 layers; what training makes of them is a study's."""
+    """For random networks of 20 layers; a study covers trained ones."""
 
     def relu(z):
         return np.maximum(z, 0)
@@ -71,7 +71,10 @@ def test_row_23_gradients_vanish_through_sigmoids_and_not_through_relu_or_skips(
 
 
 def test_row_32_products_grow_or_shrink_and_a_norm_pulls_them_back(rng):
-    """By the deviation of the weights times √width a layer: the source says they grow."""
+    """Each layer multiplies by √width × the weights' standard deviation.
+
+    The source says that the products grow.
+    """
     for deviation, factor in ((1.0, 8.0), (0.01, 0.08)):
         x = pulled = np.float32(rng.normal(size=(1, WIDTH)))
         first = np.linalg.norm(x)
@@ -83,7 +86,7 @@ def test_row_32_products_grow_or_shrink_and_a_norm_pulls_them_back(rng):
 
 
 def test_rows_2_35_and_56_standardised_inputs_are_those_of_the_first_layer_only(rng):
-    """Of all layers they are once each is normalised."""
+    """The inputs of all layers are standardised only if each layer is normalised."""
     x = np.float32(rng.normal(3, 5, (512, WIDTH)))
     plain = normalized = np.asarray(normalize_batch(x))
     drifts = []

@@ -1,4 +1,4 @@
-"""What the sources say of the norms beside each other: which axes are reduced."""
+"""Claims that compare the norms: which axes each reduces."""
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,13 @@ from tests.sources.compiled import (
 
 @pytest.fixture
 def x(rng):
-    """Eight samples of five features, each of its own mean and deviation."""
+    """Eight samples of five features with different means and standard deviations."""
     return np.float32(rng.normal([0, 9, -9, 3, 1], [1, 2, 3, 4, 5], (8, 5)))
 
 
 @pytest.fixture
 def images(rng):
-    """Of shape (N, H, W, C), all of its sizes different."""
+    """Images of shape (N, H, W, C), with different sizes."""
     return np.float32(rng.normal(size=(5, 3, 2, 8)))
 
 
@@ -55,14 +55,14 @@ NORMS = {
         8 * 3 * 2,
     ),
     "instance, H·W": (instance_norm, (1, 2), 3 * 2),
-    # of the four groups; measured on (N, H, W, g, C/g)
+    # for four groups; measured on (N, H, W, g, C/g)
     "group, (C/g)·H·W": (lambda x: group_norm(x, num_groups=4), (1, 2, 4), 2 * 3 * 2),
 }
 
 
 @pytest.mark.parametrize(("norm", "axes", "count"), NORMS.values(), ids=NORMS)
 def test_row_36_over_how_many_elements_the_means_go(images, norm, axes, count):
-    """So many inputs an output depends on; g is the number of groups, not their size."""
+    """An output depends on this many inputs; g is the number of groups, not their size."""
     split = images.reshape(5, 3, 2, 4, 2) if 4 in axes else images
     assert (np.asarray(measure(split, axes).count) == count).all()
     gradient = jax.jit(jax.grad(lambda x: norm(x)[1, 1, 1, 1]))(images)
@@ -86,8 +86,8 @@ def test_row_36_batch_norm_of_one_sample_is_instance_norm(images):
 
 
 def test_row_37_layer_norm_does_not_depend_on_the_batch(rng):
-    """Nor on the sequence: each position has its own moments, however long the text."""
-    positions = 100.0 * np.arange(6)[:, None]  # each of another distribution
+    """Nor on the sequence: each position has its own moments, for a text of any length."""
+    positions = 100.0 * np.arange(6)[:, None]  # each with a different distribution
     text = np.float32(rng.normal(positions, 1 + positions, (4, 6, 16)))
     others = text * np.float32([1, -3, -3, -3])[:, None, None]
     np.testing.assert_array_equal(layer_norm(text)[0], layer_norm(others)[0])
@@ -103,11 +103,11 @@ def test_row_37_layer_norm_does_not_depend_on_the_batch(rng):
 
 
 def test_row_38_layer_norm_drowns_a_feature_beside_one_of_another_kind(rng):
-    """The source says one transform for all of a layer: gain and bias are one a unit."""
+    """The source says one transform per layer, but each unit has its own gain and bias."""
     colour, size = rng.uniform(0, 1, 64), rng.uniform(0, 1000, 64)
     x = np.float32(np.stack([colour, size, size[::-1]], -1))
     assert np.std(normalize_batch(x)[:, 0]) == pytest.approx(1, rel=1e-5)
-    # What is left in the colour's place is of the sizes, and not of the colour.
+    # What remains in the colour's place depends on the sizes, and not on the colour.
     y = np.asarray(layer_norm(x))
     assert abs(np.corrcoef(y[:, 0], colour)[0, 1]) < 0.5
     grey = layer_norm(np.float32([0.5, 0, 0]) + x * np.float32([0, 1, 1]))
@@ -126,7 +126,7 @@ def order(x, axis):
 
 
 def test_row_40_batch_norm_keeps_the_order_of_samples_and_layer_norm_of_features(x):
-    gamma = np.float32([0.1, 1, 2, 3, 10])  # positive: a negative one reverses
+    gamma = np.float32([0.1, 1, 2, 3, 10])  # positive: a negative γ reverses the order
     for y in (normalize_batch(x), normalize_batch(x, gamma, gamma)):
         np.testing.assert_array_equal(order(y, 0), order(x, 0))
     np.testing.assert_array_equal(order(normalize_batch(x, -gamma), 0)[::-1], order(x, 0))
@@ -134,7 +134,7 @@ def test_row_40_batch_norm_keeps_the_order_of_samples_and_layer_norm_of_features
 
 
 def test_row_40_batch_norm_loses_the_order_of_features_and_layer_norm_of_samples():
-    """And, against the source, layer norm that of features too, once γ or β differ."""
+    """Contrary to the source, layer norm also loses that of features if γ or β differ."""
     x = np.float32([[3, 10], [1, 20], [2, 30]])
     y = normalize_batch(x)
     assert x[0, 0] < x[0, 1]
@@ -151,7 +151,7 @@ def test_row_40_batch_norm_loses_the_order_of_features_and_layer_norm_of_samples
 
 
 def test_row_41_the_three_by_three_example():
-    """Symmetric, so that normalising rows is the transpose; a constant feature gives 0."""
+    """As x is symmetric, normalising rows gives the transpose; a constant gives 0."""
     x = np.float32([[4, 3, 2], [3, 3, 2], [2, 2, 2]])
     columns = [[1.224745, 0, -1.224745], [0.707107, 0.707107, -1.414214], [0, 0, 0]]
     np.testing.assert_allclose(normalize_batch(x).T, columns, atol=1e-6)
@@ -177,7 +177,7 @@ def test_row_42_equal_inputs_of_one_feature_normalise_equally():
 
 
 def test_row_43_layer_norm_of_the_sample_and_of_its_rows():
-    """What the source says is done in NLP, one row after another."""
+    """The source says that NLP normalises row by row."""
     x = np.float32([[[1, 4, 7], [0, 2, 4]], [[1, 3, 6], [2, 3, 1]]])
     _, mean, var = measure(x, reduction_axes=(1, 2))
     np.testing.assert_allclose(mean, [3, 2.666667], rtol=1e-6)

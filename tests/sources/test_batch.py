@@ -1,4 +1,4 @@
-"""What the sources say of batch normalisation."""
+"""Claims about batch normalisation."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from tests.sources.compiled import measure, normalize_batch
 
 @pytest.fixture
 def x(rng):
-    """Features of different means and deviations, skewed."""
+    """Skewed features with different means and standard deviations."""
     return jnp.asarray(rng.gamma(2.0, 1.0, (64, 3)) * [1, 5, 20] + [0, 3, -40], jnp.float32)
 
 
@@ -29,7 +29,7 @@ def test_row_3_the_four_steps(x, rng):
 
 
 def test_row_4_only_the_first_two_moments_change(x):
-    """The source says "a standard normal": the skewness stays."""
+    """The source says "a standard normal", but the skewness remains."""
 
     def skewness(x):
         centred = x - x.mean(0, keepdims=True)
@@ -39,7 +39,7 @@ def test_row_4_only_the_first_two_moments_change(x):
     np.testing.assert_allclose(y.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(y.var(0), 1, rtol=1e-5)
     np.testing.assert_allclose(skewness(y), skewness(x), rtol=1e-4)
-    assert (skewness(y) > 0.5).all()  # a normal has 0
+    assert (skewness(y) > 0.5).all()  # that of a normal distribution is 0
 
 
 def test_row_5_a_batch_of_two_gives_one_and_minus_one():
@@ -55,7 +55,7 @@ def test_row_7_without_scale_and_bias_sigmoid_is_nearly_linear_and_relu_zeroes_h
 
 
 def test_row_8_scale_and_bias_can_restore_the_input_one_pair_a_feature(x):
-    """The source says "the same for every dimension": there is one pair for each."""
+    """The source says "the same for every dimension", but there is one pair for each."""
     epsilon = 1e-3
     _, mean, var = measure(x, reduction_axes=0)
     restored = normalize_batch(x, jnp.sqrt(var + epsilon), mean, epsilon=epsilon)
@@ -91,7 +91,7 @@ def test_row_26_the_inputs_of_a_layer_stay_while_the_layer_before_changes(x, rng
 
 
 def test_rows_31_and_49_the_output_has_mean_beta_and_deviation_gamma(x):
-    """Before the activation; and a negative γ is a deviation of |γ|."""
+    """Before the activation; for a negative γ, the standard deviation is |γ|."""
     gamma, beta = jnp.array([2.0, -3.0, 0.5]), jnp.array([1.0, 0.0, -1.0])
     y = normalize_batch(x, gamma, beta)
     np.testing.assert_allclose(y.mean(0), beta, atol=1e-5)
@@ -121,7 +121,7 @@ def test_row_48_a_bias_before_batch_norm_cancels(x):
         return jnp.sum(jnp.sin(normalize_batch(x + b[None])))
 
     np.testing.assert_allclose(gradient(b), 0, atol=1e-4)
-    # In evaluation it cancels once the statistics have seen it, and not before.
+    # In evaluation, it cancels only after the statistics have been updated with it.
     seen, unseen = (
         Statistics(*measure(each, reduction_axes=0)[1:]) for each in (x + b[None], x)
     )
@@ -133,7 +133,7 @@ def test_row_48_a_bias_before_batch_norm_cancels(x):
 
 
 def test_row_57_the_flow_s1_s2_s3_relu_sums_from_the_first_sample(rng):
-    """The source sums from i = 0 to m; there are m samples, not m + 1."""
+    """The source sums from i = 0 to m, but there are m samples, not m + 1."""
     x = jnp.asarray(rng.normal(size=(16, 6)), jnp.float32)
     w = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
     gamma, beta = jnp.linspace(0.5, 2, 4), jnp.linspace(-1, 1, 4)

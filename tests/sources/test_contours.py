@@ -1,4 +1,4 @@
-"""What the sources say of the shape of a loss, and of how fast it is descended."""
+"""Claims about the shape of a loss, and the speed of gradient descent."""
 
 import jax
 import numpy as np
@@ -9,26 +9,26 @@ from tests.sources.compiled import normalize_batch
 
 
 def hessian(inputs):
-    """Of L(w) = ½(xw + b − ŷ)², averaged over samples: it does not depend on w, b or ŷ."""
+    """The Hessian of L(w) = ½(xw + b − ŷ)², averaged over samples; same for any w, b, ŷ."""
     design = np.column_stack([np.float64(inputs), np.ones(len(inputs))])
     return design.T @ design / len(inputs)
 
 
 def steps(inputs, tolerance=1e-3):
-    """Of steepest descent at the largest safe rate, from 1 away in each weight."""
+    """Steps of steepest descent at the largest safe rate, from 1 away in each weight."""
     curvature = np.linalg.eigvalsh(hessian(inputs))
     slowest = 1 - curvature.min() / curvature.max()
     return 1 if slowest < tolerance else np.log(tolerance) / np.log(slowest)
 
 
 def whitened(x):
-    """By the inverse root of the covariance, which no formula of the source does."""
+    """Whitens x with the inverse root of its covariance; no formula in the source does."""
     values, vectors = np.linalg.eigh(np.cov(x.T, ddof=0))
     return (x - x.mean(0)) @ (vectors / np.sqrt(values)) @ vectors.T
 
 
 def test_row_1_standardised_data_is_not_white_and_converges_faster(rng):
-    """The source calls standardising whitening: it leaves the correlation."""
+    """The source calls standardising whitening, but the correlation remains."""
     cause = rng.normal(size=512)
     both = [10 * cause + rng.normal(50, 5, 512), cause + rng.normal(3, 0.5, 512)]
     x = np.float32(np.column_stack(both))
@@ -51,7 +51,7 @@ def test_row_6_standardised_inputs_make_round_contours_and_a_faster_optimum(rng)
 
 
 def test_row_46_a_large_range_outweighs_a_small_one_and_explodes(rng):
-    """Age in years and distance in kilometres, of rented cars."""
+    """The features are the age in years and the distance in kilometres of rented cars."""
     cars = np.float32(rng.uniform([0, 0], [30, 300_000], (64, 2)))
     scaled = jax.jit(lambda x: standardize(x, summarize(x)))(cars)
     price = 60 - cars[:, 0] - cars[:, 1] / 10_000  # both matter equally
@@ -63,7 +63,7 @@ def test_row_46_a_large_range_outweighs_a_small_one_and_explodes(rng):
     assert distance > 5000 * age
     age, distance = abs(gradient(np.asarray(scaled), np.zeros(2)))
     assert distance == pytest.approx(age, rel=0.5)
-    # At a rate that suits the age, or any scaled input, the other weight explodes.
+    # At a rate that suits the age, the other weight explodes unless inputs are scaled.
     for inputs, explodes in ((cars, True), (np.asarray(scaled), False)):
         weights, rate = np.zeros(2), 1 / np.var(inputs[:, 0])
         for _ in range(10):

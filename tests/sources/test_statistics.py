@@ -1,4 +1,4 @@
-"""What the sources say of moments and of running statistics."""
+"""Claims about moments and running statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def read(estimator, moments):
 
 
 def test_row_10_the_population_estimates_are_unbiased(rng):
-    """E[μ_B], and m/(m − 1)·E[σ²_B], of batches of four; without m/(m − 1) it is not."""
+    """E[μ_B] and m/(m − 1)·E[σ²_B] for batches of four; biased without m/(m − 1)."""
     moments = batches(rng, 4000, 4)
     for estimator in (population(), population(pooled=False)):
         _, mean, var = read(estimator, moments)
@@ -67,7 +67,7 @@ def test_row_10_of_batches_that_differ_the_paper_leaves_out_the_spread_of_means(
 
 
 def test_rows_20_and_58_the_estimate_is_steadier_than_the_batches(rng):
-    """Training sees each batch's statistics, prediction those of all batches."""
+    """Training uses the statistics of each batch, prediction those of all batches."""
     moments = batches(rng, 400, 16)
     of_batches = np.array([float(each.mean) for each in moments])
     update = jax.jit(ema(0.99, debias=True).update)
@@ -81,7 +81,7 @@ def test_rows_20_and_58_the_estimate_is_steadier_than_the_batches(rng):
 
 
 def test_row_61_the_printed_decays_of_the_warm_up():
-    """What is left of a start at 1, where all batches have a mean of 0."""
+    """The remainder of a start at 1, if all batches have a mean of 0."""
     estimator = ema(0.99, warmup=True)
     nothing = Moments(*jnp.float32([1, 0, 0]))
     printed = {0: 0.1, 1: 0.181818, 10: 0.55, 100: 0.918182, 889: 0.99, 5000: 0.99}
@@ -108,7 +108,7 @@ def test_row_62_the_running_mean_is_the_arithmetic_mean(rng):
 
 
 def average(decay, start, values):
-    """The running mean after each of the values, from Statistics that start there."""
+    """Returns the running mean after each value, for Statistics that start at `start`."""
     update = jax.jit(ema(decay).update)
     state, seen = Statistics(jnp.array(start), jnp.array(0.0)), []
     for value in values:

@@ -1,4 +1,4 @@
-"""What the sources say of training: noise, padding, shifted data, steps and their loss."""
+"""Claims about training: noise, padding, shifted data, steps and the loss."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ from tests.sources.compiled import measure, normalize_batch
 
 
 def test_row_11_in_evaluation_the_norm_is_one_affine_map_which_a_layer_can_take(rng):
-    """Here into the dense layer before it; others are in tests/model/test_folding.py."""
+    """Here it is folded into the dense layer before it; see tests/model/test_folding.py."""
     inputs, w = np.float32(rng.normal(2, 3, (16, 4))), np.float32(rng.normal(size=(4, 3)))
     gamma, beta = np.float32([[1, -2, 3], [0.5, 0, -1]])
     running = jaxnorm.Statistics(np.float32([1, -2, 5]), np.float32([4, 0.25, 9]))
@@ -34,7 +34,7 @@ def test_row_21_dropout_shrinks_the_mean_to_p_unless_it_is_divided_by_p(rng):
     keys = jax.random.split(jax.random.key(0), 20_000)
     drawn = jax.jit(jax.vmap(lambda key: draw.apply({}, x, rngs={"dropout": key})))(keys)
     np.testing.assert_allclose(np.asarray(drawn).mean(0), x, rtol=0.03)
-    # Off it gives one output; left on, one of a distribution.
+    # Dropout is deterministic if switched off; if left on, outputs are random.
     np.testing.assert_array_equal(nn.Dropout(1 - kept, deterministic=True).apply({}, x), x)
     deviation = x * np.sqrt((1 - kept) / kept)
     np.testing.assert_allclose(np.asarray(drawn).std(0), deviation, rtol=0.03)
@@ -61,7 +61,7 @@ def test_row_39_padding_shifts_the_statistics_unless_it_is_masked(rng):
 
 
 def test_row_51_larger_weights_take_smaller_steps_behind_batch_norm(rng):
-    """BN((aW)x) = BN(Wx), and its gradient by aW is that by W over a: 1502.03167, 3.3."""
+    """BN((aW)x) = BN(Wx), and ∂BN/∂(aW) = ∂BN/∂W / a: 1502.03167, section 3.3."""
     x = np.float32(rng.normal(size=(64, 5)))
     w, target = np.float32(rng.normal(size=(5, 4))), np.float32(rng.normal(size=(64, 4)))
 
@@ -77,12 +77,12 @@ def test_row_51_larger_weights_take_smaller_steps_behind_batch_norm(rng):
     large_loss, large_gradient = normalized(10 * w)
     assert float(large_loss) == pytest.approx(float(loss), rel=1e-5)
     np.testing.assert_allclose(large_gradient, gradient / 10, rtol=1e-3, atol=1e-6)
-    # So a step too large is followed by smaller ones; without BN by larger ones.
+    # So a step that is too large is followed by smaller ones; without BN, by larger ones.
     assert np.linalg.norm(plain(10 * w)) > 5 * np.linalg.norm(plain(w))
 
 
 def test_row_52_what_was_learnt_of_cars_fails_on_motorcycles_whose_moments_differ(rng):
-    """The shift of the source, and what a norm takes from it: the first two moments."""
+    """The source's distribution shift, of which a norm removes the first two moments."""
 
     def rent(power):
         return 20 * np.sqrt(power)
@@ -108,7 +108,7 @@ def test_row_53_the_noise_of_a_batch_is_small_and_falls_with_its_size(rng):
         noise.append(
             np.std(np.asarray(normalize_batch(np.concatenate([sample, mates])))[0])
         )
-    assert noise[0] < 0.4  # of outputs of deviation 1
+    assert noise[0] < 0.4  # outputs have standard deviation 1
     np.testing.assert_allclose(noise[0] / np.array(noise), [1, 2, 4], rtol=0.2)
 
 

@@ -2,5 +2,5 @@
 
 from beartype import BeartypeConf, beartype
 
-# As PEP 484 has it, an int is welcome where a float is.
+# As in PEP 484, an int is accepted for a float.
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))

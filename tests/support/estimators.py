@@ -1,4 +1,4 @@
-"""The one table of estimators: a new one is a row, and all laws are then tested of it."""
+"""The table of estimators: add a row for a new one, and all laws are tested for it."""
 
 import pytest
 
@@ -17,11 +17,12 @@ ESTIMATORS = {
     "guarded": skip_nonfinite(ema(0.9)),
     "accumulating": accumulate(ema(0.9), 2),
     "collecting": collect(ema(0.9)),
-    # Keeps all that training with any of the others keeps.
+    # Its state contains the state of all the others.
     "richest": accumulate(skip_nonfinite(ema(0.9, debias=True)), 2),
 }
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
-# For tests that compile much: one of a count, one of moments, and one of all wrappers.
+# For tests that compile a lot: one with a count, one with moments, and one with all
+# wrappers.
 most_different_estimators = pytest.mark.parametrize(
     "estimator",
     rows(

@@ -1,4 +1,4 @@
-"""What the norms must compute, in float64 NumPy and straight from the equations.
+"""Reference implementation of the norms, in float64 NumPy, directly from the equations.
 
 Never imports jaxnorm.
 """
@@ -11,7 +11,7 @@ import numpy as np
 class Oracle(NamedTuple):
     """Outputs and gradients of a norm, for a cotangent g of its output.
 
-    And the largest term that dx is a sum of: what is left of it may be much smaller.
+    Also contains the largest term in the sum dx, which may be much larger than dx.
     """
 
     y: np.ndarray
@@ -22,20 +22,20 @@ class Oracle(NamedTuple):
 
 
 def along(vector, axes, ndim):
-    """A vector of the given axes, with size-1 axes between them."""
+    """Returns a vector along the given axes, with size-1 axes between them."""
     other = tuple(each for each in range(ndim) if each not in axes)
     return np.expand_dims(np.asarray(vector, np.float64), other)
 
 
 def affine(vector, features, ndim):
-    """A scale or bias in the rank of x: of the feature axes, or of that rank already."""
+    """Returns scale or bias with the rank of x, which it may already have."""
     vector = np.asarray(vector, np.float64)
     varies = vector.ndim == ndim > len(features)
     return vector if varies else along(vector, features, ndim)
 
 
 def summed_to(products, vector, features):
-    """The sum of an array of x's shape over the axes that a scale or bias lacks."""
+    """Sums an array of x's shape over the axes that a scale or bias lacks."""
     wide = affine(vector, features, products.ndim)
     axes = tuple(i for i, n in enumerate(wide.shape) if n == 1)
     return products.sum(axes, keepdims=True).reshape(np.shape(vector))
@@ -65,9 +65,9 @@ def normalize(x, mean, var, scale, bias, features, epsilon):
 def norm_by_own_moments(
     x, scale, bias, g, *, reduced, features, epsilon, weights, about_zero=False
 ):
-    """A norm whose moments are those of x; Ioffe & Szegedy 2015, section 3, weighted.
+    """A norm by the moments of x; Ioffe & Szegedy 2015, section 3, with weights.
 
-    About 0 there is no mean to subtract, nor one to differentiate.
+    About 0, no mean is subtracted or differentiated.
     """
     x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
     n, mean, var = moments(x, reduced, weights)
@@ -89,7 +89,7 @@ def norm_by_own_moments(
 
 
 def group_norm(x, scale, bias, g, *, reduced, features, groups, epsilon, weights):
-    """Each group of features is an axis of its own, and the features in it another.
+    """Group norm, with one axis of groups and another of the features in a group.
 
     Wu & He 2018, section 3.1.
     """
@@ -124,7 +124,7 @@ def group_norm(x, scale, bias, g, *, reduced, features, groups, epsilon, weights
 
 
 def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
-    """A norm by fixed moments, in the rank of x: an affine map."""
+    """A norm by given moments, with the rank of x: an affine map."""
     x, g = np.asarray(x, np.float64), np.asarray(g, np.float64)
     y = normalize(x, mean, var, scale, bias, features, epsilon)
     inverse = 1 / np.sqrt(var + epsilon)
@@ -136,9 +136,9 @@ def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
 def batch_renorm(
     x, scale, bias, g, *, mean, var, r_max, d_max, reduced, features, epsilon, weights
 ):
-    """Ioffe 2017, algorithm 1; mean and var are the running ones, of the features.
+    """Ioffe 2017, algorithm 1; mean and var are the running ones of the features.
 
-    r and d are constants, so that it is batch norm of a scale γ·r and a bias β + γ·d.
+    r and d are constants, so that it is batch norm with scale γ·r and bias β + γ·d.
     """
     _, batch_mean, batch_var = moments(x, reduced, weights)
     shape = tuple(x.shape[each] for each in features)

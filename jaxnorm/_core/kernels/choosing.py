@@ -12,29 +12,29 @@ from jaxnorm._core.layouts import is_symbolic, size_along
 from jaxnorm._core.variance.choice import has_several_devices
 
 Implementation = Literal["xla", "kernel"]
-DTYPES = (jnp.float32, jnp.bfloat16)  # a TPU's kernels load no float16
-# Multiples that make whole tiles on a TPU and fill the threads of a warpgroup on a GPU, and
-# the longest row, which a GPU holds in registers.
+DTYPES = (jnp.float32, jnp.bfloat16)  # kernels on a TPU cannot load float16
+# Multiples that give whole tiles on a TPU and fill the threads of a warpgroup on a GPU, and
+# the longest row that a GPU holds in registers.
 ROWS, FEATURES, MOST_FEATURES = 16, 256, 8192
 
 
 def check_implementation(implementation: Any) -> None:
-    """Raises a ValueError unless it is None or one of those that there are."""
+    """Raises a ValueError unless it is None or one of the allowed values."""
     if implementation is not None and implementation not in get_args(Implementation):
         raise ValueError(
             f"implementation={implementation!r}, but None or one of "
-            f"{get_args(Implementation)} is expected; None leaves the choice to jaxnorm."
+            f"{get_args(Implementation)} is expected; None lets jaxnorm choose."
         )
 
 
 def fits(
     x: Array, dtype: np.dtype, reduced: tuple[int, ...], features: tuple[int, ...]
 ) -> bool:
-    """Whether the backward pass may be a kernel: of whole rows, on one device.
+    """Whether a kernel fits the backward pass: for whole rows, on one device.
 
-    `dtype` is that of y. Several devices may share an array without its type saying so, and
-    the compiler does not split a kernel; within `jax.shard_map`, with check_vma=False, each
-    has its own.
+    `dtype` is the output dtype. An array may be sharded without its type showing it, and
+    the compiler cannot split a kernel; within `jax.shard_map` with check_vma=False, each
+    device runs its own.
     """
     if x.dtype not in DTYPES or dtype not in DTYPES:
         return False
@@ -52,7 +52,7 @@ def fits(
 
 
 def _varies(x: Array) -> bool:
-    """Whether its type says that it differs between the devices of a mapped axis."""
+    """Whether the type of x says that it varies over a mapped axis."""
     kind = jax.typeof(x)
     varying = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
     return bool(varying)
@@ -66,9 +66,9 @@ def _is_on_one_device() -> bool:
 
 
 def runs_on_gpu() -> bool:
-    """Whether the kernel for GPUs may be compiled: for Hopper or later, as far as known.
+    """Whether the GPU kernel may be compiled: only for Hopper or later.
 
-    A process without a GPU compiles for another machine, and is taken at its word.
+    A process without a GPU compiles for another machine, which is assumed to be suitable.
     """
     try:
         device = jax.local_devices(backend="cuda")[0]
@@ -78,6 +78,6 @@ def runs_on_gpu() -> bool:
 
 
 def shape_of_rows(shape: Shape, reduced: tuple[int, ...]) -> tuple[int, int]:
-    """(rows, features) of an array that is reduced along its last axes."""
+    """Returns (rows, features) of an array that is reduced along its last axes."""
     features = size_along(shape, reduced)
     return size_along(shape, tuple(range(len(shape)))) // features, features

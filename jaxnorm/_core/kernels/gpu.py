@@ -1,4 +1,4 @@
-"""The backward pass of rows on a GPU: one warpgroup for each of a fixed number of runs."""
+"""The backward pass of rows on a GPU: a fixed number of programs of one warpgroup each."""
 
 import functools
 from typing import Any
@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from jaxnorm._core.kernels.row import gradient_of_rows
 
-# Two for each of the 132 multiprocessors of an H100. Each adds its rows' gradients of scale
-# and bias in registers, so that not many partial sums are left.
+# Two for each of the 132 multiprocessors of an H100. Each sums its rows' gradients of scale
+# and bias in registers, so that few partial sums are left.
 PROGRAMS = 264
 
 
@@ -25,14 +25,14 @@ def pull_back(
     about_zero: bool,
     has_bias: bool,
 ) -> tuple[Array, ...]:
-    """The gradients to x, scale and bias; x and g are read once, and dx written once.
+    """Returns the gradients of x, scale and bias; reads x and g once, and writes dx once.
 
     Args:
       x: (rows, features).
       scale: (features,), float32.
-      g: the cotangent of y, of the shape of x.
+      g: the cotangent of y, with the shape of x.
       epsilon: ε.
-      about_zero: whether 0 stands in place of the mean.
+      about_zero: whether to use 0 in place of the mean.
       has_bias: whether there is a bias.
     """
     number, features = x.shape

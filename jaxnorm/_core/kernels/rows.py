@@ -1,7 +1,7 @@
 """A norm of rows whose pullback is a kernel.
 
-Its output is that of a formula, and so is every derivative but one: the transpose of its
-differential, which is what the backward pass computes, reads x and the cotangent of y once.
+A formula gives its output and every derivative but one: the transpose of the differential,
+which the backward pass computes, is a kernel that reads x and the cotangent of y once.
 """
 
 import functools
@@ -18,18 +18,18 @@ from jaxtyping import Array
 
 from jaxnorm._core.kernels.choosing import runs_on_gpu
 
-# Of x, scale and bias, or None for it, to y: hashable, equal if it does the same.
+# Maps x, scale and bias (or None) to y; hashable, and equal if it computes the same.
 Formula = Callable[[Array, Array, Array | None], Array]
 
 
 class Kernel(NamedTuple):
-    """What a kernel needs to know.
+    """The static parameters of a kernel.
 
     Attributes:
       formula: the norm as XLA computes it.
-      dtype: of its output.
+      dtype: the output dtype.
       epsilon: ε.
-      about_zero: whether 0 stands in place of the mean.
+      about_zero: whether to use 0 in place of the mean.
     """
 
     formula: Formula
@@ -40,7 +40,7 @@ class Kernel(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def normalize_rows(x: Array, scale: Array, bias: Array | None, kernel: Kernel) -> Array:
-    """The norm of x (rows, features); scale and bias (features,) are in float32."""
+    """Normalises x (rows, features); scale and bias (features,) are in float32."""
     return kernel.formula(x, scale, bias)
 
 
@@ -55,7 +55,7 @@ def _normalize_rows_jvp(kernel: Kernel, primals: Any, tangents: Any) -> tuple[Ar
         jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
         for primal, tangent in zip(primals, tangents, strict=True)
     ]
-    if is_constant:  # then the kernel would write a gradient that nobody wants
+    if is_constant:  # the kernel would write an unused gradient of x
         return y, _differential(x, scale, *tangents, kernel=kernel)
     return y, differential_p.bind(x, scale, *tangents, kernel=kernel)
 
@@ -72,12 +72,12 @@ def _apply(kernel: Kernel, x: Array, scale: Array, bias: Array | None = None) ->
 
 
 def _differential(x: Array, scale: Array, *tangents: Array, kernel: Kernel) -> Array:
-    """dy, linear in the tangents of x, scale and, if there is one, bias."""
+    """Returns dy, linear in the tangents of x, scale and, if there is one, bias."""
     operands = _operands(x, scale, len(tangents) == 3)
     return jax.jvp(functools.partial(_apply, kernel), operands, tuple(tangents))[1]
 
 
-# `_differential`, with a transpose of its own.
+# `_differential` with a custom transpose.
 differential_p = Primitive("jaxnorm_differential_of_rows")
 differential_p.def_impl(jax.jit(_differential, static_argnames="kernel"))
 mlir.register_lowering(
@@ -123,7 +123,7 @@ batching.primitive_batchers[differential_p] = _batched
 def pull_back(
     kernel: Kernel, has_bias: bool, x: Array, scale: Array, g: Array
 ) -> tuple[Array, ...]:
-    """The gradients to x, scale and, if there is one, bias, for the cotangent g of y."""
+    """Returns the gradients of x, scale and (if any) bias, for the cotangent g of y."""
     return tuple(pull_back_p.bind(x, scale, g, kernel=kernel, has_bias=has_bias))
 
 
@@ -134,7 +134,7 @@ def _pull_back(
     return jax.vjp(function, *_operands(x, scale, has_bias))[1](g)
 
 
-# `_pull_back`, with kernels in its place where it is compiled.
+# `_pull_back`, replaced by kernels on the platforms that have them.
 pull_back_p = Primitive("jaxnorm_pull_back_rows")
 pull_back_p.multiple_results = True
 
@@ -170,7 +170,7 @@ batching.primitive_batchers[pull_back_p] = _pull_back_batched
 
 
 def kernels() -> dict[str, Callable[..., tuple[Array, ...]]]:
-    """Those there are, which import Pallas when they are called."""
+    """Returns the kernels by platform; they import Pallas when they are called."""
 
     def on_tpu(*operands: Array, **options: Any) -> tuple[Array, ...]:
         from jaxnorm._core.kernels.tpu import pull_back
@@ -199,7 +199,7 @@ def _compiled(
     )
 
 
-# A rule for each platform, for a program that is exported for several has all of them.
+# One rule per platform, since a program exported for several platforms contains them all.
 for _platform in (None, "tpu", "cuda"):
     mlir.register_lowering(
         pull_back_p,

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from jaxnorm._core.kernels.row import gradient_of_rows
 
-VMEM = 12 * 2**20  # bytes that a block may take, of 16 MiB; the rest is for its vectors
+VMEM = 12 * 2**20  # bytes for a block, out of 16 MiB; the rest is for its vectors
 
 
 def pull_back(
@@ -25,16 +25,16 @@ def pull_back(
     has_bias: bool,
     interpret: Any = False,
 ) -> tuple[Array, ...]:
-    """The gradients to x, scale and bias; x and g are read once, and dx written once.
+    """Returns the gradients of x, scale and bias; reads x and g once, and writes dx once.
 
     Args:
       x: (rows, features).
       scale: (features,), float32.
-      g: the cotangent of y, of the shape of x.
+      g: the cotangent of y, with the shape of x.
       epsilon: ε.
-      about_zero: whether 0 stands in place of the mean.
+      about_zero: whether to use 0 in place of the mean.
       has_bias: whether there is a bias.
-      interpret: as `pallas_call` has it, for a test on a CPU.
+      interpret: passed to `pallas_call`, for tests on a CPU.
     """
     number, features = x.shape
     rows = rows_of_a_block(number, features, x.dtype.itemsize + g.dtype.itemsize)
@@ -55,7 +55,7 @@ def pull_back(
 
 
 def rows_of_a_block(number: int, features: int, itemsize: int) -> int:
-    """How many of the rows fit, twice, beside what is computed of them in float32.
+    """Returns how many rows fit into VMEM, twice, with their float32 intermediates.
 
     >>> rows_of_a_block(8192, 4096, itemsize=4), rows_of_a_block(8192, 4096, itemsize=8)
     (64, 64)

@@ -1,1 +1,1 @@
-"""Mean and variance of an array: a formula for each platform, and the choice."""
+"""Mean and variance of an array: a formula for each platform, and how it is chosen."""

@@ -1,4 +1,4 @@
-"""Mean and variance along columns on a GPU: block by block, each about its own shift."""
+"""Mean and variance of columns on a GPU: block by block, each about its own shift."""
 
 import math
 from typing import NamedTuple
@@ -17,10 +17,10 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     """Σ(x − s) and Σ(x − s)² in float32, block by block, about a shift s for each block.
 
     On a GPU, two float64 sums over columns do not fit into one kernel; two in float32 do,
-    and only the few moments of the blocks are merged in float64. The shift is the mean of
-    every eighth sample of its block, whose own mean μ it misses by at most (s − μ)² ≤ 7σ²,
-    in whatever order the samples are: so no more than a factor of 8 is lost. It is a
-    float64 mean, and so exact for a constant, whose differences are then exactly 0.
+    and only the few moments of the blocks are merged in float64. The shift s is the mean of
+    every eighth sample of its block. If the block has mean μ, then (s − μ)² ≤ 7σ², whatever
+    the order of the samples, so that at most a factor of 8 is lost. As a float64 mean, s is
+    exact for a constant, whose differences are then exactly 0.
     """
     blocks = blocks_of(x, axes)
     assert blocks is not None
@@ -28,8 +28,8 @@ def one_pass_in_blocks(x: Array, weights: None, axes: tuple[int, ...]) -> Measur
     with jax.enable_x64(True):
         part = lax.slice_in_dim(split, 0, None, stride=8, axis=blocks.sliced)
         shift = to_dtype(x.dtype, _mean_in_float64(part, blocks.inner))
-        # Two differences, which XLA fuses each with its sum. A shared one it would write to
-        # memory where x is small.
+        # Two differences, so that XLA fuses each with its sum. It would write a shared one
+        # to memory where x is small.
         again = lax.optimization_barrier(shift)
         size = number_along(split.shape, blocks.inner, x.dtype)
         off, square = (
@@ -53,13 +53,13 @@ def _mean_in_float64(values: Array, axes: tuple[int, ...]) -> Array:
 
 
 class Blocks(NamedTuple):
-    """How an array is split into blocks of samples, each of them measured by itself.
+    """How an array is split into blocks of samples, each measured by itself.
 
     Attributes:
-      shape: of the array, with an axis of blocks.
+      shape: the shape of the array, with an axis of blocks.
       outer: the axes along which the blocks lie.
-      inner: those within a block.
-      sliced: the axis of them along which every eighth is taken for the shift.
+      inner: the axes within a block.
+      sliced: the inner axis along which every eighth sample is taken for the shift.
       kept: the shape of the moments.
     """
 
@@ -71,11 +71,12 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(x: Array, axes: tuple[int, ...]) -> Blocks | None:
-    """Blocks of neighbouring samples; None where there are too few for blocks to pay.
+    """Returns blocks of neighbouring samples; None if there are too few to be worthwhile.
 
-    Along the first axis a batch may be sharded: there they are single examples, or runs of
-    them as a power of 2 of devices may hold. Along others they only make up for too few
-    sums: XLA, to keep a GPU busy, would write x − s to memory before it adds.
+    The batch may be sharded along the first axis, so blocks there are single examples, or
+    runs of examples that a power of 2 of devices may hold. Along other axes, blocks are
+    only used if there are too few sums: to keep a GPU busy, XLA would write x − s to memory
+    before it sums.
     """
     if is_symbolic(x.shape) or is_sharded(x, axes):
         return None
@@ -102,12 +103,12 @@ def blocks_of(x: Array, axes: tuple[int, ...]) -> Blocks | None:
     return Blocks(shape, outer, inner, sliced, kept)
 
 
-# Of fewer samples float64 sums read less.
+# For fewer samples, float64 sums read less memory.
 FEWEST_SAMPLES = 32
-# Samples of a block, for its moments to cost little: of a batch, and of positions, where
-# more blocks save more than they cost.
+# Samples per block, so that its moments cost little: along the batch, and along spatial
+# axes, where more blocks save more than they cost.
 LONG_BLOCK, SHORT_BLOCK = 256, 128
-# So many at once keep a GPU busy.
+# This many concurrent sums keep a GPU busy.
 ENOUGH_SUMS = 2**14
 
 

@@ -1,8 +1,8 @@
 """Mean and variance of an array: the choice of a formula for each platform.
 
-They differ in what their platform computes in one pass over memory:
+The formulas differ in what a platform computes in one pass over memory:
 
-* a CPU has fast sums in float32 and nothing for two sums at once: `two_passes`;
+* a CPU has fast sums in float32, but cannot fuse two sums: `two_passes`;
 * a GPU adds in float64 as fast as it reads: `one_pass_in_float64`, `one_pass_in_blocks`;
 * a TPU has no float64, but reduces any monoid: `one_pass_of_merges`.
 """
@@ -38,14 +38,14 @@ Purpose = Literal["output", "norm"]
 def mean_and_variance(
     x: Array, weights: Array | None, axes: tuple[int, ...], purpose: Purpose
 ) -> Measured:
-    """The moments of `x`, of an accumulation dtype, over `axes`.
+    """Returns the moments of `x`, which has an accumulation dtype, over `axes`.
 
     Args:
       x: the samples.
-      weights: a mask, or numbers of x's dtype, of x's rank; None is 1 for all.
+      weights: a mask, or numbers in x's dtype, with x's rank; defaults to 1.
       axes: the axes to reduce.
-      purpose: what they are for. "output": nothing but the output of a norm, so that on a
-        GPU they may stay within its kernel. "norm": more than that, as for a derivative.
+      purpose: what the moments are for. "output": only the output of a norm, so that on a
+        GPU they may stay within its kernel. "norm": more than that, such as a derivative.
     """
     formulas = {
         platform: functools.partial(formula, axes=axes)
@@ -63,7 +63,7 @@ Formula = Callable[..., Measured]
 def formulas_for(
     x: Array, weights: Array | None, axes: tuple[int, ...], purpose: Purpose
 ) -> dict[str, Formula]:
-    """A formula for each platform: of x, its weights and the axes."""
+    """Returns a formula for each platform; it takes x, its weights and the axes."""
     if x.dtype == jnp.float64:
         return {"default": corrected_two_passes}
     if has_several_devices("cpu") or is_sharded(x, axes):
@@ -84,21 +84,21 @@ def formulas_for(
         "default": on_cpu,
         "cuda": on_gpu,
         "rocm": on_gpu,
-        # XLA for a TPU takes minutes to compile merges along rows of which few are stacked,
-        # as (8192, 16, 128) has them: heads, or groups of features.
+        # XLA for a TPU takes minutes to compile merges along rows if few rows are stacked,
+        # as in (8192, 16, 128), with heads or groups of features.
         "tpu": corrected_two_passes if has_few_rows(x.shape, axes) else one_pass_of_merges,
     }
 
 
 def has_several_devices(platform: str) -> bool:
-    """Whether an array may be sharded there, so that statistics should be one message."""
+    """Whether arrays may be sharded there, so that statistics should be one message."""
     try:
         return jax.device_count(platform) > 1
-    except RuntimeError:  # there is no such platform here
+    except RuntimeError:  # the platform is not available
         return False
 
 
 def settled(moments: Moments) -> Moments:
-    """Merged moments, of which a variance that rounding alone can make counts as 0."""
+    """Sets variances that may be due to rounding alone to 0, in merged moments."""
     count, mean, var = moments
     return Moments(count, mean, jnp.where(var <= jnp.square(4 * ulp(var) * mean), 0, var))

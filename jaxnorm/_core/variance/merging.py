@@ -1,4 +1,4 @@
-"""Mean and variance on a TPU: the merge of moments as the operation of a reduction."""
+"""Mean and variance on a TPU: a reduction whose operation is the merge of moments."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,19 +17,19 @@ from jaxnorm._core.weights import clear
 
 
 def one_pass_of_merges(x: Array, weights: Array | None, axes: tuple[int, ...]) -> Measured:
-    """The merge of moments (Chan et al. 1983) as the operation of a reduction.
+    """Reduces x with the merge of moments (Chan et al. 1983) as the operation.
 
-    A sample is (w, x, 0) of weight, mean and Σw(x − μ)², and as much that rounding took
-    from them: a TPU merges one sample after another into a lane, and without that a mean
-    which is near enough to all of them would stop to move.
+    A sample is (w, x, 0), for weight, mean and Σw(x − μ)², with the rounding error of each:
+    a TPU merges one sample after another into a lane, and without these errors, a mean
+    close enough to all samples would stop changing.
     """
     count = count_of(x, weights, axes)
     used, x, w = used_samples(x, weights)
     if used is not None:
         w = clear(jnp.asarray(weights).astype(x.dtype), used)
     if weights is not None and weights.dtype != bool:
-        # Of 1, so that no product with the largest or the smallest weights leaves the
-        # range.
+        # Shares that sum to 1, so that no product with the largest or the smallest weights
+        # leaves the range.
         w = w / seen_count(count)
     zero, nothing = np.zeros((), x.dtype), jnp.zeros_like(x)
     sample = (jnp.broadcast_to(w, x.shape), x, *[nothing] * 4)
@@ -55,7 +55,7 @@ def _merged(one: Partial, other: Partial) -> Partial:
     mean, mean_error = _two_sum(mean1, apart * share)
     further = lost2[1] - lost1[1]
     apart += further
-    # In this order 0 samples and the largest number give 0.
+    # In this order, 0 samples and the largest number give 0.
     square, error = _two_sum(square1, apart * ((n1 + lost1[0]) * share) * apart)
     square, square_error = _two_sum(square, square2)
     return (
@@ -69,7 +69,7 @@ def _merged(one: Partial, other: Partial) -> Partial:
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """The sum and what rounding takes from it (Knuth)."""
+    """Returns the sum and its rounding error (Knuth)."""
     total = a + b
     added = total - a
     return total, (a - (total - added)) + (b - added)
