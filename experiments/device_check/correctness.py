@@ -11,23 +11,10 @@ import numpy as np
 from experiments.device_check.checks import ULP, Check, share, wide, worst
 from experiments.device_check.compiling import Compiled, Source
 from tests.support import oracle
-from tests.support.cases import NORMS, TOLERANCE, WEIGHTINGS, Case, Layout, Norm, cases
+from tests.support.cases import NORMS, TOLERANCE, WEIGHTINGS, Case, Norm, cases
 
 MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
 MEANS_OF_16_BITS = (0.0, 10.0, 100.0)  # 16-bit x can resolve its standard deviation here
-# Sums long enough to lose digits, features last and first.
-LONG = {
-    "batch_norm-train": (
-        Layout((4096, 8), -1),
-        Layout((16, 16, 16, 8), -1),
-        Layout((8, 5, 16, 16), 1),
-    ),
-    "batch_renorm": (Layout((4096, 8), -1),),
-    "layer_norm": (Layout((8, 4096), -1), Layout((5, 8, 16, 16), 1, reduced=(1, 2, 3))),
-    "rms_norm": (Layout((8, 4096), -1),),
-    "group_norm": (Layout((2, 1024, 8), -1), Layout((4, 4, 32, 32), 1)),
-    "instance_norm": (Layout((2, 1024, 8), -1), Layout((2, 4, 32, 32), 1)),
-}
 
 
 def table() -> list[Check]:
@@ -83,7 +70,7 @@ def stable(norms: Sequence[Norm] = NORMS) -> list[Check]:
     return [
         Check(f"{case}, {name}", Source(function(case), case.arrays()), judge(case))
         for norm in norms
-        for layout in LONG.get(norm.name, ())
+        for layout in (norm.long if norm.own_moments else ())
         for dtype, weighting in kinds
         for case in (Case(norm, layout, dtype, weighting),)
         for name, function, judge in (

@@ -145,7 +145,7 @@ class BatchNorm(nn.Module):
         kept, state = keep_state(self, estimator, features, kept_in, update)
         scale, bias, dtype = affine(self, x, self.axis, scale, bias)
 
-        y, statistics = self.normalize(
+        y, statistics = self._normalize(
             x,
             state,
             scale,
@@ -163,7 +163,7 @@ class BatchNorm(nn.Module):
                 kept[name].value = value
         return y
 
-    def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
+    def _normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
         """Applies the norm to the module's parameters and state."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 

@@ -38,7 +38,9 @@ class BatchRenorm(BatchNorm):
 
     limits: Limits = renorm_schedule()
 
-    def normalize(self, *arguments: Any, update: bool, **options: Any) -> tuple[Array, Any]:
+    def _normalize(
+        self, *arguments: Any, update: bool, **options: Any
+    ) -> tuple[Array, Any]:
         """Applies the norm with the limits for the number of updates so far."""
         check_no_ghosts(self.ghost_size)
         steps = jnp.zeros((), jnp.int32)

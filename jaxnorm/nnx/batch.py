@@ -188,7 +188,7 @@ class BatchNorm(nnx.Module):
         estimator = while_calibrating(self._follower(), vars(self))
         like = state_like(estimator, features, jnp.float32)
         kept = {name: getattr(self, name) for name in named(like)}
-        y, statistics = self.normalize(
+        y, statistics = self._normalize(
             x,
             unnamed(
                 {name: shaped(each[...], features) for name, each in kept.items()}, like
@@ -212,7 +212,7 @@ class BatchNorm(nnx.Module):
         """Returns the estimator, or its default."""
         return ema(self.momentum) if self.estimator is None else self.estimator
 
-    def normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
+    def _normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
         """Applies the norm to the module's parameters and state."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 

@@ -44,7 +44,9 @@ class BatchRenorm(BatchNorm):
         self.limits = limits
         self.steps = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
-    def normalize(self, *arguments: Any, update: bool, **options: Any) -> tuple[Array, Any]:
+    def _normalize(
+        self, *arguments: Any, update: bool, **options: Any
+    ) -> tuple[Array, Any]:
         """Applies the norm with the limits for the number of updates so far."""
         r_max, d_max = self.limits(self.steps[...])
         result = batch_renorm(

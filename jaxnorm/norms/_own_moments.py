@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import take, varies
+from jaxnorm._core.axes import complement, take, varies
 from jaxnorm._core.dtypes import accumulation_dtype
 from jaxnorm._core.kernels.choosing import (
     Implementation,
@@ -35,6 +35,9 @@ from jaxnorm._core.normalization import (
 from jaxnorm._core.residuals import keeping_only_x, residual
 from jaxnorm._core.variance.choice import Purpose, settled
 from jaxnorm._core.variance.formulas import Measured
+
+Correct = Callable[[Moments, float, Any], tuple[Array, Array]]
+Finish = Callable[[Array, Any], Array]
 
 
 class Plan(NamedTuple):
@@ -146,16 +149,27 @@ def normalize_and_measure(
     bias: ArrayLike | None,
     weights: Array | None,
     plan: Plan,
-    correct: Callable[..., tuple[Array, Array]] | None = None,
+    correct: Correct | None = None,
+    finish: Finish | None = None,
     given: Any = (),
 ) -> tuple[Array, Moments]:
     """Returns the output and the moments, which have the shape of the axes not reduced.
 
-    `correct(moments, epsilon, *given)`, if given, returns r and d for each feature, and
-    then y = γ·((x − μ)/σ·r + d) + β.
+    Args:
+      x: checked, as all operands are.
+      scale: γ, or None.
+      bias: β, or None.
+      weights: of x, or None.
+      plan: of the norm.
+      correct: `correct(moments, epsilon, given)` returns r and d, of the shape of the
+        moments; then y = γ·((x − μ)/σ·r + d) + β.
+      finish: `finish(y, given)` returns the output. It is computed again in the backward
+        pass, for which only `given` is stored.
+      given: arrays for these two functions. (The functions themselves are static: give the
+        same ones in every call.)
     """
     scale, bias = wide_affine(x, scale, bias, plan.features)
-    return _output_and_moments(x, scale, bias, weights, given, plan, correct)
+    return _output_and_moments(x, scale, bias, weights, given, plan, correct, finish)
 
 
 def _are_wide(x: Array, *vectors: ArrayLike | None) -> bool:
@@ -180,8 +194,8 @@ def _output(
     return normalized(wide, x, found, scale, bias, weights, how)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6), inline=True)
-@functools.partial(keeping_only_x, static_argnums=(5, 6))
+@functools.partial(jax.jit, static_argnums=(5, 6, 7), inline=True)
+@functools.partial(keeping_only_x, static_argnums=(5, 6, 7))
 def _output_and_moments(
     x: Array,
     scale: Array | None,
@@ -189,7 +203,8 @@ def _output_and_moments(
     weights: Array | None,
     given: Any,
     plan: Plan,
-    correct: Callable[..., tuple[Array, Array]] | None,
+    correct: Correct | None,
+    finish: Finish | None,
 ) -> tuple[Array, Moments]:
     wide = jnp.asarray(x, accumulation_dtype(x.dtype))
     found = _moments(wide, x, weights, plan, "norm")
@@ -199,15 +214,16 @@ def _output_and_moments(
     )
     moments = Moments(*kept)
     if correct is not None:
+        kept_axes = complement(plan.samples.axes, x.ndim)
         ratio, shift = (
-            wide_along(each, plan.features, x)
-            for each in correct(moments, plan.epsilon, *given)
+            wide_along(each, kept_axes, x) for each in correct(moments, plan.epsilon, given)
         )
         shift = shift if scale is None else scale * shift
         scale = ratio if scale is None else scale * ratio
         bias = shift if bias is None else bias + shift
     how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
-    return normalized(wide, x, found, scale, bias, weights, how), moments
+    y = normalized(wide, x, found, scale, bias, weights, how)
+    return y if finish is None else finish(y, given), moments
 
 
 def normalize_by_running(

@@ -127,7 +127,9 @@ def batch_renorm(
     )
     if train:
         given = (running, r_max, d_max)
-        y, batch = normalize_and_measure(x, scale, bias, weights, how, _correction, given)
+        y, batch = normalize_and_measure(
+            x, scale, bias, weights, how, _correction, None, given
+        )
     else:
         y = normalize_by_running(x, scale, bias, weights, how, running)
         if not update:
@@ -141,11 +143,10 @@ def batch_renorm(
 def _correction(
     batch: Moments,
     epsilon: float,
-    running: Moments,
-    r_max: ArrayLike,
-    d_max: ArrayLike,
+    given: tuple[Moments, ArrayLike, ArrayLike],
 ) -> tuple[Array, Array]:
     """Returns r and d of each feature."""
+    running, r_max, d_max = given
     wide = accumulation_dtype(batch.mean.dtype, running.mean.dtype)
     batch, running = jax.tree.map(
         lambda each: lax.stop_gradient(each.astype(wide)), (batch, running)

@@ -13,20 +13,11 @@ from tests.support.cases import EPSILON, NORMS, WEIGHTINGS, Case, Layout, rows
 
 ULP = 2.0**-23
 MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
-# Long along the last layout of each norm, and along the features for norms of samples.
-LAYOUTS = {
-    "batch_norm-train": (Layout((4096, 8), -1), Layout((8, 5, 16, 16), 1)),
-    "batch_renorm": (Layout((4096, 8), -1),),
-    "layer_norm": (Layout((8, 4096), -1), Layout((5, 8, 16, 16), 1, reduced=(1, 2, 3))),
-    "rms_norm": (Layout((8, 4096), -1),),
-    "group_norm": (Layout((2, 1024, 8), -1), Layout((4, 4, 32, 32), 1)),
-    "instance_norm": (Layout((2, 4, 32, 32), 1),),
-}
 CASES = [
     Case(norm, layout, "float32", weighting)
     for norm in NORMS
     if norm.own_moments
-    for layout in LAYOUTS[norm.name]
+    for layout in norm.long
     for weighting in WEIGHTINGS
 ]
 
@@ -54,9 +45,7 @@ def runs(case, draw):
 
 # The last layout of each norm; masks are computed like weights.
 FAST = [
-    case
-    for case in CASES
-    if case.layout == LAYOUTS[case.norm.name][-1] and case.weighting != "mask"
+    case for case in CASES if case.layout == case.norm.long[-1] and case.weighting != "mask"
 ]
 
 

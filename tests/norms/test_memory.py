@@ -10,20 +10,13 @@ from flax.nnx import Rngs, merge, split
 
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
-from tests.support.cases import NORMS, WEIGHTINGS, Case, Layout, rows
+from tests.support.cases import LARGE_BATCH, NORMS, WEIGHTINGS, Case, rows
 
 DTYPES = ("float32", "bfloat16", "float16")
 FAST_DTYPES = rows(DTYPES, ["bfloat16"])
-SHAPE = (64, 8, 8, 16)
-# Moments and arrays of their shape must be small compared to x, as in practice.
-LAYOUTS = {
-    "layer_norm": Layout((256, 256), -1),
-    "rms_norm": Layout((256, 256), -1),
-    "group_norm": Layout((4, 16, 16, 8), -1),
-    "instance_norm": Layout((4, 16, 16, 8), -1),
-}
+SHAPE = LARGE_BATCH.shape
 CASES = [
-    Case(norm, LAYOUTS.get(norm.name, Layout(SHAPE, -1)), dtype, weighting)
+    Case(norm, norm.large, dtype, weighting)
     for norm in NORMS
     for dtype in DTYPES
     for weighting in WEIGHTINGS

@@ -10,15 +10,8 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxnorm import (
-    batch_norm,
-    batch_renorm,
-    ema,
-    group_norm,
-    instance_norm,
-    layer_norm,
-    rms_norm,
-)
+from jaxnorm import batch_norm, ema, group_norm, layer_norm
+from tests.support.cases import NORMS as TABLE
 from tests.support.cases import rows
 
 SHAPE = (4, 2, 4, 8)
@@ -29,11 +22,6 @@ def batch(x, scale, bias, *, train=True, **options):
     return batch_norm(x, START, scale, bias, train=train, **options)[0]
 
 
-def renorm(x, scale, bias, **options):
-    limits = {"r_max": 1.5, "d_max": 0.5}
-    return batch_renorm(x, START, scale, bias, train=True, **limits, **options)[0]
-
-
 def conditional(x, scale, bias, **options):
     """Batch norm with a scale of each sample, that depends on it."""
     if scale is not None:
@@ -41,19 +29,13 @@ def conditional(x, scale, bias, **options):
     return batch(x, scale, bias, **options)
 
 
-NORMS = {
-    "batch": batch,
-    "batch, of ghosts": functools.partial(batch, ghost_size=2),
-    "batch, of uneven ghosts": functools.partial(batch, ghost_size=3),
-    "renorm": renorm,
-    "batch, evaluating": functools.partial(batch, train=False),
-    "batch, conditional": conditional,
-    "layer": layer_norm,
+# The table, and ways to call its norms that have a layout of their own.
+NORMS = {row.name: row.on_last_axis for row in TABLE} | {
+    "ghosts": functools.partial(batch, ghost_size=2),
+    "uneven ghosts": functools.partial(batch, ghost_size=3),
+    "conditional": conditional,
     "layer of images": functools.partial(layer_norm, reduction_axes=(1, 2, 3)),
-    "rms": rms_norm,
-    "group": functools.partial(group_norm, num_groups=4),
     "groups over devices": functools.partial(group_norm, num_groups=1),
-    "instance": instance_norm,
 }
 each_norm = pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)

@@ -4,8 +4,8 @@ A new norm is one row of NORMS; the contract, gradient and transformation tests 
 through it without another line.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -65,52 +65,68 @@ class Layout:
         return f"{'x'.join(map(str, self.shape))}-axis{self.axis}{over}{by}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Norm:
     """One norm.
 
     Attributes:
       name: for the test's id.
-      apply: `apply(x, scale, bias, *, feature_axes, weights, axis_name, ...) -> y`, with
-        `reduction_axes` where the layout says so, and with `features`, the shape of
-        the feature axes, for norms with a state of that shape.
+      function: the public function.
+      options: its arguments besides the operands, the axes and the statistics.
       oracle: `oracle(x, scale, bias, g, *, layout, reduced, weights) -> Oracle`.
       over: `over(layout)`, the axes along which all that has weight has one mean, besides
         the features of a group.
       layouts: those it is tested in; tests that compile much take the last ones.
+      long: layouts whose sums are long enough to lose digits.
+      large: a layout beside which the moments, and arrays of their shape, are small.
+      module: the name of its class in both APIs.
+      arguments: of the class, besides the axes.
+      mode: arguments of the call that say how it normalises.
+      alone: whether each sample is normalised by itself, without any state.
+      centred: whether the mean is subtracted.
       own_moments: whether it normalises x by moments of x.
       weighted_features: whether weights may differ between features.
       exact_derivative: whether its derivative is that of its output, and not one that
         takes something for constant.
+      finish: what is done to the output at the end, in NumPy.
     """
 
     name: str
-    apply: Callable[..., Any]
+    function: Callable[..., Any]
+    options: Mapping[str, Any]
     oracle: Callable[..., oracle.Oracle]
     over: Callable[[Layout], tuple[int, ...]]
     layouts: tuple[Layout, ...]
+    long: tuple[Layout, ...]
+    large: Layout
+    module: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mapping[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    centred: bool = True
     own_moments: bool = True
     weighted_features: bool = True
     exact_derivative: bool = True
+    finish: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    def apply(self, x, scale=None, bias=None, *, features, **others):
+        """Returns the output; the running statistics, if any, have the shape `features`."""
+        given = {"epsilon": EPSILON, **self.options, **others}
+        if self.alone:
+            return self.function(x, scale, bias, **given)
+        wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+        running = (jnp.asarray(each, wide) for each in _running(features))
+        return self.function(x, jaxnorm.Statistics(*running), scale, bias, **given)[0]
+
+    def on_last_axis(self, x, scale=None, bias=None, **others):
+        """The same of an x whose features are on the last axis."""
+        return self.apply(x, scale, bias, features=x.shape[-1:], **others)
 
 
 def _running(features: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Running statistics unlike those of any batch, the same on each call."""
     place = np.arange(np.prod(features, dtype=int)).reshape(features)
     return 0.5 * np.cos(place), 1.5 + np.sin(place)
-
-
-def _stateful(norm, **fixed):
-    """The output of a norm with statistics; these have tests of their own."""
-
-    def apply(x, scale, bias, *, features, **options):
-        wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-        statistics = jaxnorm.Statistics(
-            *(jnp.asarray(each, wide) for each in _running(features))
-        )
-        return norm(x, statistics, scale, bias, epsilon=EPSILON, **fixed, **options)[0]
-
-    return apply
 
 
 def _own_moments(x, scale, bias, g, *, layout, reduced, weights, **options):
@@ -152,13 +168,6 @@ def _renormalized(x, scale, bias, g, *, layout, reduced, weights, **limits):
         weights=weights,
         **limits,
     )
-
-
-def _stateless(norm, **options):
-    def apply(x, scale, bias, *, features, **others):
-        return norm(x, scale, bias, epsilon=EPSILON, **options, **others)
-
-    return apply
 
 
 def _grouped(x, scale, bias, g, *, layout, reduced, weights, groups):
@@ -208,63 +217,118 @@ IMAGES = (
     Layout((2, 4, 3, 5), 1, cut=2),
 )
 
+LONG_BATCHES = (
+    Layout((4096, 8), -1),
+    Layout((16, 16, 16, 8), -1),
+    Layout((8, 5, 16, 16), 1),
+)
+LONG_SAMPLES = (Layout((8, 4096), -1), Layout((5, 8, 16, 16), 1, reduced=(1, 2, 3)))
+LONG_IMAGES = (Layout((2, 1024, 8), -1), Layout((4, 4, 32, 32), 1))
+LARGE_BATCH = Layout((64, 8, 8, 16), -1)
+LARGE_SAMPLES = Layout((256, 256), -1)
+LARGE_IMAGES = Layout((4, 16, 16, 8), -1)
+
 # Of batch renormalisation; for some features they bind, for others they do not.
 LIMITS = {"r_max": 1.2, "d_max": 0.4}
+
+
+def limits(steps):
+    """The same, as modules are given them."""
+    return LIMITS["r_max"], LIMITS["d_max"]
+
 
 NORMS = (
     Norm(
         "batch_norm-train",
-        _stateful(jaxnorm.batch_norm, train=True),
+        jaxnorm.batch_norm,
+        {"train": True},
         _own_moments,
         _batch,
         BATCHES,
+        LONG_BATCHES,
+        LARGE_BATCH,
+        "BatchNorm",
+        mode={"train": True},
         weighted_features=False,
     ),
     Norm(
         "batch_norm-eval",
-        _stateful(jaxnorm.batch_norm, train=False),
+        jaxnorm.batch_norm,
+        {"train": False},
         _running_moments,
         _batch,
         BATCHES,
+        LONG_BATCHES,
+        LARGE_BATCH,
+        "BatchNorm",
+        mode={"train": False},
         own_moments=False,
         weighted_features=False,
     ),
     Norm(
         "batch_renorm",
-        _stateful(jaxnorm.batch_renorm, train=True, **LIMITS),
+        jaxnorm.batch_renorm,
+        {"train": True, **LIMITS},
         partial(_renormalized, **LIMITS),
         _batch,
         BATCHES,
+        LONG_BATCHES[:1],
+        LARGE_BATCH,
+        "BatchRenorm",
+        {"limits": limits},
+        {"train": True},
         weighted_features=False,
         exact_derivative=False,
     ),
     Norm(
         "layer_norm",
-        _stateless(jaxnorm.layer_norm),
+        jaxnorm.layer_norm,
+        {},
         _own_moments,
         _sample,
         SAMPLES,
+        LONG_SAMPLES,
+        LARGE_SAMPLES,
+        "LayerNorm",
+        alone=True,
     ),
     Norm(
         "rms_norm",
-        _stateless(jaxnorm.rms_norm),
+        jaxnorm.rms_norm,
+        {},
         partial(_own_moments, about_zero=True),
         _sample,
         SAMPLES,
+        LONG_SAMPLES[:1],
+        LARGE_SAMPLES,
+        "RMSNorm",
+        alone=True,
+        centred=False,
     ),
     Norm(
         "group_norm",
-        _stateless(jaxnorm.group_norm, num_groups=2),
+        jaxnorm.group_norm,
+        {"num_groups": 2},
         partial(_grouped, groups=2),
         _positions,
         IMAGES,
+        LONG_IMAGES,
+        LARGE_IMAGES,
+        "GroupNorm",
+        {"num_groups": 2},
+        alone=True,
     ),
     Norm(
         "instance_norm",
-        _stateless(jaxnorm.instance_norm),
+        jaxnorm.instance_norm,
+        {},
         _own_moments,
         _positions,
         IMAGES,
+        LONG_IMAGES,
+        LARGE_IMAGES,
+        "InstanceNorm",
+        alone=True,
     ),
 )
 
@@ -325,6 +389,10 @@ class Case:
         return jnp.asarray(
             drawn > 0 if self.weighting == "mask" else drawn.astype(np.float32)
         )
+
+    def running(self) -> tuple[np.ndarray, np.ndarray]:
+        """The running mean and variance that a norm with statistics is given."""
+        return _running(self.layout.feature_shape)
 
     def apply(self, x, scale, bias, *, weights="own", axis_name=None):
         reduced = self.layout.reduced
