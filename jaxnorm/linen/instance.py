@@ -92,7 +92,7 @@ class InstanceNorm(nn.Module):
         """
         x = as_floating(x)
         scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)
-        return instance_norm(
+        return self._normalize(
             x,
             scale,
             bias,
@@ -100,6 +100,10 @@ class InstanceNorm(nn.Module):
             dtype=dtype,
             **options(self, mask, weights),
         )
+
+    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+        """Applies the norm; classes that inherit from this one apply another."""
+        return instance_norm(x, *affine, **options)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""

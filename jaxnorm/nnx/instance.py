@@ -121,7 +121,7 @@ class InstanceNorm(nnx.Module):
             scale or bias do not fit x; both a mask and weights are given.
         """
         x, scale, bias, dtype = operands(self, x, self.feature_axes, scale, bias)
-        return instance_norm(
+        return self._normalize(
             x,
             scale,
             bias,
@@ -129,6 +129,10 @@ class InstanceNorm(nnx.Module):
             dtype=dtype,
             **options(self, mask, weights),
         )
+
+    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+        """Applies the norm; classes that inherit from this one apply another."""
+        return instance_norm(x, *affine, **options)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""

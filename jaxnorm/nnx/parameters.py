@@ -85,10 +85,14 @@ def operands(
     """
     x = as_floating(x)
     features = features_of(module, x, feature_axes)
-    own = (module.scale, getattr(module, "bias", None))
+    # As in flax, promote_dtype of a norm that has no bias is not given one.
+    names = [name for name in ("scale", "bias") if hasattr(module, name)]
+    own = [getattr(module, name) for name in names]
     values = (None if each is None else each[...] for each in (*state, *own))
     promoted, *others = module.promote_dtype((x, *values), dtype=module.dtype)
-    gamma, beta = (shaped(each, features) for each in others[-2:])
+    wide = [shaped(each, features) for each in others[-len(names) :]]
+    parameters = dict(zip(names, wide, strict=True))
+    gamma, beta = parameters.get("scale"), parameters.get("bias")
     dtype = canonicalize_dtype(promoted, gamma, beta, scale, bias, dtype=module.dtype)
     widened = accumulation_dtype(x.dtype, promoted.dtype) == promoted.dtype
     x = x if widened else promoted

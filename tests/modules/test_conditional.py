@@ -78,6 +78,6 @@ def test_16_bit_outputs_are_rounded_once(api, norm):
 @each_norm
 @pytest.mark.parametrize("name", ["scale", "bias"])
 def test_other_shapes_are_refused(api, norm, name):
-    message = rf"{name} has shape \(4, 6\).* \(6,\).* \(4, 1, 6\) for one per sample"
+    message = rf"{name} has shape \(4, 6\).* \(6,\).* \(4, 1, 6\) for one {name} per sample"
     with pytest.raises(ValueError, match=message):
         model_of(api, norm)(X, **{name: jnp.ones((4, 6))})

@@ -61,11 +61,13 @@ def model_of(api, case, **others):
     number = int(np.prod(case.layout.feature_shape))
     model = api.model(norm, x, number, **arguments_of(norm, case), **others)
     given = dict(zip(("mean", "var"), case.running(), strict=True))
+    given |= case.norm.parameters
     if not case.layout.conditional:
         given |= {"scale": scale, "bias": bias}
 
     def filled(path, old):
-        return jnp.asarray(given.get(name_of(path), old), old.dtype).reshape(old.shape)
+        value = jnp.asarray(given.get(name_of(path), old), old.dtype)
+        return jnp.full(old.shape, value) if value.ndim == 0 else value.reshape(old.shape)
 
     return model, jax.tree.map_with_path(filled, model.variables)
 
@@ -113,15 +115,25 @@ def test_gives_what_its_function_does(api, case):
         )
         return y, vjp(g)
 
+    others = {name: jnp.asarray(each) for name, each in case.norm.parameters.items()}
+
     @jax.jit
-    def of_function(x, scale, bias):
-        y, vjp = jax.vjp(case.apply, x, scale, None if no_bias else bias)
+    def of_function(x, scale, bias, others):
+        def function(x, scale, bias, others):
+            return case.apply(x, scale, bias, **others)
+
+        y, vjp = jax.vjp(function, x, scale, None if no_bias else bias, others)
         return y, vjp(g)
 
     y, (dparams, dx) = of_module(variables["params"], x)
-    expected, (expected_dx, *expected_dparams) = of_function(x, scale, bias)
+    expected, (expected_dx, *expected_dparams, dothers) = of_function(
+        x, scale, bias, others
+    )
     close(y, expected)
     close(dx, expected_dx)
+    for name, total in dothers.items():
+        value = jax.tree.leaves(dict(dparams)[name])[0]
+        close(value.sum(), total, rtol=1e-5, atol=1e-5)
     if not case.layout.conditional:
         found = {name: dparams[name] for name in ("scale", "bias") if name in dict(dparams)}
         for name, each in zip(("scale", "bias"), expected_dparams, strict=True):

@@ -46,6 +46,31 @@ def test_equal_finite_differences(case):
         check_grads(jax.jit(case.apply), (x, scale, bias), order=2, modes=("fwd", "rev"))
 
 
+PARAMETERS = [
+    pytest.param(case, name, id=f"{case}-{name}")
+    for case in EXACT
+    for name in case.norm.parameters
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "name"), PARAMETERS)
+def test_those_of_other_parameters_equal_finite_differences(case, name):
+    """For one value, and for one of each feature."""
+    with jax.enable_x64(True):
+        x, scale, bias, _ = case.arrays()
+        value = jnp.asarray(case.norm.parameters[name])
+        each = value * jnp.linspace(0.5, 1.5, bias.size).reshape(bias.shape)
+
+        def norm(x, parameter):
+            return case.apply(x, scale, bias, **{name: parameter})
+
+        for parameter in (value, each):
+            if parameter.ndim and case.layout.conditional:
+                continue
+            check_grads(jax.jit(norm), (x, parameter), order=2, modes=("fwd", "rev"))
+
+
 @pytest.mark.parametrize(
     "axes",
     [(0, 2), *(pytest.param(each, marks=pytest.mark.slow) for each in (0, (0, 1, 2)))],

@@ -73,6 +73,7 @@ class Norm:
       name: for the test's id.
       function: the public function.
       options: its arguments besides the operands, the axes and the statistics.
+      parameters: values of parameters besides scale and bias, by their names.
       oracle: `oracle(x, scale, bias, g, *, layout, reduced, weights) -> Oracle`.
       over: `over(layout)`, the axes along which all that has weight has one mean, besides
         the features of a group.
@@ -102,6 +103,7 @@ class Norm:
     module: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     mode: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
     alone: bool = False
     centred: bool = True
     own_moments: bool = True
@@ -111,7 +113,7 @@ class Norm:
 
     def apply(self, x, scale=None, bias=None, *, features, **others):
         """Returns the output; the running statistics, if any, have the shape `features`."""
-        given = {"epsilon": EPSILON, **self.options, **others}
+        given = {"epsilon": EPSILON, **self.options, **self.parameters, **others}
         if self.alone:
             return self.function(x, scale, bias, **given)
         wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
@@ -394,7 +396,7 @@ class Case:
         """The running mean and variance that a norm with statistics is given."""
         return _running(self.layout.feature_shape)
 
-    def apply(self, x, scale, bias, *, weights="own", axis_name=None):
+    def apply(self, x, scale, bias, *, weights="own", axis_name=None, **parameters):
         reduced = self.layout.reduced
         return self.norm.apply(
             x,
@@ -404,6 +406,7 @@ class Case:
             features=self.layout.feature_shape,
             weights=self.weights() if isinstance(weights, str) else weights,
             axis_name=axis_name,
+            **parameters,
             **({} if reduced is None else {"reduction_axes": reduced}),
         )
 
