@@ -1,6 +1,7 @@
 """Normalise, scale and shift: the arithmetic shared by all norms, and its derivative."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -223,17 +224,17 @@ def normalized(
     bias: Array | None,
     weights: Array | None,
     how: How,
+    finish: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Returns (x − μ)·γr + β, rounded as `how` specifies.
+    """Returns (x − μ)·γr + β, rounded as `how` specifies, after `finish` if that is given.
 
     All operands have the rank of `wide`. `x` is the same array in its own dtype, and is the
     residual for the derivative.
     """
     one, zero = (jnp.full((1,) * wide.ndim, each, wide.dtype) for each in (1, 0))
     scale, bias = one if scale is None else scale, zero if bias is None else bias
-    return _normalize(
-        wide, lax.stop_gradient(x), moments, scale, bias, weights, how
-    ).astype(how.dtype)
+    y = _normalize(wide, lax.stop_gradient(x), moments, scale, bias, weights, how)
+    return (y if finish is None else finish(y)).astype(how.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(6,))

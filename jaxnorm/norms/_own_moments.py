@@ -163,8 +163,8 @@ def normalize_and_measure(
       plan: of the norm.
       correct: `correct(moments, epsilon, given)` returns r and d, of the shape of the
         moments; then y = γ·((x − μ)/σ·r + d) + β.
-      finish: `finish(y, given)` returns the output. It is computed again in the backward
-        pass, for which only `given` is stored.
+      finish: `finish(y, given)` returns the output, before it is rounded. It is computed
+        again in the backward pass, for which only `given` is stored.
       given: arrays for these two functions. (The functions themselves are static: give the
         same ones in every call.)
     """
@@ -222,8 +222,8 @@ def _output_and_moments(
         scale = ratio if scale is None else scale * ratio
         bias = shift if bias is None else bias + shift
     how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
-    y = normalized(wide, x, found, scale, bias, weights, how)
-    return y if finish is None else finish(y, given), moments
+    end = None if finish is None else lambda y: finish(y, given)
+    return normalized(wide, x, found, scale, bias, weights, how, end), moments
 
 
 def normalize_by_running(

@@ -123,6 +123,8 @@ def test_sizes_may_be_symbolic(case):
         x, scale, bias, cotangent, weights = arrays_of(case)
         scope = export.SymbolicScope()
         x, cotangent, weights = shapes_of(scope, x, cotangent, weights, kept=case.features)
+        if case.layout.conditional:
+            scale, bias = shapes_of(scope, scale, bias, kept=case.features)
         function = gradients(case)
         program = exported(function, x, *described((scale, bias)), cotangent, weights)
         for each in (case, larger(case)):
