@@ -19,6 +19,7 @@ from jaxnorm.model.labels import decay_mask
 from jaxnorm.model.spec import NormSpec
 from jaxnorm.norms.batch import batch_norm
 from jaxnorm.norms.batch_renorm import batch_renorm
+from jaxnorm.norms.filter_response import filter_response_norm
 from jaxnorm.norms.group import group_norm
 from jaxnorm.norms.instance import instance_norm
 from jaxnorm.norms.layer import layer_norm
@@ -68,6 +69,7 @@ __all__ = [
     "cumulative",
     "decay_mask",
     "ema",
+    "filter_response_norm",
     "fit",
     "fold_input",
     "fold_output",

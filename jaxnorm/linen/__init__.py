@@ -8,6 +8,7 @@ from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.batch_renorm import BatchRenorm
 from jaxnorm.linen.calibration import calibrate
 from jaxnorm.linen.diagnosis import diagnose
+from jaxnorm.linen.filter_response import FilterResponseNorm
 from jaxnorm.linen.folding import fold
 from jaxnorm.linen.group import GroupNorm
 from jaxnorm.linen.instance import InstanceNorm
@@ -18,6 +19,7 @@ from jaxnorm.linen.rms import RMSNorm
 __all__ = [
     "BatchNorm",
     "BatchRenorm",
+    "FilterResponseNorm",
     "GroupNorm",
     "InstanceNorm",
     "LayerNorm",

@@ -8,6 +8,7 @@ from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.nnx.batch_renorm import BatchRenorm
 from jaxnorm.nnx.calibration import calibrate
 from jaxnorm.nnx.diagnosis import diagnose
+from jaxnorm.nnx.filter_response import FilterResponseNorm
 from jaxnorm.nnx.folding import fold
 from jaxnorm.nnx.group import GroupNorm
 from jaxnorm.nnx.instance import InstanceNorm
@@ -18,6 +19,7 @@ from jaxnorm.nnx.rms import RMSNorm
 __all__ = [
     "BatchNorm",
     "BatchRenorm",
+    "FilterResponseNorm",
     "GroupNorm",
     "InstanceNorm",
     "LayerNorm",

@@ -186,6 +186,20 @@ def _grouped(x, scale, bias, g, *, layout, reduced, weights, groups):
     )
 
 
+def _filter_response(x, scale, bias, g, *, layout, reduced, weights):
+    return oracle.filter_response_norm(
+        x,
+        scale,
+        bias,
+        g,
+        **RESPONSE,
+        reduced=reduced,
+        features=layout.features,
+        epsilon=EPSILON,
+        weights=weights,
+    )
+
+
 def _batch(layout: Layout) -> tuple[int, ...]:
     return layout.others
 
@@ -229,6 +243,9 @@ LONG_IMAGES = (Layout((2, 1024, 8), -1), Layout((4, 4, 32, 32), 1))
 LARGE_BATCH = Layout((64, 8, 8, 16), -1)
 LARGE_SAMPLES = Layout((256, 256), -1)
 LARGE_IMAGES = Layout((4, 16, 16, 8), -1)
+
+# Of filter response normalisation; some outputs are below the threshold.
+RESPONSE = {"threshold": 0.3, "learned_epsilon": 0.1}
 
 # Of batch renormalisation; for some features they bind, for others they do not.
 LIMITS = {"r_max": 1.2, "d_max": 0.4}
@@ -331,6 +348,22 @@ NORMS = (
         LARGE_IMAGES,
         "InstanceNorm",
         alone=True,
+    ),
+    Norm(
+        "filter_response_norm",
+        jaxnorm.filter_response_norm,
+        {},
+        _filter_response,
+        _positions,
+        IMAGES,
+        LONG_IMAGES,
+        LARGE_IMAGES,
+        "FilterResponseNorm",
+        {"use_learned_epsilon": True},
+        parameters=RESPONSE,
+        alone=True,
+        centred=False,
+        finish=lambda y: np.maximum(y, np.float32(RESPONSE["threshold"])),
     ),
 )
 

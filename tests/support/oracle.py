@@ -133,6 +133,22 @@ def norm_by_given_moments(x, scale, bias, g, *, mean, var, features, epsilon):
     return Oracle(y, dx, dscale, summed_to(g, bias, features), np.abs(dx).max())
 
 
+def filter_response_norm(
+    x, scale, bias, g, *, threshold, learned_epsilon, reduced, features, epsilon, weights
+):
+    """Singh & Krishnan 2019, equations 1 to 3, with ε + |εₗ| in place of ε."""
+    options = {
+        "reduced": reduced,
+        "features": features,
+        "epsilon": epsilon + abs(learned_epsilon),
+        "weights": weights,
+        "about_zero": True,
+    }
+    y = norm_by_own_moments(x, scale, bias, g, **options).y
+    found = norm_by_own_moments(x, scale, bias, np.where(y > threshold, g, 0), **options)
+    return found._replace(y=np.maximum(y, threshold))
+
+
 def batch_renorm(
     x, scale, bias, g, *, mean, var, r_max, d_max, reduced, features, epsilon, weights
 ):

@@ -1,0 +1,53 @@
+"""Filter response normalisation as a Linen module."""
+
+from typing import Any
+
+import flax.linen as nn
+from flax.typing import Initializer
+from jaxtyping import Array
+
+from jaxnorm._core.axes import canonical_axes, take
+from jaxnorm.linen.instance import InstanceNorm
+from jaxnorm.model.spec import NormSpec, instance_spec
+from jaxnorm.norms.filter_response import filter_response_norm, initial_epsilon
+
+
+class FilterResponseNorm(InstanceNorm):
+    """Filter response normalisation with the thresholded linear unit (FRN and TLU).
+
+    See `jaxnorm.filter_response_norm` for the equation, the errors about shapes and dtypes,
+    and the source.
+
+    Attributes: as for `InstanceNorm`, and:
+      use_threshold: whether to clip the output from below by a learned threshold τ, which
+        has the shape of the feature axes.
+      threshold_init: initialiser of the threshold.
+      use_learned_epsilon: whether to learn a part of ε, one number, as the paper does where
+        there are few or no spatial axes.
+      learned_epsilon_init: initialiser of that part.
+
+    >>> model = FilterResponseNorm()
+    >>> x = jnp.array([[[3.0], [-3.0]]])
+    >>> model.apply(model.init(jax.random.key(0), x), x).round(3)
+    Array([[[1.],
+            [0.]]], dtype=float32)
+    """
+
+    use_threshold: bool = True
+    threshold_init: Initializer = nn.initializers.zeros
+    use_learned_epsilon: bool = False
+    learned_epsilon_init: Initializer = initial_epsilon
+
+    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
+        shapes = {"threshold": features, "learned_epsilon": ()}
+        others = {
+            name: self.param(name, getattr(self, f"{name}_init"), shape, self.param_dtype)
+            for name, shape in shapes.items()
+            if getattr(self, f"use_{name}")
+        }
+        return filter_response_norm(x, *affine, **others, **options)
+
+    def norm_spec(self, x: Any, **call: Any) -> NormSpec:
+        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        return instance_spec(self, x, centred=False, affine=False)

@@ -1,0 +1,146 @@
+"""Filter response normalisation (Singh & Krishnan 2019)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jaxnorm._core.axes import (
+    Axis,
+    canonical_axes,
+    check_affine,
+    check_samples,
+    spatial_axes,
+)
+from jaxnorm._core.dtypes import as_operand
+from jaxnorm._core.measurement import Samples
+from jaxnorm._core.moments import Moments
+from jaxnorm._core.normalization import Rounding, check_operands, wide_along
+from jaxnorm.norms._own_moments import normalize_and_measure, plan
+
+Given = tuple[Array | None, Array | None]  # the threshold and the learned part of ε
+
+
+def filter_response_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    threshold: ArrayLike | None = None,
+    learned_epsilon: ArrayLike | None = None,
+    feature_axes: Axis = -1,
+    reduction_axes: Axis | None = None,
+    epsilon: float = 1e-6,
+    weights: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    dtype: DTypeLike | None = None,
+    rounding: Rounding = "once",
+) -> Float[Array, "..."]:
+    """Divides each feature by its root mean square in the sample, and clips from below.
+
+        y = max(γ·x/√(ν² + ε + |εₗ|) + β, τ),  ν² = Σw·x²/Σw over the spatial axes
+
+    The maximum is the thresholded linear unit, which takes the place of an activation.
+
+    Args:
+      x: floating array of any rank.
+      scale: as for `instance_norm`, as are all arguments but the following.
+      bias: see `instance_norm`.
+      threshold: τ, a scalar or an array with the choice of shapes of scale; defaults to −∞,
+        no threshold.
+      learned_epsilon: εₗ, a scalar or an array with the shape of the feature axes; defaults
+        to 0. For few or no spatial axes, over which ν² may be near 0.
+      feature_axes: see `instance_norm`.
+      reduction_axes: see `instance_norm`.
+      epsilon: ε ≥ 0, added to the mean square.
+      weights: see `instance_norm`.
+      axis_name: see `instance_norm`.
+      axis_index_groups: see `instance_norm`.
+      dtype: see `instance_norm`.
+      rounding: see `instance_norm`.
+
+    Returns:
+      y, in the shape of x.
+
+    Raises:
+      TypeError: x is not real floating.
+      ValueError: as for `instance_norm`; threshold or learned_epsilon does not fit x.
+
+    Source: Singh & Krishnan 2019, "Filter Response Normalization Layer" (arXiv:1911.09737),
+    equations 1 to 3, and section 3.3 for the learned ε.
+
+    >>> x = jnp.array([[[3.0], [-3.0]]])  # one sample, two positions
+    >>> filter_response_norm(x, threshold=0.0, epsilon=0.0)
+    Array([[[1.],
+            [0.]]], dtype=float32)
+    """
+    x, dtype = as_operand(x, dtype)
+    features = canonical_axes(feature_axes, x.ndim)
+    reduced = spatial_axes(x.shape, features, reduction_axes)
+    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    weights = check_operands(x, features, scale, bias, epsilon, weights)
+    others = {"threshold": threshold, "learned_epsilon": learned_epsilon}
+    arrays = {name: each for name, each in others.items() if each is not None}
+    check_affine(
+        x.shape, features, **{name: each for name, each in arrays.items() if jnp.ndim(each)}
+    )
+
+    how = plan(
+        Samples(reduced, about_zero=True),
+        features,
+        epsilon=epsilon,
+        dtype=dtype,
+        rounding=rounding,
+        axis_name=axis_name,
+        axis_index_groups=axis_index_groups,
+    )
+    given = tuple(
+        None if each is None else _wide(each, features, x) for each in others.values()
+    )
+    if given[1] is not None:  # in the shape of the moments
+        given = (given[0], jnp.squeeze(given[1], reduced))
+    correct = None if learned_epsilon is None else _by_learned_epsilon
+    finish = None if threshold is None else _above_threshold
+    y, _ = normalize_and_measure(x, scale, bias, weights, how, correct, finish, given)
+    return y
+
+
+def initial_epsilon(
+    key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Initialises the learned part of ε to 1e-4, as the paper does in section 3.3.
+
+    >>> initial_epsilon(jax.random.key(0), ())
+    Array(0.0001, dtype=float32)
+    """
+    del key
+    return jnp.full(shape, 1e-4, dtype)
+
+
+def _wide(array: ArrayLike, features: tuple[int, ...], x: Array) -> Array:
+    """A scalar, or an array of the features, in the rank of x."""
+    if jnp.ndim(array) == 0:
+        array = jnp.reshape(array, (1,) * x.ndim)
+        return wide_along(array, tuple(range(x.ndim)), x)
+    return wide_along(array, features, x)
+
+
+def _by_learned_epsilon(
+    moments: Moments, epsilon: float, given: Given
+) -> tuple[Array, Array]:
+    """The ratio √(ν² + ε)/√(ν² + ε + |εₗ|), and no shift."""
+    _, learned = given
+    assert learned is not None
+    known = moments.var + epsilon
+    wanted = known + jnp.abs(learned)
+    usable = (known > 0) & (wanted > 0)
+    ratio = jnp.where(usable, known, 1) / jnp.where(usable, wanted, 1)
+    return jnp.sqrt(ratio), jnp.zeros_like(ratio)
+
+
+def _above_threshold(y: Array, given: Given) -> Array:
+    threshold, _ = given
+    assert threshold is not None
+    return jnp.maximum(y, threshold.astype(y.dtype))
