@@ -7,6 +7,7 @@ first use, so that `import jaxnorm` imports no framework.
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import jaxnorm._serialization  # noqa: F401 (registers the states with jax.export)
@@ -27,13 +28,19 @@ from jaxnorm.norms.renorm_limits import renorm_schedule
 from jaxnorm.norms.rms import rms_norm
 from jaxnorm.preprocessing.scaling import mean_normalize, min_max, standardize
 from jaxnorm.preprocessing.summary import Summary, fit, merge_summaries, summarize
-from jaxnorm.statistics.averages import Averages, Statistics, cumulative, ema, population
+from jaxnorm.statistics.averages import (
+    CountedStatistics,
+    Statistics,
+    cumulative,
+    ema,
+    population,
+)
 from jaxnorm.statistics.calibration import calibrate, collect_moments, with_moments
 from jaxnorm.statistics.estimator import Estimator
 from jaxnorm.statistics.wrappers import (
-    Accumulated,
-    Collected,
-    Guarded,
+    AccumulateState,
+    CollectState,
+    SkipNonfiniteState,
     accumulate,
     collect,
     skip_nonfinite,
@@ -47,16 +54,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Accumulated",
+    "AccumulateState",
     "Affine",
-    "Averages",
-    "Collected",
+    "CollectState",
+    "CountedStatistics",
     "Diagnosis",
     "Estimator",
-    "Guarded",
     "Moments",
     "NormReport",
     "NormSpec",
+    "SkipNonfiniteState",
     "Statistics",
     "Summary",
     "accumulate",
@@ -96,11 +103,27 @@ __all__ = [
 ]
 
 _MODULES = ("interop", "linen", "nnx")
+# Old names, which work for one release.
+_RENAMED = {
+    "Accumulated": "AccumulateState",
+    "Averages": "CountedStatistics",
+    "Collected": "CollectState",
+    "Guarded": "SkipNonfiniteState",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"jaxnorm.{name}")
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(
+            f"jaxnorm.{name} is deprecated and will be removed in jaxnorm 0.3; it is now "
+            f"jaxnorm.{new}.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return globals()[new]
     raise AttributeError(f"module 'jaxnorm' has no attribute {name!r}")
 
 

@@ -5,13 +5,20 @@ from jax import export
 from jaxnorm._core.moments import Moments
 from jaxnorm.model.folding.affine import Affine
 from jaxnorm.preprocessing.summary import Summary
-from jaxnorm.statistics.averages import Averages, Statistics
-from jaxnorm.statistics.wrappers import Accumulated, Collected, Guarded
+from jaxnorm.statistics.averages import CountedStatistics, Statistics
+from jaxnorm.statistics.wrappers import AccumulateState, CollectState, SkipNonfiniteState
 
-STATES = (Statistics, Averages, Moments, Guarded, Accumulated, Collected, Summary, Affine)
+# Saved functions hold these names, which stay, whatever the classes are called.
+STATES = {
+    "Statistics": Statistics,
+    "Averages": CountedStatistics,
+    "Moments": Moments,
+    "Guarded": SkipNonfiniteState,
+    "Accumulated": AccumulateState,
+    "Collected": CollectState,
+    "Summary": Summary,
+    "Affine": Affine,
+}
 
-for each in STATES:
-    # Saved functions hold this name, which stays, wherever the class may go.
-    export.register_namedtuple_serialization(
-        each, serialized_name=f"jaxnorm.{each.__name__}"
-    )
+for name, state in STATES.items():
+    export.register_namedtuple_serialization(state, serialized_name=f"jaxnorm.{name}")

@@ -8,20 +8,20 @@ import jax
 import jax.numpy as jnp
 
 import jaxnorm
-from jaxnorm import Averages, Estimator, Moments, Statistics
+from jaxnorm import CountedStatistics, Estimator, Moments, Statistics
 
 X = jnp.ones((4, 3))
 
 
 def test_an_estimator_knows_its_state():
     assert_type(jaxnorm.ema(0.9), Estimator[Statistics])
-    assert_type(jaxnorm.ema(0.9, debias=True), Estimator[Averages])
-    assert_type(jaxnorm.ema(0.9, warmup=True), Estimator[Averages])
+    assert_type(jaxnorm.ema(0.9, debias=True), Estimator[CountedStatistics])
+    assert_type(jaxnorm.ema(0.9, warmup=True), Estimator[CountedStatistics])
     assert_type(jaxnorm.population(), Estimator[Moments])
-    assert_type(jaxnorm.population(pooled=False), Estimator[Averages])
+    assert_type(jaxnorm.population(pooled=False), Estimator[CountedStatistics])
     state = jaxnorm.accumulate(jaxnorm.ema(0.9), every=2).init((3,))
-    assert_type(state, jaxnorm.Accumulated)
-    assert isinstance(state, jaxnorm.Accumulated)
+    assert_type(state, jaxnorm.AccumulateState)
+    assert isinstance(state, jaxnorm.AccumulateState)
 
 
 def test_batch_norm_returns_the_state_that_it_is_given():
@@ -30,9 +30,9 @@ def test_batch_norm_returns_the_state_that_it_is_given():
     assert_type(statistics, Statistics)
     equal = jaxnorm.cumulative()
     _, averages = jaxnorm.batch_norm(X, equal.init((3,)), train=True, estimator=equal)
-    assert_type(averages, Averages)
+    assert_type(averages, CountedStatistics)
     assert isinstance(statistics, Statistics)
-    assert isinstance(averages, Averages)
+    assert isinstance(averages, CountedStatistics)
 
 
 def test_modules_are_known_without_an_import_of_their_own():

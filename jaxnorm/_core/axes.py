@@ -70,10 +70,10 @@ def complement(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return tuple(each for each in range(ndim) if each not in axes)
 
 
-def take(shape: Shape, axes: tuple[int, ...]) -> Shape:
+def sizes_of(shape: Shape, axes: tuple[int, ...]) -> Shape:
     """Returns the sizes of `axes`: the shape of an array that varies over these only.
 
-    >>> take((32, 28, 28, 64), axes=(3,))
+    >>> sizes_of((32, 28, 28, 64), axes=(3,))
     (64,)
     """
     return tuple(shape[each] for each in axes)
@@ -149,7 +149,7 @@ def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None
 
     >>> check_affine((8, 28, 28, 3), (3,), scale=jnp.ones(3), bias=jnp.ones((8, 1, 1, 3)))
     """
-    of_features = take(shape, features)
+    of_features = sizes_of(shape, features)
     for name, array in arrays.items():
         if array is None or jnp.shape(array) == of_features:
             continue
@@ -279,7 +279,7 @@ def check_samples(shape: Shape, reduced: tuple[int, ...], *, mapped: bool) -> No
             "would be normalised by itself; give x an axis of samples or a spatial axis, "
             "or choose other feature_axes= or reduction_axes=."
         )
-    if 0 in take(shape, reduced):
+    if 0 in sizes_of(shape, reduced):
         raise ValueError(
             f"x has shape {shape}, so there are no samples along its axes {reduced} to "
             "take moments of; skip the empty batch, or use weights of 0 for padding."

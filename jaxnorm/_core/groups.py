@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import gathered, is_sharded, placed_as, shards_along, take
+from jaxnorm._core.axes import gathered, is_sharded, placed_as, shards_along, sizes_of
 from jaxnorm._core.moments import Moments, pool, total_of_few
 
 
@@ -31,7 +31,7 @@ def split(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "... grou
     """
     rear = range(-len(groups.axes), 0)
     rest = tuple(n for i, n in enumerate(vector.shape) if i not in groups.axes)
-    size = math.prod(take(vector.shape, groups.axes)) // groups.number
+    size = math.prod(sizes_of(vector.shape, groups.axes)) // groups.number
     return jnp.moveaxis(vector, groups.axes, rear).reshape(*rest, groups.number, size)
 
 
@@ -51,7 +51,7 @@ def spread(
 
 def share(moments: Moments, groups: Groups) -> Moments:
     """Merges the moments of the features of each group."""
-    sizes = take(moments.mean.shape, groups.axes)
+    sizes = sizes_of(moments.mean.shape, groups.axes)
     parts = (split(_in_whole_groups(each, groups), groups) for each in moments)
     pooled = (spread(each, groups, sizes) for each in pool(Moments(*parts), -1))
     return Moments(*map(placed_as, pooled, moments))
@@ -59,7 +59,7 @@ def share(moments: Moments, groups: Groups) -> Moments:
 
 def total_of_groups(vector: Float[Array, "..."], groups: Groups) -> Float[Array, "..."]:
     """Sums over each group, and repeats the sum for all its features."""
-    sizes = take(vector.shape, groups.axes)
+    sizes = sizes_of(vector.shape, groups.axes)
     rows = split(_in_whole_groups(vector, groups), groups)
     total = total_of_few(rows, (rows.ndim - 1,))[..., 0]
     return placed_as(spread(total, groups, sizes), vector)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxnorm._core.axes import Shape, take
+from jaxnorm._core.axes import Shape, sizes_of
 
 # XLA on a CPU sums arrays of fewer elements in a plain loop, one element after another.
 SMALL = 2**12
@@ -23,7 +23,7 @@ WIDE = 2**14
 
 def size_along(shape: Shape, axes: tuple[int, ...]) -> Any:
     """Returns the number of elements along these axes: 1 if there are none."""
-    return math.prod(take(shape, axes))
+    return math.prod(sizes_of(shape, axes))
 
 
 def is_at_least(size: Any, least: int) -> bool:
@@ -36,7 +36,7 @@ def is_at_least(size: Any, least: int) -> bool:
 
 def number_along(shape: Shape, axes: tuple[int, ...], dtype: np.dtype) -> Array:
     """Returns `size_along` as a scalar array."""
-    sizes = take(shape, axes)
+    sizes = sizes_of(shape, axes)
     known = math.prod(each for each in sizes if isinstance(each, int))
     number = jnp.asarray(float(known), dtype)  # a float, as it may exceed 32 bits
     for each in sizes:

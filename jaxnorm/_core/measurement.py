@@ -16,8 +16,8 @@ from jaxnorm._core.axes import (
     Shape,
     canonical_axes,
     count_groups,
+    sizes_of,
     spatial_axes_of_groups,
-    take,
 )
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_floating
@@ -135,7 +135,7 @@ def measure_groups(
     x = as_floating(x)
     features = canonical_axes(feature_axes, x.ndim)
     axes = spatial_axes_of_groups(x.shape, features, reduction_axes)
-    number = count_groups(math.prod(take(x.shape, features)), num_groups, None)
+    number = count_groups(math.prod(sizes_of(x.shape, features)), num_groups, None)
     return _measured(x, weights, Samples(axes, Groups(features, number)))
 
 

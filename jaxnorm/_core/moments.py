@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import Axis, canonical_axes, take
+from jaxnorm._core.axes import Axis, canonical_axes, sizes_of
 from jaxnorm._core.dtypes import accumulation_dtype
 
 
@@ -89,7 +89,7 @@ def total_of_few(values: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Ar
     Array([[ 3.],
            [12.]], dtype=float32)
     """
-    ones = jnp.ones(take(values.shape, axes), values.dtype)
+    ones = jnp.ones(sizes_of(values.shape, axes), values.dtype)
     contracted = (axes, tuple(range(len(axes))))
     total = jnp.tensordot(values, ones, contracted, precision=lax.Precision.HIGHEST)
     return jnp.expand_dims(total, axes)

@@ -20,7 +20,7 @@ from jaxnorm._core.axes import (
     complement,
     expand,
     is_sharded,
-    take,
+    sizes_of,
     varies,
 )
 from jaxnorm._core.deprecation import renamed_arguments
@@ -119,7 +119,7 @@ def normalize(
     check_rounding(rounding)
     kept = complement(canonical_axes(reduction_axes, x.ndim), x.ndim)
     features = canonical_axes(feature_axes, x.ndim)
-    check_moments(moments, take(x.shape, kept))
+    check_moments(moments, sizes_of(x.shape, kept))
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     how = How(float(epsilon), dtype, rounding, "given")
     return normalize_given(x, moments, scale, bias, weights, kept, features, how)
@@ -375,9 +375,9 @@ def _product(vector: Array, scale: Array) -> Array:
         return vector * scale
     both = sorted({*along, *across})
     product = jnp.einsum(
-        vector.reshape(take(vector.shape, tuple(along))),
+        vector.reshape(sizes_of(vector.shape, tuple(along))),
         along,
-        scale.reshape(take(scale.shape, tuple(across))),
+        scale.reshape(sizes_of(scale.shape, tuple(across))),
         across,
         both,
         precision=lax.Precision.HIGHEST,

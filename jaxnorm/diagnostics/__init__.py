@@ -4,12 +4,12 @@
 """
 
 from jaxnorm.diagnostics.faults import FAULTS, Diagnosis
-from jaxnorm.diagnostics.figures import Figures
+from jaxnorm.diagnostics.metrics import NormMetrics
 from jaxnorm.diagnostics.report import NormReport
 
 __all__ = [
     "FAULTS",
     "Diagnosis",
-    "Figures",
+    "NormMetrics",
     "NormReport",
 ]

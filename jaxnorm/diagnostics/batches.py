@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxnorm.diagnostics.activations import Activation, active_range
 from jaxnorm.diagnostics.faults import diagnoses_of
-from jaxnorm.diagnostics.figures import figures_of
 from jaxnorm.diagnostics.gap import Differences, gap_of
+from jaxnorm.diagnostics.metrics import metrics_of
 from jaxnorm.diagnostics.observing import Call
 from jaxnorm.diagnostics.report import NormReport
 
@@ -60,7 +60,7 @@ def report_of(
             "inside Linen's nn.scan or nn.vmap."
         )
     norms = tuple(
-        figures_of(
+        metrics_of(
             name,
             [calls[name] for calls in train if name in calls],
             [calls[name] for calls in evaluated if name in calls],

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnorm.diagnostics.faults import Diagnosis
-from jaxnorm.diagnostics.figures import FAR, LOG_FAR, Figures, Values
+from jaxnorm.diagnostics.metrics import FAR, LOG_FAR, NormMetrics, Values
 from jaxnorm.diagnostics.thresholds import LEAST_COUNT
 
 # From Okabe & Ito's palette, which colour-blind readers can distinguish.
@@ -25,7 +25,7 @@ STYLE: Any = {
 MOST = 200  # points drawn per norm
 
 
-def draw(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis]) -> Figure:
+def draw(norms: Sequence[NormMetrics], diagnoses: Sequence[Diagnosis]) -> Figure:
     """Draws four panels, with the norms from top to bottom in the order of their calls."""
     faults = {
         norm.name: [d.fault for d in diagnoses if d.norm == norm.name] for norm in norms
@@ -70,7 +70,7 @@ def _limits(axes: Any, *at: float) -> None:
         axes.axvline(each, color=LIMIT, lw=1, ls="--", zorder=0)
 
 
-def _name(axes: Any, norms: Sequence[Figures]) -> None:
+def _name(axes: Any, norms: Sequence[NormMetrics]) -> None:
     """Names the norms, from top to bottom."""
     axes.set_yticks(range(len(norms)), [norm.name for norm in norms])
     axes.set_ylim(len(norms) - 0.5, -0.5)

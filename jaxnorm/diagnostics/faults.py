@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnorm.diagnostics.figures import Figures
+from jaxnorm.diagnostics.metrics import NormMetrics
 from jaxnorm.diagnostics.running_faults import STATISTICS, Rule
 from jaxnorm.diagnostics.thresholds import (
     LEAST_COUNT,
@@ -33,7 +33,7 @@ class Diagnosis(NamedTuple):
     words: str
 
 
-def diagnoses_of(norms: Sequence[Figures]) -> tuple[Diagnosis, ...]:
+def diagnoses_of(norms: Sequence[NormMetrics]) -> tuple[Diagnosis, ...]:
     """What is probably wrong with each of the norms, given in the order of their calls.
 
     For each norm at most one fault of the running statistics is reported, the first in the
@@ -47,12 +47,12 @@ def diagnoses_of(norms: Sequence[Figures]) -> tuple[Diagnosis, ...]:
     return tuple(found)
 
 
-def _said(norm: Figures, rules: Mapping[str, Rule]) -> list[Diagnosis]:
+def _said(norm: NormMetrics, rules: Mapping[str, Rule]) -> list[Diagnosis]:
     said = ((fault, rule(norm)) for fault, rule in rules.items())
     return [Diagnosis(fault, norm.name, words) for fault, words in said if words]
 
 
-def _trains_in_evaluation(norm: Figures) -> str | None:
+def _trains_in_evaluation(norm: NormMetrics) -> str | None:
     if not norm.eval.by_batch:
         return None
     return (
@@ -61,7 +61,7 @@ def _trains_in_evaluation(norm: Figures) -> str | None:
     )
 
 
-def _small(norm: Figures) -> str | None:
+def _small(norm: NormMetrics) -> str | None:
     if not norm.train.by_batch or norm.train.corrected or norm.count >= LEAST_COUNT:
         return None
     mend = (
@@ -72,7 +72,7 @@ def _small(norm: Figures) -> str | None:
     return f"a mean of {norm.count:.3g} samples is mostly noise → {mend}"
 
 
-def _padding(norm: Figures) -> str | None:
+def _padding(norm: NormMetrics) -> str | None:
     if not MOST_PADDING < norm.padding < 1:
         return None
     what = "not masked out" if norm.train.weighted else "and there is no mask"
@@ -82,7 +82,7 @@ def _padding(norm: Figures) -> str | None:
     )
 
 
-def _dead(norm: Figures) -> str | None:
+def _dead(norm: NormMetrics) -> str | None:
     # A norm that normalises each sample by itself also has moments of padding.
     flags = norm.constant > (0.5 if norm.train.trains is not None else 0.99)
     if not many(flags):
@@ -93,7 +93,7 @@ def _dead(norm: Figures) -> str | None:
     )
 
 
-def _epsilon(norm: Figures) -> str | None:
+def _epsilon(norm: NormMetrics) -> str | None:
     flags = (norm.dead > 0.5) & (norm.constant <= 0.5)
     if not many(flags):
         return None
@@ -104,7 +104,7 @@ def _epsilon(norm: Figures) -> str | None:
     )
 
 
-def _small_scale(norm: Figures) -> str | None:
+def _small_scale(norm: NormMetrics) -> str | None:
     flags = norm.small_scale
     if not many(flags):
         return None
@@ -114,7 +114,7 @@ def _small_scale(norm: Figures) -> str | None:
     )
 
 
-def _saturated(norm: Figures) -> str | None:
+def _saturated(norm: NormMetrics) -> str | None:
     if norm.saturated is None:
         return None
     if norm.one_sided:
@@ -127,7 +127,7 @@ def _saturated(norm: Figures) -> str | None:
     return f"{what} → reduce |γ| or |β|, or the learning rate" if found else None
 
 
-def _imprecise(norm: Figures) -> str | None:
+def _imprecise(norm: NormMetrics) -> str | None:
     if not norm.train.by_batch or norm.train.corrected:
         return None
     flags = (np.abs(norm.precision - 1) > PRECISION) & (norm.dead == 0)
@@ -140,7 +140,7 @@ def _imprecise(norm: Figures) -> str | None:
     )
 
 
-def _apart(norm: Figures) -> str | None:
+def _apart(norm: NormMetrics) -> str | None:
     if not norm.train.by_batch or not np.median(norm.apart) > MOST_APART:
         return None
     return (
@@ -149,7 +149,7 @@ def _apart(norm: Figures) -> str | None:
     )
 
 
-def _nonfinite(norm: Figures) -> str | None:
+def _nonfinite(norm: NormMetrics) -> str | None:
     into, out_of = norm.nonfinite
     if into:
         return (

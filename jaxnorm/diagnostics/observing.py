@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnorm._core.axes import complement, take
+from jaxnorm._core.axes import complement, sizes_of
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.measurement import measure, measure_about_zero, measure_groups
 from jaxnorm._core.moments import Moments
@@ -111,7 +111,7 @@ def observe(
     weights = None if weights is None else as_weights(weights, x)
     used = None if weights is None else jnp.broadcast_to(weighted(weights), x.shape)
     others = complement(setting.features, x.ndim)
-    features = take(x.shape, setting.features)
+    features = sizes_of(x.shape, setting.features)
     own, mean_square = _own(setting, x, weights)
 
     def share(flags: Array) -> Array:

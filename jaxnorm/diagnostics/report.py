@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxnorm.diagnostics.faults import Diagnosis
-from jaxnorm.diagnostics.figures import Figures
 from jaxnorm.diagnostics.gap import Gap
+from jaxnorm.diagnostics.metrics import NormMetrics
 from jaxnorm.diagnostics.settings import Setting
 from jaxnorm.diagnostics.table import table
 
@@ -22,12 +22,12 @@ class NormReport:
     `print` shows it as a table.
 
     Attributes:
-      norms: the Figures of each norm, in the order of their calls.
+      norms: the NormMetrics of each norm, in the order of their calls.
       gap: how far the output in evaluation differs from training.
       diagnoses: what is probably wrong; empty if all is well.
     """
 
-    norms: tuple[Figures, ...]
+    norms: tuple[NormMetrics, ...]
     gap: Gap
     diagnoses: tuple[Diagnosis, ...]
 

@@ -6,13 +6,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxnorm.diagnostics.figures import Figures
+from jaxnorm.diagnostics.metrics import NormMetrics
 from jaxnorm.diagnostics.thresholds import EXPLAINED, LEAST_DECAY, far
 
-Rule = Callable[[Figures], str | None]
+Rule = Callable[[NormMetrics], str | None]
 
 
-def _gap(norm: Figures) -> str:
+def _gap(norm: NormMetrics) -> str:
     """How far the running statistics are off, as a phrase for messages."""
     assert norm.distance is not None
     assert norm.log_ratio is not None
@@ -20,12 +20,12 @@ def _gap(norm: Figures) -> str:
     return f"mean off by {off:.2g}σ, variance ×{ratio:.2g} in the median feature"
 
 
-def _misleads(norm: Figures) -> bool:
+def _misleads(norm: NormMetrics) -> bool:
     """Whether evaluation differs from training, which it does not for a frozen norm."""
     return norm.train.by_batch and far(norm)
 
 
-def _poisoned(norm: Figures) -> str | None:
+def _poisoned(norm: NormMetrics) -> str | None:
     if norm.running_mean is None or norm.running_var is None:
         return None
     bad = ~(np.isfinite(norm.running_mean) & np.isfinite(norm.running_var))
@@ -37,7 +37,7 @@ def _poisoned(norm: Figures) -> str | None:
     )
 
 
-def _negative(norm: Figures) -> str | None:
+def _negative(norm: NormMetrics) -> str | None:
     if norm.running_var is None or not (norm.running_var < 0).any():
         return None
     return (
@@ -46,7 +46,7 @@ def _negative(norm: Figures) -> str | None:
     )
 
 
-def _never_updated(norm: Figures) -> str | None:
+def _never_updated(norm: NormMetrics) -> str | None:
     if norm.running_mean is None or norm.running_var is None:
         return None
     at_start = not norm.running_mean.any() and (norm.running_var == 1).all()
@@ -63,7 +63,7 @@ def _never_updated(norm: Figures) -> str | None:
     )
 
 
-def _swapped(norm: Figures) -> str | None:
+def _swapped(norm: NormMetrics) -> str | None:
     decay = norm.train.decay
     if decay is None or decay > LEAST_DECAY or not norm.train.by_batch:
         return None
@@ -73,7 +73,7 @@ def _swapped(norm: Figures) -> str | None:
     )
 
 
-def _immature(norm: Figures) -> str | None:
+def _immature(norm: NormMetrics) -> str | None:
     start, decay = norm.start, norm.train.decay
     if start is None or not _misleads(norm) or not 0 < start < 1.1:
         return None
@@ -88,7 +88,7 @@ def _immature(norm: Figures) -> str | None:
     )
 
 
-def _stale(norm: Figures) -> str | None:
+def _stale(norm: NormMetrics) -> str | None:
     if not _misleads(norm):
         return None
     return (

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnorm.diagnostics.faults import Diagnosis
-from jaxnorm.diagnostics.figures import Figures, Values
 from jaxnorm.diagnostics.gap import Gap
+from jaxnorm.diagnostics.metrics import NormMetrics, Values
 
 WIDTH = 118
 LEAST_WORDS = 40
@@ -32,7 +32,7 @@ CAPTION = (
 NONE = "–"
 
 
-def table(norms: Sequence[Figures], diagnoses: Sequence[Diagnosis], gap: Gap) -> str:
+def table(norms: Sequence[NormMetrics], diagnoses: Sequence[Diagnosis], gap: Gap) -> str:
     """The whole report, at most about 118 columns wide."""
     cells = [cells_of(norm) for norm in norms]
     widths = [max(map(len, column)) for column in zip(HEADINGS[:-1], *cells, strict=True)]
@@ -64,7 +64,7 @@ def _line(row: Sequence[str], widths: Sequence[int], last: str) -> str:
     return "  ".join([name, *numbers, last])
 
 
-def cells_of(norm: Figures) -> list[str]:
+def cells_of(norm: NormMetrics) -> list[str]:
     """The figures of a norm, in the order of the headings."""
     saturated = NONE if norm.saturated is None else f"{np.mean(norm.saturated):.0%}"
     off = None if norm.distance is None else np.abs(norm.distance)

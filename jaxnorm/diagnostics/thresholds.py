@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from jaxnorm.diagnostics.figures import FAR, LOG_FAR, Figures, Values
+from jaxnorm.diagnostics.metrics import FAR, LOG_FAR, NormMetrics, Values
 
 # A feature is far off only if it is off by more standard errors than this. Features that
 # mix few inputs vary together: with four, healthy networks were reported at 16 samples.
@@ -29,7 +29,7 @@ def many(flags: Values) -> bool:
     return bool(np.mean(flags) > MINORITY)
 
 
-def far(norm: Figures) -> bool:
+def far(norm: NormMetrics) -> bool:
     """Whether the running statistics are far from the moments of the batches.
 
     Dead features are left out, since their σ is meaningless.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxnorm.interop.arrays import as_arrays, cast, to_jax
 from jaxnorm.interop.patterns import Names
 from jaxnorm.interop.plan import Convention, Matching, Plan, Rule
-from jaxnorm.interop.report import Conversion, Entry, Report
+from jaxnorm.interop.report import Conversion, ConversionReport, Entry
 from jaxnorm.interop.trees import Path, flat, nested, shown
 
 
@@ -81,14 +81,14 @@ def exported(
 
 def _report(
     plan: Plan, arrays: Mapping[str, Any], leaves: Mapping[Path, Any], order: str
-) -> Report:
+) -> ConversionReport:
     """An entry per array on either side, with dtypes in the order of the conversion."""
     linked = []
     for link in plan.links:
         dtypes = arrays[link.source].dtype, leaves[link.target].dtype
         cast = f", {order.format(*dtypes)}" if dtypes[0] != dtypes[1] else ""
         linked.append(Entry(link.source, shown(link.target), link.layout.name + cast))
-    return Report(
+    return ConversionReport(
         (
             *linked,
             *(Entry(source, None, reason) for source, reason in plan.unkept.items()),

@@ -23,10 +23,10 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What a conversion did, with an entry for each array on either side.
 
-    >>> print(Report((Entry("fc.bias", "params/fc/bias", "as it is"),)))
+    >>> print(ConversionReport((Entry("fc.bias", "params/fc/bias", "as it is"),)))
     fc.bias → params/fc/bias: as it is
     """
 
@@ -45,7 +45,7 @@ class Conversion(NamedTuple):
     """
 
     arrays: Any
-    report: Report
+    report: ConversionReport
 
 
 # For each kind of problem, a description and how to fix it.

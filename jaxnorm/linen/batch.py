@@ -9,7 +9,7 @@ from flax.typing import Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import canonical_axes, take
+from jaxnorm._core.axes import canonical_axes, sizes_of
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.normalization import Rounding
 from jaxnorm.linen.modes import modes_of
@@ -135,7 +135,7 @@ class BatchNorm(nn.Module):
         train, update = modes_of(self, flags)
         initializing = self.is_initializing()
         x = as_floating(x)
-        features = take(x.shape, canonical_axes(self.axis, x.ndim))
+        features = sizes_of(x.shape, canonical_axes(self.axis, x.ndim))
         estimator = while_calibrating(
             ema(self.momentum) if self.estimator is None else self.estimator,
             self.variables.get("batch_stats", {}),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxnorm.linen.batch import BatchNorm
-from jaxnorm.linen.state import where
+from jaxnorm.linen.state import path_of
 from jaxnorm.model.spec import NormSpec
 from jaxnorm.norms.batch_renorm import batch_renorm
 from jaxnorm.norms.renorm_limits import Limits, check_no_ghosts, renorm_schedule
@@ -48,8 +48,8 @@ class BatchRenorm(BatchNorm):
             steps = self.variable("batch_stats", "steps", lambda: steps).value
         elif update:
             raise ValueError(
-                f"{where(self)} has statistics without 'steps', by which its limits grow; "
-                "take them from init's, and set how many batches it was trained with."
+                f"{path_of(self)} has statistics without 'steps', by which its limits "
+                "grow; take them from init's, and set how many batches it was trained with."
             )
         r_max, d_max = self.limits(steps)
         result = batch_renorm(

@@ -6,7 +6,7 @@ import flax.linen as nn
 from flax.typing import Initializer
 from jaxtyping import Array
 
-from jaxnorm._core.axes import canonical_axes, take
+from jaxnorm._core.axes import canonical_axes, sizes_of
 from jaxnorm.linen.instance import InstanceNorm
 from jaxnorm.model.spec import NormSpec, instance_spec
 from jaxnorm.norms.filter_response import filter_response_norm, initial_epsilon
@@ -39,7 +39,7 @@ class FilterResponseNorm(InstanceNorm):
     learned_epsilon_init: Initializer = initial_epsilon
 
     def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
-        features = take(x.shape, canonical_axes(self.feature_axes, x.ndim))
+        features = sizes_of(x.shape, canonical_axes(self.feature_axes, x.ndim))
         shapes = {"threshold": features, "learned_epsilon": ()}
         others = {
             name: self.param(name, getattr(self, f"{name}_init"), shape, self.param_dtype)

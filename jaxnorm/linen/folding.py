@@ -12,8 +12,8 @@ from jax.tree_util import keystr
 from jaxnorm.linen.modules import LAYERS, NORMS, variables_at, variables_of
 from jaxnorm.linen.watching import traced, watching
 from jaxnorm.model.dataflow import is_array
-from jaxnorm.model.folding.pairing import Report, fold_pairs, pair
-from jaxnorm.model.modules import Norm, Watcher
+from jaxnorm.model.folding.pairing import FoldReport, fold_pairs, pair
+from jaxnorm.model.modules import RunningNorm, Watcher
 from jaxnorm.model.spec import NormSpec, arguments_of
 
 # What `apply` takes for itself.
@@ -71,7 +71,7 @@ class Folding(NamedTuple):
 
     model: Folded
     variables: dict[str, Any]
-    report: Report
+    report: FoldReport
 
 
 def fold(
@@ -185,7 +185,7 @@ def _check_evaluates(path: str, spec: NormSpec) -> None:
 
 def _without(
     variables: dict[str, Any],
-    norms: Mapping[str, Norm],
+    norms: Mapping[str, RunningNorm],
     gone: Mapping[str, Any],
     changed: Mapping[str, Any],
 ) -> dict[str, Any]:

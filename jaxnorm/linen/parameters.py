@@ -6,7 +6,7 @@ from flax.linen.dtypes import canonicalize_dtype
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import Axis, canonical_axes, take
+from jaxnorm._core.axes import Axis, canonical_axes, sizes_of
 from jaxnorm._core.normalization import conditioned
 from jaxnorm._core.weights import one_weighting
 
@@ -25,7 +25,7 @@ def affine(
 
     The scale and bias of the call are applied after the parameters of the module.
     """
-    features = take(x.shape, canonical_axes(feature_axes, x.ndim))
+    features = sizes_of(x.shape, canonical_axes(feature_axes, x.ndim))
     own = parameter(module, "scale", features), parameter(module, "bias", features)
     dtype = canonicalize_dtype(x, *own, scale, bias, dtype=module.dtype)
     return *conditioned(x, feature_axes, own, (scale, bias)), dtype

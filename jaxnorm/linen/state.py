@@ -8,7 +8,7 @@ from jaxnorm.statistics.estimator import Estimator
 from jaxnorm.statistics.state_names import named, state_like, unnamed
 
 
-def where(module: Any) -> str:
+def path_of(module: Any) -> str:
     """What an error calls a module: its path in the model, or its type."""
     return "/".join(module.path) or type(module).__name__
 
@@ -19,15 +19,15 @@ def check_state(module: Any, train: bool, update: bool) -> None:
         return
     if update and not module.is_mutable_collection("batch_stats"):
         raise ValueError(
-            f"{where(module)} is to train, but its statistics cannot be updated: the "
+            f"{path_of(module)} is to train, but its statistics cannot be updated: the "
             "collection 'batch_stats' is immutable; write "
             "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
             "updates it returns, or train=False; or update=False."
         )
     if not train and not module.has_variable("batch_stats", "mean"):
         raise ValueError(
-            f"{where(module)} is to normalise with running statistics, but there are none; "
-            "pass them to apply as {'params': ..., 'batch_stats': ...}."
+            f"{path_of(module)} is to normalise with running statistics, but there are "
+            "none; pass them to apply as {'params': ..., 'batch_stats': ...}."
         )
 
 
@@ -49,7 +49,7 @@ def keep_state(
     stays = update or module.is_initializing()
     if unknown and "mean" not in missing and stays:
         raise ValueError(
-            f"{where(module)} has statistics without {unknown}, by which its estimator "
+            f"{path_of(module)} has statistics without {unknown}, by which its estimator "
             "tells how much they weigh; take these from init's, and set what they are."
         )
     first = named(estimator.init(features, dtype)) if missing else {}

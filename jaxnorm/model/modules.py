@@ -35,7 +35,7 @@ class Layer(NamedTuple):
     refusal: str
 
 
-class Norm(NamedTuple):
+class RunningNorm(NamedTuple):
     """A norm with running statistics.
 
     Attributes:
@@ -119,7 +119,7 @@ def describe_norm(
     exact: bool,
     masked: bool,
     conditional: bool,
-) -> Norm:
+) -> RunningNorm:
     """A norm with running statistics, called in a model.
 
     It is not exact if its type only inherits the description of another one.
@@ -145,7 +145,7 @@ def describe_norm(
         refusal = f"it is a {type(module).__name__}, which does more than scale and shift"
     elif spec.feature_axes != (len(ends["in"]) - 1,):
         refusal = f"its features are on the axes {spec.feature_axes}, not on the last one"
-    return Norm(shapes, ends, spec.epsilon, spec.estimator, dtype, refusal)
+    return RunningNorm(shapes, ends, spec.epsilon, spec.estimator, dtype, refusal)
 
 
 class Watcher:
@@ -168,7 +168,7 @@ class Watcher:
         """
         self.kinds, self.norm_types, self.variables_of = layers, norms, variables_of
         self.layers: dict[str, Layer] = {}
-        self.norms: dict[str, Norm] = {}
+        self.norms: dict[str, RunningNorm] = {}
 
     def __call__(
         self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any

@@ -9,9 +9,9 @@ from typing import Any
 from jaxnorm._core.axes import (
     canonical_axes,
     complement,
+    sizes_of,
     spatial_axes,
     spatial_axes_of_groups,
-    take,
 )
 from jaxnorm.statistics.averages import ema
 from jaxnorm.statistics.estimator import Estimator
@@ -146,7 +146,7 @@ def group_spec(module: Any, x: Any) -> NormSpec:
     """Of a group norm, by the attributes that flax's has; feature_axes may be missing."""
     features = canonical_axes(getattr(module, "feature_axes", -1), x.ndim)
     reduced = spatial_axes_of_groups(x.shape, features, module.reduction_axes)
-    number = math.prod(take(x.shape, features))
+    number = math.prod(sizes_of(x.shape, features))
     groups = module.num_groups or number // module.group_size
     return NormSpec(features, reduced, float(module.epsilon), groups)
 

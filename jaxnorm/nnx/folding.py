@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxnorm._core.train_flags import resolve_train
-from jaxnorm.model.folding.pairing import Report, fold_pairs, pair
+from jaxnorm.model.folding.pairing import FoldReport, fold_pairs, pair
 from jaxnorm.model.modules import Watcher
 from jaxnorm.nnx.modes import modes_of
 from jaxnorm.nnx.modules import LAYERS, NORMS, is_layer_or_norm, variables_of
@@ -24,7 +24,7 @@ class Folding(NamedTuple):
     """
 
     model: Any
-    report: Report
+    report: FoldReport
 
 
 def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:

@@ -11,7 +11,7 @@ from flax.typing import Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import Axis, canonical_axes, take
+from jaxnorm._core.axes import Axis, canonical_axes, sizes_of
 from jaxnorm._core.dtypes import accumulation_dtype, as_floating
 from jaxnorm._core.normalization import conditioned
 from jaxnorm._core.weights import one_weighting
@@ -36,7 +36,7 @@ def features_of(module: Any, x: Any, axis: Axis) -> tuple[int, ...]:
 
     Raises a ValueError if the module was made for another number of features.
     """
-    features = take(x.shape, canonical_axes(axis, x.ndim))
+    features = sizes_of(x.shape, canonical_axes(axis, x.ndim))
     if math.prod(features) != module.num_features:
         raise ValueError(
             f"x has shape {x.shape}, and so {math.prod(features)} features along axis "

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import complement, take, varies
+from jaxnorm._core.axes import complement, sizes_of, varies
 from jaxnorm._core.dtypes import accumulation_dtype
 from jaxnorm._core.kernels.choosing import (
     Implementation,
@@ -235,7 +235,7 @@ def normalize_by_running(
     running: Moments,
 ) -> Array:
     """Normalises x by running moments of its features. The operands have been checked."""
-    check_moments(running, take(x.shape, plan.features))
+    check_moments(running, sizes_of(x.shape, plan.features))
     how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
     return normalize_given(
         x, running, scale, bias, weights, plan.features, plan.features, how

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import Axis, canonical_axes, check_samples, complement, take
+from jaxnorm._core.axes import Axis, canonical_axes, check_samples, complement, sizes_of
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand, check_count
 from jaxnorm._core.measurement import Samples, measure_samples
@@ -114,7 +114,7 @@ def batch_norm(
         check_count(ghost_size=ghost_size)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     follower = or_default(estimator)
-    statistics = as_statistics(statistics, follower, take(x.shape, features))
+    statistics = as_statistics(statistics, follower, sizes_of(x.shape, features))
 
     samples = Samples(reduced)
     how = plan(

@@ -14,7 +14,7 @@ from jaxnorm._core.axes import (
     check_samples,
     complement,
     placed_as,
-    take,
+    sizes_of,
 )
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_operand
@@ -111,7 +111,7 @@ def batch_renorm(
     check_limits(r_max, d_max)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     follower = or_default(estimator)
-    statistics = as_statistics(statistics, follower, take(x.shape, features))
+    statistics = as_statistics(statistics, follower, sizes_of(x.shape, features))
 
     running = follower.read(statistics)
     if train or update:

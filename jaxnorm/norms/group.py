@@ -11,8 +11,8 @@ from jaxnorm._core.axes import (
     canonical_axes,
     check_samples,
     count_groups,
+    sizes_of,
     spatial_axes_of_groups,
-    take,
 )
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand
@@ -84,7 +84,7 @@ def group_norm(
     x, dtype = as_operand(x, dtype)
     features = canonical_axes(feature_axes, x.ndim)
     reduced = spatial_axes_of_groups(x.shape, features, reduction_axes)
-    channels = take(x.shape, features)
+    channels = sizes_of(x.shape, features)
     groups = count_groups(math.prod(channels), num_groups, group_size)
     together = reduced if groups == math.prod(channels) else (*reduced, *features)
     check_samples(x.shape, together, mapped=axis_name is not None)
@@ -99,6 +99,6 @@ def group_norm(
         axis_name=axis_name,
         axis_index_groups=axis_index_groups,
     )
-    if math.prod(take(x.shape, reduced)) == 1:
+    if math.prod(sizes_of(x.shape, reduced)) == 1:
         return normalize_rows(x, scale, bias, weights, how)
     return normalize_by_own(x, scale, bias, weights, how)

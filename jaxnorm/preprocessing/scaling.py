@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import Axis, canonical_axes, complement, expand, take
+from jaxnorm._core.axes import Axis, canonical_axes, complement, expand, sizes_of
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_floating
 from jaxnorm._core.normalization import normalize
@@ -118,10 +118,10 @@ def _check_operands(
     x = as_floating(x)
     check_summary(summary)
     axes = canonical_axes(feature_axes, x.ndim)
-    if jnp.shape(summary.minimum) != take(x.shape, axes):
+    if jnp.shape(summary.minimum) != sizes_of(x.shape, axes):
         raise ValueError(
             f"the summary has features of shape {jnp.shape(summary.minimum)}, but x, of "
-            f"shape {x.shape}, has {take(x.shape, axes)} along "
+            f"shape {x.shape}, has {sizes_of(x.shape, axes)} along "
             f"feature_axes={feature_axes}; pass as feature_axes= the axes of x for which "
             "the data were summarised."
         )

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from jaxnorm._core.axes import Axis, canonical_axes, complement, take
+from jaxnorm._core.axes import Axis, canonical_axes, complement, sizes_of
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.measurement import measure
@@ -200,7 +200,7 @@ def _summarize_batch(
         )
     x = as_floating(pair[0])
     axes = canonical_axes(feature_axes, x.ndim)
-    given = take(x.shape, axes)
+    given = sizes_of(x.shape, axes)
     if shape is not None and given != shape:
         raise ValueError(
             f"a batch of shape {x.shape} has features of shape {given}, along "

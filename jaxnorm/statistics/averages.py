@@ -31,7 +31,7 @@ class Statistics(NamedTuple):
     var: Float[Array, "*features"]
 
 
-class Averages(NamedTuple):
+class CountedStatistics(NamedTuple):
     """Running statistics with a count of updates: `cumulative`, or `ema` with an option.
 
     Attributes:
@@ -59,7 +59,7 @@ def ema(
     debias: Literal[True],
     warmup: bool = False,
     unbiased: bool = False,
-) -> Estimator[Averages]: ...
+) -> Estimator[CountedStatistics]: ...
 @overload
 def ema(
     decay: float,
@@ -67,7 +67,7 @@ def ema(
     *,
     warmup: Literal[True],
     unbiased: bool = False,
-) -> Estimator[Averages]: ...
+) -> Estimator[CountedStatistics]: ...
 @overload
 def ema(
     decay: float, debias: bool = False, warmup: bool = False, unbiased: bool = False
@@ -101,7 +101,7 @@ def ema(
 
     Returns:
       An Estimator with the state `Statistics(mean, var)`; with debias or warmup,
-      `Averages(mean, var, updates)`.
+      `CountedStatistics(mean, var, updates)`.
 
     Raises:
       TypeError: decay is not a number, or an option is not a bool.
@@ -128,7 +128,7 @@ def ema(
     return PlainAverage(unbiased, float(decay))
 
 
-def cumulative(unbiased: bool = False) -> Estimator[Averages]:
+def cumulative(unbiased: bool = False) -> Estimator[CountedStatistics]:
     """The arithmetic mean of the batches' moments; if unbiased, torch's momentum=None.
 
         s ← n/(n + 1)·s + 1/(n + 1)·batch  after n batches
@@ -141,7 +141,7 @@ def cumulative(unbiased: bool = False) -> Estimator[Averages]:
       unbiased: whether to average m/(m − 1)·σ² for a batch of m samples instead of σ².
 
     Returns:
-      An Estimator with the state `Averages(mean, var, updates)`.
+      An Estimator with the state `CountedStatistics(mean, var, updates)`.
 
     >>> estimator = cumulative()
     >>> state = estimator.init(())
@@ -166,7 +166,9 @@ def population(
     pooled: Literal[True] = True, unbiased: bool = True
 ) -> Estimator[Moments]: ...
 @overload
-def population(pooled: Literal[False], unbiased: bool = True) -> Estimator[Averages]: ...
+def population(
+    pooled: Literal[False], unbiased: bool = True
+) -> Estimator[CountedStatistics]: ...
 @overload
 def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]: ...
 def population(pooled: bool = True, unbiased: bool = True) -> Estimator[Any]:
@@ -266,18 +268,20 @@ class PlainAverage(Average[Statistics]):
 
 
 @dataclasses.dataclass(frozen=True)
-class EqualAverage(Average[Averages]):
+class EqualAverage(Average[CountedStatistics]):
     """`cumulative`."""
 
-    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Averages:
+    def init(
+        self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+    ) -> CountedStatistics:
         """Mean 0 and variance 1, and no updates."""
-        return Averages(
+        return CountedStatistics(
             mean=jnp.zeros(shape, dtype),
             var=jnp.ones(shape, dtype),
             updates=jnp.zeros(shape, jnp.int32),
         )
 
-    def shares(self, state: Averages, dtype: np.dtype) -> tuple[Array, Array]:
+    def shares(self, state: CountedStatistics, dtype: np.dtype) -> tuple[Array, Array]:
         """n/(n + 1) and 1/(n + 1)."""
         n = state.updates.astype(dtype)
         return n / (n + 1), 1 / (n + 1)
@@ -291,7 +295,7 @@ class AgedAverage(EqualAverage):
     debias: bool
     warmup: bool
 
-    def shares(self, state: Averages, dtype: np.dtype) -> tuple[Array, Array]:
+    def shares(self, state: CountedStatistics, dtype: np.dtype) -> tuple[Array, Array]:
         """1 − decay of this step for the new value; divided by `_seen` if debiased."""
         n = state.updates.astype(dtype)
         added = jnp.full_like(n, 1 - self.decay)
@@ -339,7 +343,7 @@ class Pooled(Estimator[Moments]):
 
 def _one_older(state: Any) -> Any:
     """Adds one update, if the state counts them, up to at most 2³¹ − 1."""
-    if not isinstance(state, Averages):
+    if not isinstance(state, CountedStatistics):
         return state
     last = jnp.iinfo(state.updates.dtype).max
     return state._replace(updates=jnp.minimum(state.updates, last - 1) + 1)

@@ -18,7 +18,7 @@ from jaxnorm.statistics.estimator import Estimator, State, check_estimator
 COLLECTORS = tuple(f"collected_{name}" for name in Moments._fields)
 
 
-class Guarded(NamedTuple):
+class SkipNonfiniteState(NamedTuple):
     """The state of `skip_nonfinite`.
 
     Attributes:
@@ -30,7 +30,7 @@ class Guarded(NamedTuple):
     skipped: Int[Array, ""]
 
 
-def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[Guarded]:
+def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[SkipNonfiniteState]:
     """Wraps an estimator to skip and count batches with non-finite moments.
 
     One NaN or overflow in any feature leaves the batch out for all features; the output in
@@ -40,13 +40,13 @@ def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[Guarded]:
       estimator: the estimator to wrap.
 
     Returns:
-      An Estimator with the state `Guarded(statistics, skipped)`.
+      An Estimator with the state `SkipNonfiniteState(statistics, skipped)`.
 
     >>> from jaxnorm import ema, measure
     >>> guarded = skip_nonfinite(ema(0.9))
     >>> bad = measure(jnp.array([1.0, jnp.nan]), reduction_axes=0)
     >>> guarded.update(guarded.init(()), bad)
-    Guarded(statistics=Statistics(mean=Array(0., dtype=float32), var=Array(1., dtype=float32)), skipped=Array(1, dtype=int32))
+    SkipNonfiniteState(statistics=Statistics(mean=Array(0., dtype=float32), var=Array(1., dtype=float32)), skipped=Array(1, dtype=int32))
     """  # noqa: E501 (a doctest's output cannot be broken)
     check_estimator(estimator)
     return SkipNonfinite(estimator)
@@ -64,24 +64,28 @@ class Wrapper(Estimator[State]):
 
 
 @dataclasses.dataclass(frozen=True)
-class SkipNonfinite(Wrapper[Guarded]):
+class SkipNonfinite(Wrapper[SkipNonfiniteState]):
     """`skip_nonfinite`."""
 
-    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Guarded:
+    def init(
+        self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+    ) -> SkipNonfiniteState:
         """Nothing skipped."""
-        return Guarded(self.estimator.init(shape, dtype), jnp.zeros((), jnp.int32))
+        return SkipNonfiniteState(
+            self.estimator.init(shape, dtype), jnp.zeros((), jnp.int32)
+        )
 
-    def update(self, state: Guarded, moments: Moments) -> Guarded:
+    def update(self, state: SkipNonfiniteState, moments: Moments) -> SkipNonfiniteState:
         """Adds the batch, or counts it as skipped."""
         finite, usable = _if_finite(moments)
         more = jnp.where(finite, 0, 1).astype(jnp.int32)
-        return Guarded(
+        return SkipNonfiniteState(
             self.estimator.update(state.statistics, usable),
             jnp.minimum(state.skipped, jnp.iinfo(jnp.int32).max - more) + more,
         )
 
 
-class Accumulated(NamedTuple):
+class AccumulateState(NamedTuple):
     """The state of `accumulate`.
 
     Attributes:
@@ -95,7 +99,7 @@ class Accumulated(NamedTuple):
     batches: Int[Array, ""]
 
 
-def accumulate(estimator: Estimator[Any], every: int) -> Estimator[Accumulated]:
+def accumulate(estimator: Estimator[Any], every: int) -> Estimator[AccumulateState]:
     """Wraps an estimator to update once every few batches, with all their samples merged.
 
     Use it when gradients are accumulated over microbatches, as by `optax.MultiSteps` with
@@ -107,8 +111,9 @@ def accumulate(estimator: Estimator[Any], every: int) -> Estimator[Accumulated]:
       every: the number of batches per update, ≥ 1.
 
     Returns:
-      An Estimator with the state `Accumulated(statistics, pending, batches)`. A batch of
-      count 0 adds no samples, but counts towards `every`, as it does for the optimiser.
+      An Estimator with the state `AccumulateState(statistics, pending, batches)`. A
+      batch of count 0 adds no samples, but counts towards `every`, as it does for the
+      optimiser.
 
     Raises:
       TypeError: every is not an integer, or estimator is not an Estimator.
@@ -128,31 +133,33 @@ def accumulate(estimator: Estimator[Any], every: int) -> Estimator[Accumulated]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Accumulate(Wrapper[Accumulated]):
+class Accumulate(Wrapper[AccumulateState]):
     """`accumulate`."""
 
     every: int
 
-    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Accumulated:
+    def init(
+        self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+    ) -> AccumulateState:
         """Nothing pending."""
         statistics = self.estimator.init(shape, dtype)
-        return Accumulated(statistics, _nothing(shape, dtype), jnp.zeros((), jnp.int32))
+        return AccumulateState(statistics, _nothing(shape, dtype), jnp.zeros((), jnp.int32))
 
-    def update(self, state: Accumulated, moments: Moments) -> Accumulated:
+    def update(self, state: AccumulateState, moments: Moments) -> AccumulateState:
         """Adds the batch to those pending; passes them on, merged, if they are complete."""
         pending = merge_into(state.pending, moments)
         batches = state.batches + 1
-        updated = Accumulated(
+        updated = AccumulateState(
             self.estimator.update(state.statistics, pending),
             jax.tree.map(jnp.zeros_like, pending),
             jnp.zeros_like(batches),
         )
-        waiting = Accumulated(state.statistics, pending, batches)
+        waiting = AccumulateState(state.statistics, pending, batches)
         full = batches >= self.every
         return jax.tree.map(lambda u, w: jnp.where(full, u, w), updated, waiting)
 
 
-class Collected(NamedTuple):
+class CollectState(NamedTuple):
     """The state of `collect`.
 
     Attributes:
@@ -164,7 +171,7 @@ class Collected(NamedTuple):
     collected: Moments
 
 
-def collect(estimator: Estimator[Any]) -> Estimator[Collected]:
+def collect(estimator: Estimator[Any]) -> Estimator[CollectState]:
     """Wraps an estimator to merge the batches' moments beside its unchanged statistics.
 
     This measures a network without changing it; the caller then uses the moments, as
@@ -175,7 +182,7 @@ def collect(estimator: Estimator[Any]) -> Estimator[Collected]:
       estimator: the estimator to wrap.
 
     Returns:
-      An Estimator with the state `Collected(statistics, collected)`.
+      An Estimator with the state `CollectState(statistics, collected)`.
 
     >>> from jaxnorm import ema, measure
     >>> collecting = collect(ema(0.9))
@@ -188,14 +195,14 @@ def collect(estimator: Estimator[Any]) -> Estimator[Collected]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Collect(Wrapper[Collected]):
+class Collect(Wrapper[CollectState]):
     """`collect`."""
 
-    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Collected:
+    def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> CollectState:
         """Nothing collected."""
-        return Collected(self.estimator.init(shape, dtype), _nothing(shape, dtype))
+        return CollectState(self.estimator.init(shape, dtype), _nothing(shape, dtype))
 
-    def update(self, state: Collected, moments: Moments) -> Collected:
+    def update(self, state: CollectState, moments: Moments) -> CollectState:
         """Merges the batch into the collected moments."""
         if _guards(self.estimator):
             _, moments = _if_finite(moments)

@@ -78,3 +78,18 @@ def test_an_old_name_gives_the_same_and_warns(function, new):
 def test_both_names_at_once_are_refused():
     with pytest.raises(TypeError, match="got axis= and feature_axes="):
         jaxnorm.layer_norm(X, axis=1, feature_axes=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Accumulated", "AccumulateState"),
+        ("Averages", "CountedStatistics"),
+        ("Collected", "CollectState"),
+        ("Guarded", "SkipNonfiniteState"),
+    ],
+)
+def test_an_old_name_of_a_state_is_the_new_one(old, new):
+    with pytest.warns(DeprecationWarning, match=f"it is now jaxnorm.{new}"):
+        assert getattr(jaxnorm, old) is getattr(jaxnorm, new)
+    assert old not in dir(jaxnorm)

@@ -9,8 +9,8 @@ import pytest
 
 from jaxnorm.diagnostics.activations import RANGES, range_of
 from jaxnorm.diagnostics.faults import diagnoses_of
-from jaxnorm.diagnostics.figures import Figures
 from jaxnorm.diagnostics.gap import differences, gap_of
+from jaxnorm.diagnostics.metrics import NormMetrics
 from jaxnorm.diagnostics.padding import padded_share
 from jaxnorm.diagnostics.settings import Setting
 
@@ -34,7 +34,7 @@ TRAIN = Setting(
 )
 SLOW = pytest.mark.slow
 ZEROS, ONES = np.zeros(10), np.ones(10)
-WELL = Figures(
+WELL = NormMetrics(
     name="norm",
     train=TRAIN,
     eval=dataclasses.replace(TRAIN, trains=False),

@@ -62,7 +62,7 @@ def test_the_bound_is_that_of_each_element():
     np.testing.assert_allclose(found, 4 * 2.0**-23 * 11 * np.array([[3.0], [1.0]]))
 
 
-def figures_of(name, outputs, bits, monkeypatch):
+def metrics_of(name, outputs, bits, monkeypatch):
     """Returns the record of an implementation with these outputs."""
     from experiments.benchmarks.accuracy import errors
 
@@ -82,7 +82,7 @@ def test_a_known_error_is_the_one_recorded(monkeypatch):
         dx[5, 2] -= 0.5
         return y, dx
 
-    (y, off_dx, share, bits), dx = figures_of("flax", outputs, 16, monkeypatch)
+    (y, off_dx, share, bits), dx = metrics_of("flax", outputs, 16, monkeypatch)
     assert (y, bits) == (0.25, 16)
     assert off_dx == pytest.approx(0.5 / np.abs(dx).max())
     assert share > 1
@@ -94,7 +94,7 @@ def test_what_is_not_finite_is_recorded_as_nan(value, monkeypatch):
         y[3, 1] = value
         return y, dx
 
-    (y, dx, share, bits), _ = figures_of("haiku", outputs, 32, monkeypatch)
+    (y, dx, share, bits), _ = metrics_of("haiku", outputs, 32, monkeypatch)
     assert np.isnan([y, share]).all()
     assert (dx, bits) == (0, 32)
 

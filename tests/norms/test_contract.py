@@ -1,14 +1,18 @@
 """Guarantees of every norm, over the whole table of cases."""
 
 import contextlib
+import inspect
+import sys
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnorm._core import dtypes, normalization
 from tests.support import oracle
-from tests.support.cases import TOLERANCE, cases, rows
+from tests.support.cases import NORMS, TOLERANCE, cases, rows
 
 
 def precision_of(case):
@@ -124,3 +128,34 @@ def test_bad_input_is_refused_with_the_mend(case, change, error, message):
     }
     with pytest.raises(error, match=message):
         case.norm.apply(**given, features=case.layout.feature_shape)
+
+
+# Without the frames in which jaxtyping checks their arguments.
+CODES = [
+    inspect.unwrap(each).__code__
+    for each in (
+        dtypes.as_operand,
+        normalization.check_operands,
+        normalization.check_rounding,
+    )
+]
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: norm.name)
+def test_operands_are_checked_once(norm):
+    """A second call, so that nothing is traced, runs each check a single time."""
+    x = jnp.ones((4, 2, 3, 6))
+    called = Counter()
+
+    def count(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code in CODES:
+            called[code.co_name] += 1
+
+    norm.on_last_axis(x, jnp.ones(6), jnp.ones(6))
+    sys.setprofile(count)
+    try:
+        norm.on_last_axis(x, jnp.ones(6), jnp.ones(6))
+    finally:
+        sys.setprofile(None)
+    assert called == dict.fromkeys((each.co_name for each in CODES), 1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnorm import Averages, Moments, Statistics, cumulative, ema, population
+from jaxnorm import CountedStatistics, Moments, Statistics, cumulative, ema, population
 from tests.sources.compiled import measure
 
 PRINTED = """
@@ -86,7 +86,7 @@ def test_row_61_the_printed_decays_of_the_warm_up():
     nothing = Moments(*jnp.float32([1, 0, 0]))
     printed = {0: 0.1, 1: 0.181818, 10: 0.55, 100: 0.918182, 889: 0.99, 5000: 0.99}
     for n, decay in printed.items():
-        state = Averages(jnp.float32(1), jnp.float32(1), jnp.int32(n))
+        state = CountedStatistics(jnp.float32(1), jnp.float32(1), jnp.int32(n))
         kept = float(estimator.update(state, nothing).mean)
         assert kept == pytest.approx(decay, abs=2e-5)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxnorm import (
-    Averages,
+    CountedStatistics,
     Moments,
     Statistics,
     accumulate,
@@ -123,7 +123,7 @@ def test_a_decay_of_1_freezes_and_of_0_forgets(debias):
 def test_a_plain_ema_has_the_state_of_flax_and_no_more():
     state = ema(0.5, unbiased=True).init((3,))
     chex.assert_trees_all_equal(state, Statistics(jnp.zeros(3), jnp.ones(3)))
-    assert isinstance(ema(0.5, debias=True).init((3,)), Averages)
+    assert isinstance(ema(0.5, debias=True).init((3,)), CountedStatistics)
 
 
 def weights_of(estimator, number):

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from jaxnorm.model.dataflow import Dataflow, Source
 from jaxnorm.model.folding.affine import Affine, as_affine, fold_input, fold_output
-from jaxnorm.model.modules import Layer, Norm
+from jaxnorm.model.modules import Layer, RunningNorm
 from jaxnorm.statistics.state_names import named, state_like, unnamed
 
 Arrays = Mapping[str, Array]
@@ -54,7 +54,7 @@ class Kept(NamedTuple):
         return f"kept: {self.reason}"
 
 
-class Report(NamedTuple):
+class FoldReport(NamedTuple):
     """What became of the norms of a model, in the order in which they were called.
 
     Printed, it is a table.
@@ -85,7 +85,9 @@ class Report(NamedTuple):
         return "\n".join([f"{len(self.folded)} of {len(self.norms)} norms folded:", *lines])
 
 
-def pair(flow: Dataflow, layers: Mapping[str, Layer], norms: Mapping[str, Norm]) -> Report:
+def pair(
+    flow: Dataflow, layers: Mapping[str, Layer], norms: Mapping[str, RunningNorm]
+) -> FoldReport:
     """For each norm the layer that it can be folded into, or why there is none."""
 
     def decide(norm: str) -> Fold | Kept:
@@ -98,11 +100,11 @@ def pair(flow: Dataflow, layers: Mapping[str, Layer], norms: Mapping[str, Norm])
         after = _layer_after(flow, layers, norm, norms[norm])
         return after if isinstance(after, Fold) else Kept(norm, f"{before}; and {after}")
 
-    return Report(tuple(decide(norm) for norm in norms))
+    return FoldReport(tuple(decide(norm) for norm in norms))
 
 
 def _layer_before(
-    flow: Dataflow, layers: Mapping[str, Layer], norm: str, found: Norm
+    flow: Dataflow, layers: Mapping[str, Layer], norm: str, found: RunningNorm
 ) -> Fold | str:
     """The layer whose output the norm normalises, or why none can take it."""
     source = flow.sources[f"{norm}:in"]
@@ -121,7 +123,7 @@ def _layer_before(
 
 
 def _layer_after(
-    flow: Dataflow, layers: Mapping[str, Layer], norm: str, found: Norm
+    flow: Dataflow, layers: Mapping[str, Layer], norm: str, found: RunningNorm
 ) -> Fold | str:
     """The layer that its output goes into, or why none can take it."""
     uses = flow.uses[f"{norm}:out"]
@@ -139,7 +141,9 @@ def _layer_after(
     return refusal or Fold(norm, path, into_output=False)
 
 
-def _refusal(flow: Dataflow, layer: Layer, path: str, norm: Norm, features: int) -> str:
+def _refusal(
+    flow: Dataflow, layer: Layer, path: str, norm: RunningNorm, features: int
+) -> str:
     """Why a norm may not be folded into so many features of a layer; "" if it may."""
     refusal = layer.refusal or _usage(flow, path, layer)
     if not refusal and _is_shared(flow, path, layer):
@@ -151,7 +155,7 @@ def _refusal(flow: Dataflow, layer: Layer, path: str, norm: Norm, features: int)
     return ""
 
 
-def _usage(flow: Dataflow, path: str, found: Layer | Norm) -> str:
+def _usage(flow: Dataflow, path: str, found: Layer | RunningNorm) -> str:
     """Why the variables of a module may not be others; "" if they may.
 
     There has to be one call, not mapped over anything, and they inputs of the program.
@@ -182,11 +186,11 @@ def _list(uses: set[str]) -> str:
 
 
 def fold_pairs(
-    report: Report,
+    report: FoldReport,
     layers: Mapping[str, Layer],
-    norms: Mapping[str, Norm],
+    norms: Mapping[str, RunningNorm],
     arrays: Mapping[str, Arrays],
-) -> tuple[Report, dict[str, Arrays]]:
+) -> tuple[FoldReport, dict[str, Arrays]]:
     """The report, and the kernel and bias of each layer that norms were folded into.
 
     Args:
@@ -226,10 +230,10 @@ def fold_pairs(
         return each
 
     done = [fold(each) if isinstance(each, Fold) else each for each in report.norms]
-    return Report(tuple(done)), changed
+    return FoldReport(tuple(done)), changed
 
 
-def _affine(norm: Norm, arrays: Arrays, *, normalizes_only: bool = False) -> Affine:
+def _affine(norm: RunningNorm, arrays: Arrays, *, normalizes_only: bool = False) -> Affine:
     """What the norm does to each feature, with its scale and bias or without."""
     mean = arrays["mean"]
     like = state_like(norm.estimator, mean.shape, mean.dtype)

@@ -23,7 +23,7 @@ SHARES = np.geomspace(1e-3, 1, 500)  # of an average that comes from batches
 
 
 @dataclass(frozen=True)
-class Figures:
+class NormMetrics:
     """One norm, in training and in evaluation; arrays have one value per feature.
 
     σ is the standard deviation of the batches in training, √(σ² + ε).
@@ -84,12 +84,12 @@ class Figures:
     apart: Values
 
 
-def figures_of(
+def metrics_of(
     name: str,
     train: Sequence[Call],
     evaluated: Sequence[Call],
     active: Range | None,
-) -> Figures:
+) -> NormMetrics:
     """The figures of a norm, from its calls batch by batch.
 
     Args:
@@ -117,7 +117,7 @@ def figures_of(
             field: np.mean([_array(getattr(each, field)) for each in seen], axis=0)
             for field in ("dead", "constant", "saturated", "padding")
         }
-        return Figures(
+        return NormMetrics(
             name=name,
             train=setting,
             eval=evaluated[0].setting,
