@@ -26,13 +26,14 @@ from jaxnorm.statistics.wrappers import while_calibrating
 class BatchNorm(nn.Module):
     """Batch normalisation with running statistics.
 
-    A drop-in replacement for `flax.linen.BatchNorm` with the same arguments, defaults and
-    variables, `params/{scale,bias}` and `batch_stats/{mean,var}` of the shape of the
-    feature axes, so that checkpoints are interchangeable. See `jaxnorm.batch_norm` for the
-    equation, the errors about shapes and dtypes, and the source.
+    A drop-in replacement for `flax.linen.BatchNorm`, with the same arguments and defaults.
+    The variables are the same as well, so checkpoints are interchangeable:
+    `params/{scale,bias}` and `batch_stats/{mean,var}`, with the shape of the feature axes.
+    See `jaxnorm.batch_norm` for the equation, the errors about shapes and dtypes, and the
+    source.
 
-    Initialising creates the variables and does not update them. In training the norm
-    updates `batch_stats`, which must be mutable; in evaluation it reads them, and they must
+    `init` creates the variables without updating them. In training, the norm updates
+    `batch_stats`, which must be mutable; in evaluation it only reads them, and they must
     exist.
 
     Attributes:
@@ -47,19 +48,19 @@ class BatchNorm(nn.Module):
       use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
-      axis_name: mapped axes across which the batch is split. Ignored
-        during initialisation.
-      axis_index_groups: groups of indices along axis_name; each group holds one batch.
-      use_fast_variance: accepted, but has no effect. The variance
-        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      axis_name: mapped axes across which the batch is split. Ignored during
+        initialisation.
+      axis_index_groups: groups of indices along axis_name; each group forms one batch.
+      use_fast_variance: accepted, but has no effect. The variance is always computed from
+        x − μ; flax's E[x²] − μ² suffers from cancellation.
       force_float32_reductions: if False, the running statistics are stored in param_dtype.
         Reductions are in at least float32 either way.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
-      train: whether to normalise with the batch and update the statistics. Given here or
-        in the call; flags that are given more than once must agree.
-      update: whether to update the statistics; defaults to `train`. Given here or in the
-        call.
-      estimator: how the running statistics are updated; defaults to
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      train: whether to normalise with the batch and update the statistics. May be given
+        here or in the call; if given in both, the two must agree.
+      update: whether to update the statistics; defaults to `train`. May be given here or in
+        the call; if given in both, the two must agree.
+      estimator: how the running statistics follow the batches; defaults to
         `jaxnorm.ema(momentum)`. Fields of its state other than mean and var are stored in
         `batch_stats` under their own names.
       ghost_size: number of samples per ghost batch in training; defaults to no ghosts.
@@ -105,7 +106,7 @@ class BatchNorm(nn.Module):
         train: bool | None = None,
         update: bool | None = None,
     ) -> Float[Array, "..."]:
-        """Normalises x, and in training updates the running statistics.
+        """Normalises x and, in training, updates the running statistics.
 
         Args:
           x: floating array of any rank.
@@ -113,19 +114,19 @@ class BatchNorm(nn.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the statistics.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
           train: whether to normalise with the batch and update the statistics.
           update: whether to update the statistics; defaults to `train`.
 
         Raises:
-          TypeError: x is not real floating, or a flag is no bool.
-          ValueError: `train` is missing or contradictory;
-            statistics are missing in evaluation, or immutable where they are updated, or
-            not those of the estimator; a mask and weights are both given.
+          TypeError: x does not have a real floating dtype, or a flag is not a bool.
+          ValueError: `train` is missing or contradictory; the statistics are missing in
+            evaluation, immutable where they are to be updated, or not those of the
+            estimator; both a mask and weights are given.
         """
         flags = {
             "use_running_average": use_running_average,
@@ -150,7 +151,7 @@ class BatchNorm(nn.Module):
             state,
             scale,
             bias,
-            # A single example, initialised outside of vmap, has no batch axis yet.
+            # A single example, as in `init` outside of vmap, has no batch axis yet.
             train=train and not (initializing and x.ndim == len(features)),
             update=update and not initializing,
             feature_axes=self.axis,
@@ -168,5 +169,5 @@ class BatchNorm(nn.Module):
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return batch_spec(self, x, *modes_of(self, call))

@@ -1,4 +1,4 @@
-"""Calibration of a Linen model: the statistics of its batch norms, measured again."""
+"""Calibration of a Linen model: remeasures the statistics of its batch norms."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -22,34 +22,34 @@ def calibrate(
     rngs: Any = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measures the statistics of every batch norm of a model anew, at fixed weights.
+    """Remeasures the statistics of every batch norm of a model, at fixed weights.
 
     See `jaxnorm.calibrate`, which does this for any function of variables and a batch, for
-    when to use it, what becomes of the old statistics, and the source.
+    when to use it, what happens to the old statistics, and the source.
 
     Args:
-      model: a Linen module with `jaxnorm.linen.BatchNorm`s in it, or `BatchRenorm`s.
+      model: a Linen module that contains `BatchNorm`s or `BatchRenorm`s of jaxnorm.linen.
       variables: its variables, with the collection `batch_stats`. They are not changed.
-      batches: what call takes, one after another.
-      call: `call(model, batch, train)`, with the model bound to its variables; by default
-        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
-        use_running_average=, whichever it takes in the call or as an attribute. Compiled
-        once a shape of batch.
-      behind: whether a norm is measured behind norms that normalise with each "batch", as
-        in training (`train` is True in the call), or with the "running" statistics as they
-        were before (`train` is False).
-      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
-        `population` does it itself, in the way that it was made.
-      rngs: the random keys, as `apply` takes them, the same for every batch; needed by
-        layers that draw, such as dropout.
-      progress: whether to show a bar on stderr.
+      batches: the batches, as call takes them.
+      call: `call(model, batch, train)`, with the model bound to its variables; defaults to
+        `model(batch, train=train)`, or the same with training=, is_training=,
+        deterministic= or use_running_average=, whichever the model takes as an argument or
+        has as an attribute. Compiled once per batch shape.
+      behind: what the norms before the one that is measured normalise with: each "batch",
+        as in training (call gets train=True), or their previous "running" statistics
+        (train=False).
+      unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
+        `population` makes its own correction instead.
+      rngs: random keys, as `apply` takes them, the same for every batch; needed by random
+        layers, such as dropout.
+      progress: whether to show a progress bar on stderr.
 
     Returns:
-      The variables, with other arrays in `batch_stats`.
+      The variables, with new arrays in `batch_stats`.
 
     Raises:
-      ValueError: there are no batches, or no norms, or a norm had none of the batches, or
-        one that is not finite, or is flax's; a norm was made with update=False; behind is
+      ValueError: there are no batches or no norms; a norm saw none of the batches, saw one
+        that is not finite, is flax's, or was constructed with update=False; behind is
         neither "batch" nor "running".
 
     >>> import jaxnorm.linen as jn

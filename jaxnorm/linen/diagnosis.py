@@ -1,4 +1,4 @@
-"""Diagnosing a Linen model: what its norms do on a batch, in training and in evaluation."""
+"""Diagnosis of a Linen model: what its norms do in training and in evaluation."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -29,32 +29,38 @@ def diagnose(
     activation: str | Mapping[str, str] | None = None,
     rngs: Any = None,
 ) -> NormReport:
-    """What the norms of a model do on some batches, and what is likely wrong with them.
+    """Reports what the norms of a model do on some batches, and what is probably wrong.
 
-    Runs the model in training and in evaluation on each batch, and changes nothing. It
-    sees the norms of jaxnorm and of flax. `print` shows the report as a table whose last
-    column says what to do, `.plot()` draws it, `.to_dict()` is JSON. docs/diagnose.md
-    has all that it knows, with the thresholds.
+    The model is run in training and in evaluation mode on each batch, and nothing is
+    changed. Norms of jaxnorm and of flax are recognised. `print` shows the report as a
+    table whose last column says what to do, `.plot()` draws it, and `.to_dict()` returns it
+    for JSON. docs/diagnose.md lists all diagnoses and their thresholds.
 
     Args:
       model: a Linen module.
       variables: its variables, as `apply` takes them.
-      batches: an array, or a dict of arrays, is one batch; all else several, one after
-        another. Of the size of those of training, or it cannot tell if they are small.
-      call: `call(model, batch, train)`, with the model bound to its variables; by default
-        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
-        use_running_average=, whichever it takes in the call or as an attribute. Compiled
-        once a shape of batch, and again for another call: give a function with a name.
-      activation: the name of what follows the norms, such as "relu", to know what is
-        saturated; or a mapping of norms' paths to names.
-      rngs: as of `apply`; by default one key for all.
+      batches: one batch, if it is an array or a dict of arrays; anything else is an
+        iterable of batches. Use the batch size of training, since batches that are too
+        small are reported.
+      call: `call(model, batch, train)`, with the model bound to its variables; defaults to
+        `model(batch, train=train)`, or the same with training=, is_training=,
+        deterministic= or use_running_average=, whichever the model takes as an argument or
+        has as an attribute. Compiled once per batch shape, and again for each new function,
+        so define it once instead of passing a new lambda each time.
+      activation: the name of the activation after the norms, such as "relu", to find
+        saturated outputs; or a mapping from paths of norms to such names.
+      rngs: random keys, as `apply` takes them; defaults to one key for all.
+
+    Returns:
+      A NormReport.
 
     Raises:
-      TypeError: activation is no name.
-      ValueError: it is not known; there are no batches, or no norms are called.
+      TypeError: activation is neither a name nor a mapping of names.
+      ValueError: the activation is unknown; there are no batches; no norm was called.
 
-    Norms inside nn.scan and nn.vmap are not seen, those inside nn.remat and nn.jit are. A
-    norm with an axis_name wants that axis to be mapped: diagnose the model made without it.
+    Norms inside nn.scan and nn.vmap are not seen; those inside nn.remat and nn.jit are. A
+    norm with an axis_name needs that axis to be mapped; diagnose the same model built
+    without it.
 
     >>> import jaxnorm.linen as jn
     >>> x = 5 + jax.random.normal(jax.random.key(0), (64, 3))
@@ -103,7 +109,7 @@ def _run(
             return norm(*args, **kwargs)
         before = variables_of(module)
         y = norm(*args, **kwargs)
-        # In a collection it passes what transforms the module.
+        # As a collection, it gets out of any transform of the module.
         spec = NORMS.spec(module, args, kwargs)
         seen = observer.observe(path, module, spec, args, kwargs, y, before)
         module.sow(COLLECTION, "calls", seen)
@@ -114,7 +120,7 @@ def _run(
 
     model = model if call else in_mode(model, train)
     with watching(around):
-        # Evaluating, statistics that are missing are not to be made up.
+        # In evaluation, missing statistics must not be made up.
         there = [*(name for name in variables if name != "params"), COLLECTION]
         mutable = DenyList("params") if train else there
         output, updates = nn.apply(bound, model, mutable=mutable)(variables, rngs=rngs)

@@ -18,13 +18,13 @@ class FilterResponseNorm(InstanceNorm):
     See `jaxnorm.filter_response_norm` for the equation, the errors about shapes and dtypes,
     and the source.
 
-    Attributes: as for `InstanceNorm`, and:
+    Attributes: those of `InstanceNorm`, and:
       use_threshold: whether to clip the output from below by a learned threshold τ, which
         has the shape of the feature axes.
       threshold_init: initialiser of the threshold.
-      use_learned_epsilon: whether to learn a part of ε, one number, as the paper does where
-        there are few or no spatial axes.
-      learned_epsilon_init: initialiser of that part.
+      use_learned_epsilon: whether to add a learned number to ε, as the paper does where
+        there are few positions or just one.
+      learned_epsilon_init: initialiser of that number.
 
     >>> model = FilterResponseNorm()
     >>> x = jnp.array([[[3.0], [-3.0]]])
@@ -49,5 +49,5 @@ class FilterResponseNorm(InstanceNorm):
         return filter_response_norm(x, *affine, **others, **options)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return instance_spec(self, x, centred=False, affine=False)

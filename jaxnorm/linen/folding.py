@@ -1,4 +1,4 @@
-"""A Linen model without the norms that could be folded into its layers."""
+"""Folds the norms of a Linen model into its layers."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from jaxnorm.model.folding.pairing import FoldReport, fold_pairs, pair
 from jaxnorm.model.modules import RunningNorm, Watcher
 from jaxnorm.model.spec import NormSpec, arguments_of
 
-# What `apply` takes for itself.
+# Arguments of `apply` that it does not pass on.
 APPLY = ("mutable", "capture_intermediates")
 
 
 class Folded(NamedTuple):
-    """A model some of whose norms are folded into layers; only to be applied.
+    """A model with some of its norms folded into layers; it can only be applied.
 
     Attributes:
-      model: as it was.
-      norms: the paths of those that are gone, each with the dtype of its output.
-      biased: the paths of layers that had no bias, and have one now.
-      call: how the model was called when it was folded, but for arrays.
+      model: the original model.
+      norms: the paths of the norms that were folded, each with the dtype of its output.
+      biased: the paths of the layers that had no bias and have one now.
+      call: the arguments that the model was folded with, except arrays.
     """
 
     model: nn.Module
@@ -36,11 +36,11 @@ class Folded(NamedTuple):
     call: tuple[tuple[str, Any], ...]
 
     def apply(self, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As of the model: what it gives, with the variables of the `Folding`.
+        """Applies the model, like `model.apply`, with the variables of the `Folding`.
 
         Raises:
-          ValueError: the arguments other than arrays are not those that it was folded with,
-            or a norm that is folded is to train.
+          ValueError: the arguments other than arrays are not those the model was folded
+            with, or a folded norm is asked to train.
         """
         _check_call(self.call, _call_of(self.model, args, kwargs))
         dtypes = dict(self.norms)
@@ -61,11 +61,11 @@ class Folded(NamedTuple):
 
 
 class Folding(NamedTuple):
-    """What `fold` makes of a Linen model.
+    """The result of `fold` for a Linen model.
 
     Attributes:
-      model: the model without the norms, to be applied as it was.
-      variables: for it: as the model's, without those of the norms that are folded.
+      model: the model without the folded norms, to be applied as before.
+      variables: its variables, without those of the folded norms.
       report: what became of each norm.
     """
 
@@ -77,31 +77,31 @@ class Folding(NamedTuple):
 def fold(
     model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> Folding:
-    """A trained model without its batch norms, folded into the layers beside them.
+    """Folds the batch norms of a trained model into the layers next to them.
 
-    In evaluation a batch norm is an affine function of each feature, which the dense or
-    conv layer before it, or behind it, can do as well, with another kernel and bias. Which
-    layers these are is found by tracing the model: not by names, and not in the order of
-    definition.
+    In evaluation, a batch norm is an affine function of each feature, which the dense or
+    conv layer before or after it can compute too, with another kernel and bias. These
+    layers are found by tracing the model; names and the order of definition do not matter.
 
-    A norm is folded only where the outputs stay the same, up to rounding: behind a layer
-    whose output goes nowhere else; or else before one that gets nothing but the norm's
-    output, and does not pad it with zeros. It is kept if anything stands between the two,
-    if it normalises with the batch, updates, or is given a mask, and if one of the two is
-    called more than once, or does not use its variables as they are stored, as under
-    `nn.scan` or `nn.WeightNorm`. The report says so for each.
+    A norm is folded only if the outputs stay the same up to rounding: into the layer before
+    it, if that layer's output is used nowhere else; failing that, into the layer after it,
+    if the norm's output is used nowhere else and that layer does not pad it with zeros. A
+    norm is kept if anything comes between the two; if it normalises with the batch, updates
+    its statistics or is given a mask; or if one of the two is called more than once or does
+    not use its variables as they are stored, as under `nn.scan` or `nn.WeightNorm`. The
+    report gives the reason.
 
     Args:
-      model: with norms of jaxnorm or flax.
-      variables: of the model, `{"params": ..., "batch_stats": ...}`. They are not changed.
-      args: what `model.apply` takes, besides: inputs, of which only shapes and dtypes
-        count, and which may be `jax.ShapeDtypeStruct`s.
-      kwargs: likewise, such as train=False, method= or rngs=.
+      model: a model with norms of jaxnorm or flax.
+      variables: its variables, `{"params": ..., "batch_stats": ...}`. They are not changed.
+      args: further arguments of `model.apply`, such as the inputs. Only their shapes and
+        dtypes matter, so they may be `jax.ShapeDtypeStruct`s.
+      kwargs: its keyword arguments, such as train=False, method= or rngs=.
 
     Returns:
       Folding(model, variables, report). `folded.model.apply(folded.variables, x, ...)`
-      takes the place of `model.apply(variables, x, ...)`, with any arrays, and all else as
-      it is said here. Parameters of 16 bits are rounded once more than they were.
+      replaces `model.apply(variables, x, ...)`. It takes any arrays, but all other
+      arguments must be the same as here. 16-bit parameters are rounded once more.
 
     Raises:
       ValueError: the model called no norm with running statistics, or some are missing.
@@ -144,7 +144,7 @@ def fold(
 
 
 def _call_of(model: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[str, Any], ...]:
-    """All that is said in a call of `apply`, but for the arrays and the random keys."""
+    """All arguments of a call of `apply`, except arrays and random keys."""
     said = {name: value for name, value in kwargs.items() if name != "rngs"}
     method = said.pop("method", None) or "__call__"
     of_apply = {name: said.pop(name) for name in APPLY if name in said}
@@ -189,19 +189,19 @@ def _without(
     gone: Mapping[str, Any],
     changed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The variables without those of the norms that are gone, and with others in layers."""
+    """The variables without those of the folded norms, and with new ones in layers."""
 
     def replaced(tree: Any, path: str, changed: Mapping[str, Any]) -> Any:
         new = {}
         for name, value in tree.items():
             if isinstance(value, Mapping):
                 below = replaced(value, f"{path}/{name}" if path else name, changed)
-                # A branch that is empty now was the norm's.
+                # A branch that has become empty was the norm's.
                 new |= {name: below} if below or not value else {}
             elif not (path in gone and name in norms[path].shapes):
                 new[name] = value
         for name, array in changed.get(path, {}).items():
-            # Into the box that it was in, if in any.
+            # In the same box as before, if there was one.
             new[name] = jax.tree.map(lambda _, array=array: array, tree.get(name, array))
         return new
 

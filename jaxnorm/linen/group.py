@@ -18,14 +18,14 @@ from jaxnorm.norms.group import group_norm
 class GroupNorm(nn.Module):
     """Group normalisation, a drop-in replacement for `flax.linen.GroupNorm`.
 
-    Has the same arguments, defaults and variables, `params/{scale,bias}` of the shape of
+    It has the same arguments, defaults and variables, `params/{scale,bias}` of the shape of
     the feature axes, so that checkpoints are interchangeable. See `jaxnorm.group_norm` for
     the equation, the errors about shapes and dtypes, and the source.
 
     Attributes:
-      num_groups: number of groups that the features are split into, in order.
-      group_size: number of features per group; give this or num_groups, and None for the
-        other.
+      num_groups: number of groups of consecutive features.
+      group_size: number of features per group; an alternative to num_groups, which must
+        then be None.
       epsilon: added to the variance, ≥ 0.
       dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
@@ -37,11 +37,11 @@ class GroupNorm(nn.Module):
         features of a group; defaults to all axes except the first, which is the batch.
       axis_name: mapped axes across which samples are split. Ignored during initialisation.
       axis_index_groups: groups of indices along axis_name; each group holds one sample.
-      use_fast_variance: accepted, but has no effect. The variance is
-        always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      use_fast_variance: accepted, but has no effect. The variance is always computed from
+        x − μ; flax's E[x²] − μ² suffers from cancellation.
       force_float32_reductions: accepted, but has no effect: reductions are always in at
         least float32.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
       feature_axes: the feature axis or axes, over which scale and bias vary.
 
     >>> model = GroupNorm(num_groups=2)
@@ -84,17 +84,17 @@ class GroupNorm(nn.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the moments.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
 
         Raises:
-          TypeError: x is not real floating.
-          ValueError: the features do not divide into the groups; an axis is out of range or
-            repeated; a mask, weights, scale or bias do not fit x; both a mask and weights
-            are given.
+          TypeError: x does not have a real floating dtype.
+          ValueError: the features cannot be divided into the groups; an axis is out of
+            range or repeated; a mask, weights, scale or bias do not fit x; both a mask and
+            weights are given.
         """
         x = as_floating(x)
         scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)
@@ -111,5 +111,5 @@ class GroupNorm(nn.Module):
         )
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return group_spec(self, x)

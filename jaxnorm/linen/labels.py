@@ -1,4 +1,4 @@
-"""What the parameters of a Linen model are to an optimiser."""
+"""Labels for the parameters of a Linen model, for optimisers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,25 +13,25 @@ from jaxnorm.model.labels import Labeller
 def parameter_labels(
     model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """For each parameter whether it is a norm's, cancelled by one, or a weight.
+    """Labels each parameter as a norm's, as cancelled by a norm, or as a weight.
 
-    The bias of a dense or conv layer is cancelled where all that the layer gives goes into
-    batch norms that train, or instance norms: these subtract the mean, the bias with it, so
-    that its gradient is 0. (`use_bias=False` saves it.) Only what is called counts: a norm
-    that this call leaves out is labelled as weights are; so are norms of other libraries.
-    An axis_name wants to be mapped: give the model made without it, whose labels are the
-    same.
+    The bias of a dense or conv layer is cancelled if the layer's output is used only by
+    batch norms in training or by instance norms: they subtract the mean and with it the
+    bias, so its gradient is 0. (`use_bias=False` would save it.) Only norms that this call
+    reaches count: the parameters of any other norm, or of one that is neither jaxnorm's nor
+    flax's and has no `norm_spec`, are labelled "weight". A norm with an axis_name needs
+    that axis to be mapped; label the same model built without it, as its labels are equal.
 
     Args:
-      model: with norms of jaxnorm or flax.
-      variables: of the model; only shapes and dtypes count.
-      args: what `model.apply` takes, besides, to train; only shapes and dtypes of arrays
-        count.
-      kwargs: likewise, such as train=True.
+      model: a model with norms of jaxnorm or flax.
+      variables: its variables; only their shapes and dtypes matter.
+      args: further arguments of `model.apply` in training, such as the inputs; only the
+        shapes and dtypes of arrays matter.
+      kwargs: its keyword arguments, such as train=True.
 
     Returns:
       The tree of parameters with "norm", "cancelled" or "weight" in place of each, as
-      `optax.multi_transform` takes it. `jaxnorm.decay_mask` makes a mask of it.
+      `optax.multi_transform` takes it. `jaxnorm.decay_mask` turns it into a mask.
 
     >>> import jaxnorm, jaxnorm.linen as jn, optax
     >>> model = nn.Sequential([nn.Dense(2), jn.BatchNorm(train=True)])
@@ -43,7 +43,7 @@ def parameter_labels(
     >>> optimizer = optax.adamw(1e-3, mask=jaxnorm.decay_mask(labels))
     """
     labeller = Labeller(tuple(LAYERS), NORMS)
-    # Norms that train could not be called without.
+    # Without it, norms could not be called in training.
     kwargs = {"mutable": ["batch_stats"], **kwargs}
     flow = traced(labeller, model, variables, *args, **kwargs)
     return labeller.labels(flow, variables.get("params", {}))

@@ -35,12 +35,12 @@ class LayerNorm(nn.Module):
       feature_axes: the axes over which scale and bias vary.
       axis_name: mapped axes across which samples are split. Ignored during initialisation.
       axis_index_groups: groups of indices along axis_name; each group holds one sample.
-      use_fast_variance: accepted, but has no effect. The variance is
-        always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      use_fast_variance: accepted, but has no effect. The variance is always computed from
+        x − μ; flax's E[x²] − μ² suffers from cancellation.
       force_float32_reductions: accepted, but has no effect: reductions are always in at
         least float32.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
-      implementation: "xla" or "kernel"; defaults to a choice by jaxnorm. See
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; by default, jaxnorm chooses. See
         `jaxnorm.layer_norm`.
 
     >>> model = LayerNorm()
@@ -83,14 +83,14 @@ class LayerNorm(nn.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the moments.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
 
         Raises:
-          TypeError: x is not real floating.
+          TypeError: x does not have a real floating dtype.
           ValueError: an axis is out of range or repeated; a mask, weights, scale or bias do
             not fit x; both a mask and weights are given.
         """
@@ -108,5 +108,5 @@ class LayerNorm(nn.Module):
         )
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return layer_spec(self, x)

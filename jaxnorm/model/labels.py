@@ -1,4 +1,4 @@
-"""What a model's parameters are to an optimiser: a norm's, cancelled by one, or weights."""
+"""Labels for parameters: a norm's, cancelled by a norm, or a weight."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from jaxnorm.model.spec import Norms, NormSpec, arguments_of
 
 
 def decay_mask(labels: Any) -> Any:
-    """The parameters that weight decay is for: neither those of norms nor cancelled biases.
+    """Selects the parameters to decay: neither those of norms nor cancelled biases.
 
     Args:
-      labels: as `jaxnorm.linen.parameter_labels` or `jaxnorm.nnx.parameter_labels` gives
-        them.
+      labels: the result of `jaxnorm.linen.parameter_labels` or
+        `jaxnorm.nnx.parameter_labels`.
 
     Returns:
       The same tree with booleans, as `optax.adamw(rate, mask=...)` takes it.

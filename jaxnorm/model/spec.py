@@ -1,4 +1,4 @@
-"""What a norm says of itself to those who look at whole models."""
+"""How a norm describes itself to functions that look at whole models."""
 
 import inspect
 import math
@@ -19,31 +19,30 @@ from jaxnorm.statistics.estimator import Estimator
 
 @dataclass(frozen=True)
 class NormSpec:
-    """Describes one call of a norm to functions that look at whole models.
+    """Describes one call of a norm to `diagnose`, `fold` and `parameter_labels`.
 
-    These are `diagnose`, `fold` and `parameter_labels` in both APIs.
-
-    A module of yours takes part in these if it has a method `norm_spec(x, **call)` that
-    returns a NormSpec. x is what the module is called on, of which only the shape counts,
-    and `call` has the other arguments of the call, by name. Its parameters are to be named
-    scale and bias, and its running statistics mean and var, if it has any.
+    A module of your own takes part in these if it has a method `norm_spec(x, **call)` that
+    returns a NormSpec. x is the input of the module, of which only the shape matters, and
+    `call` holds the other arguments of the call, by name. A scale, a bias and running
+    statistics must be variables named scale, bias, mean and var.
 
     Attributes:
       feature_axes: the axes over which scale and bias vary, as sorted non-negative ints.
-      reduction_axes: the axes over which the moments are taken, likewise; for groups the
-        axes besides the features.
+      reduction_axes: the axes over which the moments are taken, likewise; with groups, the
+        axes other than the feature axes.
       epsilon: what is added to the variance.
-      num_groups: number of groups that share their moments among features; None for none.
+      num_groups: number of groups of features, each of which shares its moments; None if
+        there are no groups.
       centred: whether the mean is subtracted.
       estimator: how the running statistics are updated; None if there are none.
       train: whether this call normalises with the moments of x; None if the norm has no
         running statistics.
       update: whether this call updates the running statistics.
-      ghost_size: number of samples per ghost batch; None for no ghosts.
+      ghost_size: number of samples per ghost batch; None if there are none.
       corrected: whether the output in training is corrected towards that of evaluation, as
         in batch renormalisation.
       affine: whether the output is (x − μ)·scale/√(σ² + epsilon) + bias, so that the norm
-        can be folded into a layer; False if anything else is done to it.
+        can be folded into a layer; False if the norm does anything else.
 
     >>> import flax.linen as nn
     >>> class CentredNorm(nn.Module):

@@ -33,13 +33,15 @@ from jaxnorm.statistics.wrappers import while_calibrating
 class BatchNorm(nnx.Module):
     """Batch normalisation with running statistics.
 
-    A drop-in replacement for `flax.nnx.BatchNorm` with the same arguments, defaults and
-    variables, the `nnx.Param`s scale and bias and the `nnx.BatchStat`s mean and var of
-    shape (num_features,), so that checkpoints are interchangeable. See `jaxnorm.batch_norm`
-    for the equation, the errors about shapes and dtypes, and the source.
+    A drop-in replacement for `flax.nnx.BatchNorm`, with the same arguments and defaults.
+    The variables are the same as well, so checkpoints are interchangeable: the `nnx.Param`s
+    scale and bias and the `nnx.BatchStat`s mean and var, with shape (num_features,). See
+    `jaxnorm.batch_norm` for the equation, the errors about shapes and dtypes, and the
+    source.
 
-    After `model.train()` it normalises with the batch and updates the statistics, after
-    `model.eval()` it normalises with the statistics. These are float32 whatever `dtype` is.
+    By default, and after `model.train()`, the norm normalises with the batch and updates
+    the running statistics. After `model.eval()` it normalises with the running statistics,
+    which are float32 whatever `dtype` is.
 
     Args:
       num_features: number of features, the product of the sizes of the feature axes.
@@ -55,16 +57,16 @@ class BatchNorm(nnx.Module):
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
       axis_name: mapped axes across which the batch is split.
-      axis_index_groups: groups of indices along axis_name; each group holds one batch.
-      use_fast_variance: accepted, but has no effect. The variance
-        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      axis_index_groups: groups of indices along axis_name; each group forms one batch.
+      use_fast_variance: accepted, but has no effect. The variance is always computed from
+        x − μ; flax's E[x²] − μ² suffers from cancellation.
       promote_dtype: as in flax, `promote_dtype((x, mean, var, scale, bias), dtype=dtype)`.
         The promoted mean and var are not used, because they may be rounded.
-      train: the opposite of use_running_average, which stores it, since `train` is a
-        method.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      train: the opposite of use_running_average. The mode is stored as
+        `use_running_average`, since `train` is a method of the module.
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
       update: whether to update the statistics; defaults to `train`.
-      estimator: how the running statistics are updated; defaults to
+      estimator: how the running statistics follow the batches; defaults to
         `jaxnorm.ema(momentum)`. Fields of its state other than mean and var are
         `nnx.BatchStat`s under their own names.
       ghost_size: number of samples per ghost batch in training; defaults to no ghosts.
@@ -137,7 +139,7 @@ class BatchNorm(nnx.Module):
         self.rounding: Rounding = rounding
         self.update = update
         self.ghost_size = ghost_size
-        # The default, False, cannot be told from an argument that was left out.
+        # An explicit False cannot be told from the default.
         self.set_view(use_running_average or None, train)
 
     def __call__(
@@ -152,7 +154,7 @@ class BatchNorm(nnx.Module):
         train: bool | None = None,
         update: bool | None = None,
     ) -> Float[Array, "..."]:
-        """Normalises x, and in training updates the running statistics.
+        """Normalises x and, in training, updates the running statistics.
 
         Args:
           x: floating array of any rank.
@@ -160,21 +162,21 @@ class BatchNorm(nnx.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the statistics.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
           train: whether to normalise with the batch and update the statistics; overrides
             the mode of the module.
-          update: whether to update the statistics; overrides the module's, and defaults to
-            `train`.
+          update: whether to update the statistics; overrides the module's, and otherwise
+            defaults to `train`.
 
         Raises:
-          TypeError: x is not real floating, or a flag is no bool.
-          ValueError: x has not num_features features; an axis is out of range or repeated;
-            a mask, weights, scale or bias do not fit x; both a mask and weights are given;
-            `train` is missing or contradictory.
+          TypeError: x does not have a real floating dtype, or a flag is not a bool.
+          ValueError: x does not have num_features features; an axis is out of range or
+            repeated; a mask, weights, scale or bias do not fit x; both a mask and weights
+            are given; `train` is missing or contradictory.
         """
         flags = {
             "use_running_average": use_running_average,
@@ -204,7 +206,7 @@ class BatchNorm(nnx.Module):
         )
         if update:
             for name, value in named(statistics).items():
-                # As in flax: a variable that is a reference cannot hold a tangent.
+                # As in flax: a variable backed by a reference cannot hold a tangent.
                 kept[name][...] = jax.lax.stop_gradient(value.reshape(kept[name].shape))
         return y
 
@@ -231,5 +233,5 @@ class BatchNorm(nnx.Module):
             )
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return batch_spec(self, x, *modes_of(self, call))

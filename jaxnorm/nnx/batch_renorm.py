@@ -57,5 +57,5 @@ class BatchRenorm(BatchNorm):
         return result
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return dataclasses.replace(super().norm_spec(x, **call), corrected=True)

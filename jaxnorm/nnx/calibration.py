@@ -1,4 +1,4 @@
-"""Calibration of an NNX model: the statistics of its batch norms, measured again."""
+"""Calibration of an NNX model: remeasures the statistics of its batch norms."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from jaxnorm.statistics.wrappers import COLLECTORS
 
 
 class Collector(nnx.BatchStat):
-    """One of the moments collected of a norm's inputs."""
+    """A collected moment of a norm's inputs."""
 
 
 def _call(model: Any, batch: Any) -> Any:
@@ -39,26 +39,27 @@ def calibrate(
     unbiased: bool = True,
     progress: bool = True,
 ) -> None:
-    """Measures the statistics of every batch norm of a model anew, at fixed weights.
+    """Remeasures the statistics of every batch norm of a model, at fixed weights.
 
-    See `jaxnorm.calibrate` for when to use it, and the source. The model is changed, as NNX
-    has it: the statistics of its norms at the end and at once, and nothing else; if it
-    is stopped before, nothing. Other layers are as they were set, with the same random
-    keys for every batch: `model.eval()` before turns dropout off.
+    See `jaxnorm.calibrate` for when to use it, what happens to the old statistics, and the
+    source. The model is changed in place: all its statistics are replaced at the end, and
+    nothing else changes; if interrupted, nothing has changed. Other layers run in the mode
+    they are in, with the same random keys for every batch, so call `model.eval()` first to
+    turn off dropout.
 
     Args:
-      model: with `jaxnorm.nnx.BatchNorm`s in it, or `BatchRenorm`s.
-      batches: what call takes, one after another.
-      call: `call(model, batch)`; compiled once a shape of batch.
-      behind: whether a norm is measured behind norms that normalise with each "batch", as
-        in training, or with the "running" statistics as they were before.
-      unbiased: whether the variance is multiplied by N/(N − 1), of all N samples; as
-        `population` does it itself, in the way that it was made.
-      progress: whether to show a bar on stderr.
+      model: a model that contains `BatchNorm`s or `BatchRenorm`s of jaxnorm.nnx.
+      batches: the batches, as call takes them.
+      call: `call(model, batch)`; defaults to `model(batch)`. Compiled once per batch shape.
+      behind: what the norms before the one that is measured normalise with: each "batch",
+        as in training, or their previous "running" statistics.
+      unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
+        `population` makes its own correction instead.
+      progress: whether to show a progress bar on stderr.
 
     Raises:
-      ValueError: there are no batches, or no norms, or a norm had none of the batches, or
-        one that is not finite.
+      ValueError: there are no batches or no norms; a norm saw none of the batches, or saw
+        one that is not finite; behind is neither "batch" nor "running".
 
     >>> import jaxnorm.nnx as jx
     >>> model = jx.BatchNorm(1, rngs=nnx.Rngs(0))
@@ -106,7 +107,7 @@ def _norms(model: Any) -> dict[str, BatchNorm]:
 
 
 def _collected(model: Any) -> dict[str, Moments]:
-    """What the norms of such a model have collected so far, by their paths."""
+    """What the norms of a measuring model have collected so far, by their paths."""
     return {
         name: Moments(*(getattr(norm, each)[...] for each in COLLECTORS))
         for name, norm in _norms(model).items()

@@ -1,4 +1,4 @@
-"""Diagnosing an NNX model: what its norms do on a batch, in training and in evaluation."""
+"""Diagnosis of an NNX model: what its norms do in training and in evaluation."""
 
 import contextlib
 import functools
@@ -31,28 +31,33 @@ def diagnose(
     call: Callable[[Any, Any, bool], Any] = _call,
     activation: str | Mapping[str, str] | None = None,
 ) -> NormReport:
-    """What the norms of a model do on some batches, and what is likely wrong with them.
+    """Reports what the norms of a model do on some batches, and what is probably wrong.
 
-    Runs a copy of the model after `train()` and after `eval()` on each batch; the model is
-    not changed, nor are its random keys. It sees the norms of jaxnorm and of flax. `print`
-    shows the report as a table whose last column says what to do, `.plot()` draws it,
-    `.to_dict()` is JSON. docs/diagnose.md has all that it knows, with the thresholds.
+    A copy of the model is run after `train()` and after `eval()` on each batch; neither the
+    model nor its random keys are changed. Norms of jaxnorm and of flax are recognised.
+    `print` shows the report as a table whose last column says what to do, `.plot()` draws
+    it, and `.to_dict()` returns it for JSON. docs/diagnose.md lists all diagnoses and their
+    thresholds.
 
     Args:
       model: an NNX module.
-      batches: an array, or a dict of arrays, is one batch; all else several, one after
-        another. Of the size of those of training, or it cannot tell if they are small.
-      call: `call(model, batch, train)`, by default `model(batch)`; compiled once a shape
-        of batch.
-      activation: the name of what follows the norms, such as "relu", to know what is
-        saturated; or a mapping of norms' paths to names.
+      batches: one batch, if it is an array or a dict of arrays; anything else is an
+        iterable of batches. Use the batch size of training, since batches that are too
+        small are reported.
+      call: `call(model, batch, train)`; defaults to `model(batch)`. Compiled once per batch
+        shape.
+      activation: the name of the activation after the norms, such as "relu", to find
+        saturated outputs; or a mapping from paths of norms to such names.
+
+    Returns:
+      A NormReport.
 
     Raises:
-      TypeError: activation is no name.
-      ValueError: it is not known; there are no batches, or no norms are called.
+      TypeError: activation is neither a name nor a mapping of names.
+      ValueError: the activation is unknown; there are no batches; no norm was called.
 
-    Of norms that nnx.scan and nnx.vmap map each index is seen by itself; those inside
-    jax.vmap and other transforms of JAX itself are not seen.
+    Norms inside nnx.scan and nnx.vmap are reported once per index. Those inside jax.vmap
+    and other transforms of JAX itself are not seen.
 
     >>> import jaxnorm.nnx as jx
     >>> x = 5 + jax.random.normal(jax.random.key(0), (64, 3))
@@ -96,11 +101,11 @@ def _run(
     ) -> Any:
         before = _variables_of(module)
         y = norm(*args, **kwargs)
-        # In the module it passes what transforms that.
+        # As a variable of the module, it gets out of any transform of it.
         number = sum(isinstance(each, Observation) for each in vars(module).values())
         spec = NORMS.spec(module, args, kwargs)
         seen = observer.observe(path, module, spec, args, kwargs, y, before)
-        # Within a transform of JAX itself, not of NNX, nothing can be written down.
+        # Within a transform of JAX itself, not of NNX, no variable can be written.
         with contextlib.suppress(errors.TraceContextError):
             setattr(module, f"observed_{number}", Observation(seen))
         return y

@@ -23,9 +23,9 @@ class FilterResponseNorm(InstanceNorm):
       use_threshold: whether to clip the output from below by a learned threshold τ of shape
         (num_features,).
       threshold_init: initialiser of the threshold.
-      use_learned_epsilon: whether to learn a part of ε, one number, as the paper does where
-        there are few or no spatial axes.
-      learned_epsilon_init: initialiser of that part.
+      use_learned_epsilon: whether to add a learned number to ε, as the paper does where
+        there are few positions or just one.
+      learned_epsilon_init: initialiser of that number.
       rngs: random keys for the initialisers.
       **options: arguments of `InstanceNorm`.
 
@@ -65,5 +65,5 @@ class FilterResponseNorm(InstanceNorm):
         return filter_response_norm(x, *affine, **others, **options)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return instance_spec(self, x, centred=False, affine=False)

@@ -1,4 +1,4 @@
-"""An NNX model without the norms that could be folded into its layers."""
+"""Folds the norms of an NNX model into its layers."""
 
 import inspect
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ from jaxnorm.nnx.watching import replaced, traced
 
 
 class Folding(NamedTuple):
-    """What `fold` makes of an NNX model.
+    """The result of `fold` for an NNX model.
 
     Attributes:
-      model: a copy, with `Folded` in place of norms that are folded.
+      model: a copy of the model, with `Folded` in place of each folded norm.
       report: what became of each norm.
     """
 
@@ -28,20 +28,20 @@ class Folding(NamedTuple):
 
 
 def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
-    """A trained model without its batch norms, folded into the layers beside them.
+    """Folds the batch norms of a trained model into the layers next to them.
 
     See `jaxnorm.linen.fold` for which norms are folded, and for the source.
 
     Args:
-      model: with norms of jaxnorm or flax, after `model.eval()`. It is not changed.
-      args: what the model is called with, of whose arrays only shapes and dtypes count;
-        they may be `jax.ShapeDtypeStruct`s.
-      kwargs: likewise.
+      model: a model with norms of jaxnorm or flax, after `model.eval()`. It is not changed.
+      args: the arguments that the model is called with. Only the shapes and dtypes of
+        arrays matter, so they may be `jax.ShapeDtypeStruct`s.
+      kwargs: its keyword arguments, likewise.
 
     Returns:
-      Folding(model, report); the model is a copy that shares nothing with the one given, to
-      be called with any arrays, and all else as it is called here: where another flag has
-      it go another way, nothing is known of that way.
+      Folding(model, report), where model is a copy that shares nothing with the original.
+      It takes any arrays, but all other arguments must be the same as here, since another
+      flag may send arrays another way; this is not checked.
 
     Raises:
       ValueError: the model called no norm with running statistics.
@@ -71,7 +71,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
         if path in gone and module in NORMS:
             return Folded(path, module, gone[path])
         if path in changed and isinstance(module, tuple(LAYERS)):
-            # Hooks of the variables are for who trains, and not for this.
+            # Bypasses the hooks of the variables, which are meant for training.
             module.kernel.set_raw_value(changed[path]["kernel"])
             if module.bias is None:
                 module.use_bias, module.bias = True, nnx.Param(changed[path]["bias"])
@@ -83,7 +83,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
 
 
 class Folded(nnx.Module):
-    """In place of a norm that is folded into a layer: it changes nothing but the dtype."""
+    """Stands in for a norm that was folded into a layer; changes only the dtype."""
 
     def __init__(self, path: str, norm: nnx.Module, dtype: Any):
         self.path = path
@@ -93,14 +93,14 @@ class Folded(nnx.Module):
 
     @property
     def __class__(self) -> type:  # pyright: ignore
-        """The norm's, for models that go by the kinds of their layers."""
+        """The norm's class, for models that check the types of their layers."""
         return self.kind
 
     def __call__(self, *args: Any, **kwargs: Any) -> Float[Array, "..."]:
         """Returns x in the dtype of the norm's output; takes the arguments of the norm.
 
         Raises:
-          ValueError: the norm is to train.
+          ValueError: the norm is asked to train.
         """
         bound = inspect.signature(self.kind.__call__).bind(self, *args, **kwargs)
         x = bound.args[1]
@@ -115,7 +115,7 @@ class Folded(nnx.Module):
     def set_view(
         self, use_running_average: bool | None = None, train: bool | None = None
     ) -> None:
-        """Sets the mode, as of `BatchNorm`."""
+        """Sets the mode, as in `BatchNorm`."""
         if use_running_average is not None or train is not None:
             self.use_running_average = not resolve_train(
                 train=train, use_running_average=use_running_average

@@ -21,16 +21,16 @@ from jaxnorm.norms.group import group_norm
 class GroupNorm(nnx.Module):
     """Group normalisation, a drop-in replacement for `flax.nnx.GroupNorm`.
 
-    Has the same arguments, defaults and `nnx.Param`s, scale and bias of shape
+    It has the same arguments, defaults and `nnx.Param`s, scale and bias of shape
     (num_features,), so that checkpoints are interchangeable. See
     `jaxnorm.group_norm` for the equation, the errors about shapes and dtypes, and the
     source.
 
     Args:
       num_features: number of features, the product of the sizes of the feature axes.
-      num_groups: number of groups that the features are split into, in order.
-      group_size: number of features per group; give this or num_groups, and None for the
-        other.
+      num_groups: number of groups of consecutive features.
+      group_size: number of features per group; an alternative to num_groups, which must
+        then be None.
       epsilon: added to the variance, ≥ 0.
       dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
@@ -42,10 +42,10 @@ class GroupNorm(nnx.Module):
         features of a group; defaults to all axes except the first, which is the batch.
       axis_name: mapped axes across which samples are split.
       axis_index_groups: groups of indices along axis_name; each group holds one sample.
-      use_fast_variance: accepted, but has no effect. The variance
-        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      use_fast_variance: accepted, but has no effect. The variance is always computed from
+        x − μ; flax's E[x²] − μ² suffers from cancellation.
       promote_dtype: as in flax, `promote_dtype((x, scale, bias), dtype=dtype)`.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
       feature_axes: the feature axis or axes, over which scale and bias vary.
       rngs: random keys for the initialisers.
       bias_metadata: metadata of the bias's `nnx.Param`.
@@ -119,16 +119,17 @@ class GroupNorm(nnx.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the moments.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
 
         Raises:
-          TypeError: x is not real floating.
-          ValueError: x has not num_features features; an axis is out of range or repeated;
-            a mask, weights, scale or bias do not fit x; both a mask and weights are given.
+          TypeError: x does not have a real floating dtype.
+          ValueError: x does not have num_features features; an axis is out of range or
+            repeated; a mask, weights, scale or bias do not fit x; both a mask and weights
+            are given.
         """
         x, scale, bias, dtype = operands(self, x, self.feature_axes, scale, bias)
         return group_norm(
@@ -143,5 +144,5 @@ class GroupNorm(nnx.Module):
         )
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return group_spec(self, x)

@@ -34,14 +34,14 @@ class InstanceNorm(nnx.Module):
       use_scale: whether to multiply by a scale γ.
       bias_init: initialiser of the bias.
       scale_init: initialiser of the scale.
-      feature_axes: the axes over which scale and bias vary, the first, which is the
-        batch, not among them; all others are reduced.
+      feature_axes: the axes over which scale and bias vary, not including the first, which
+        is the batch; all others are reduced.
       axis_name: mapped axes across which samples are split.
       axis_index_groups: groups of indices along axis_name; each group holds one sample.
-      use_fast_variance: accepted, but has no effect. The variance
-        is always computed from x − μ; flax's E[x²] − μ² suffers from cancellation.
+      use_fast_variance: accepted, but has no effect. The variance is always computed from
+        x − μ; flax's E[x²] − μ² suffers from cancellation.
       promote_dtype: as in flax, `promote_dtype((x, scale, bias), dtype=dtype)`.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
       rngs: random keys for the initialisers.
       bias_metadata: metadata of the bias's `nnx.Param`.
       scale_metadata: metadata of the scale's `nnx.Param`.
@@ -108,17 +108,17 @@ class InstanceNorm(nnx.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the moments.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
 
         Raises:
-          TypeError: x is not real floating.
-          ValueError: x has not num_features features; an axis is out of range or repeated;
-            the first axis is a feature axis; there are no spatial axes; a mask, weights,
-            scale or bias do not fit x; both a mask and weights are given.
+          TypeError: x does not have a real floating dtype.
+          ValueError: x does not have num_features features; an axis is out of range or
+            repeated; the first axis is a feature axis; there are no spatial axes; a mask,
+            weights, scale or bias do not fit x; both a mask and weights are given.
         """
         x, scale, bias, dtype = operands(self, x, self.feature_axes, scale, bias)
         return self._normalize(
@@ -135,5 +135,5 @@ class InstanceNorm(nnx.Module):
         return instance_norm(x, *affine, **options)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return instance_spec(self, x)

@@ -1,4 +1,4 @@
-"""What the parameters of an NNX model are to an optimiser."""
+"""Labels for the parameters of an NNX model, for optimisers."""
 
 from typing import Any
 
@@ -11,19 +11,20 @@ from jaxnorm.nnx.watching import traced
 
 
 def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-    """For each parameter whether it is a norm's, cancelled by one, or a weight.
+    """Labels each parameter as a norm's, as cancelled by a norm, or as a weight.
 
-    See `jaxnorm.linen.parameter_labels` for what that means.
+    See `jaxnorm.linen.parameter_labels` for what the labels mean.
 
     Args:
-      model: with norms of jaxnorm or flax, set to train. It is not changed.
-      args: what the model is called with; only shapes and dtypes of arrays count.
-      kwargs: likewise.
+      model: a model with norms of jaxnorm or flax, in training mode. It is not changed.
+      args: the arguments that the model is called with; only the shapes and dtypes of
+        arrays matter.
+      kwargs: its keyword arguments, likewise.
 
     Returns:
       `nnx.state(model, nnx.Param)` with "norm", "cancelled" or "weight" in place of each
       `nnx.Param`, as `optax.multi_transform` takes it for an `nnx.Optimizer`.
-      `jaxnorm.decay_mask` makes a mask of it.
+      `jaxnorm.decay_mask` turns it into a mask.
 
     >>> import jaxnorm.nnx as jx
     >>> rngs = nnx.Rngs(0)
@@ -34,7 +35,7 @@ def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
     """
     labeller = Labeller(tuple(LAYERS), NORMS)
     flow, _ = traced(labeller, model, is_layer_or_norm, *args, **kwargs)
-    # Without variables around them: nnx.Optimizer passes arrays without them to optax.
+    # As bare arrays, without nnx.Variable, which is what nnx.Optimizer passes to optax.
     parameters = jax.tree.map(
         lambda variable: variable[...],
         nnx.state(model, nnx.Param),

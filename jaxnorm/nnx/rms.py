@@ -40,8 +40,8 @@ class RMSNorm(nnx.Module):
       use_fast_variance: accepted, but has no effect. There is one way to the
         mean square.
       promote_dtype: as in flax, `promote_dtype((x, scale), dtype=dtype)`.
-      rounding: where the output is rounded to `dtype`; see `jaxnorm.normalize`.
-      implementation: "xla" or "kernel"; defaults to a choice by jaxnorm. See
+      rounding: when the output is rounded to `dtype`; see `jaxnorm.normalize`.
+      implementation: "xla" or "kernel"; by default, jaxnorm chooses. See
         `jaxnorm.rms_norm`.
       rngs: random keys for the initialisers.
       scale_metadata: metadata of the scale's `nnx.Param`.
@@ -105,16 +105,17 @@ class RMSNorm(nnx.Module):
           mask: boolean array that broadcasts against x; elements where it is False are
             excluded from the moments.
           weights: non-negative weights that broadcast against x, in place of a mask; an
-            element of weight 2 counts twice.
-          scale: conditional scale, such as one per sample: of the shape of the features, or
-            of the rank of x with size 1 where it does not vary. Applied to the output,
-            after the module's own scale and bias.
-          bias: conditional bias, added last; same shapes as for `scale`.
+            element with weight 2 counts twice.
+          scale: conditional scale, applied after the module's own scale and bias. It has
+            the shape of the feature axes, or the rank of x and size 1 along axes over which
+            it does not vary, such as (N, 1, 1, C) for one scale per sample.
+          bias: conditional bias, added last, with the same choice of shapes as scale.
 
         Raises:
-          TypeError: x is not real floating.
-          ValueError: x has not num_features features; an axis is out of range or repeated;
-            a mask, weights, scale or bias do not fit x; both a mask and weights are given.
+          TypeError: x does not have a real floating dtype.
+          ValueError: x does not have num_features features; an axis is out of range or
+            repeated; a mask, weights, scale or bias do not fit x; both a mask and weights
+            are given.
         """
         x, scale, bias, dtype = operands(self, x, self.feature_axes, scale, bias)
         return rms_norm(
@@ -129,5 +130,5 @@ class RMSNorm(nnx.Module):
         )
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
-        """Describes a call, for `diagnose`, `fold` and `parameter_labels`."""
+        """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return layer_spec(self, x, centred=False)

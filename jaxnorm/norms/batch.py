@@ -71,13 +71,13 @@ def batch_norm(
       rounding: when to round to the output dtype; see `normalize`.
       update: whether to update the statistics; defaults to `train`. With train=True and
         update=False they do not change; with train=False and update=True they are updated
-        with batches that are normalised with the input statistics.
+        with the batch, which is still normalised with the statistics passed in.
       ghost_size: number of samples per ghost batch. In training, each ghost batch is
         normalised by itself (Hoffer et al. 2017, arXiv:1705.08741); the batch is split
-        along the first axis that is not a feature axis, and samples left over are shared
-        out among the ghost batches. The statistics are updated with the merged moments of
-        the whole batch, and evaluation has no ghost batches. Defaults to no ghost
-        batches. Along a mapped axis, no ghost batch is larger than the device's batch.
+        along the first axis that is not a feature axis, and samples left over are spread
+        over the ghost batches. The statistics are updated with the merged moments of the
+        whole batch, and evaluation uses no ghost batches. On a mapped axis, no ghost batch
+        is larger than the device's batch. Defaults to no ghost batches.
 
     Returns:
       (y, statistics): y with the shape of x; statistics with the structure of the input.
@@ -86,12 +86,12 @@ def batch_norm(
       TypeError: x does not have a real floating dtype; train or update is not a bool;
         statistics are not a state of the estimator; ghost_size is not an integer.
       ValueError: an axis is out of range or repeated; scale, bias, statistics or weights
-        do not fit the features; epsilon is negative; the batch has no samples, or
-        x has feature axes only, while training; ghost_size is less than 1.
+        do not fit the features; epsilon is negative; in training, the batch has no
+        samples or x has only feature axes; ghost_size is less than 1.
 
     Source: Ioffe & Szegedy 2015, "Batch Normalization" (arXiv:1502.03167), algorithms 1
-    and 2. The paper's running variance is unbiased, m/(m−1)·σ², as with `ema` and
-    unbiased=True; the default here is σ² itself.
+    and 2. The paper's running variance is unbiased, m/(m−1)·σ², as with
+    `ema(…, unbiased=True)`; the default here is σ² itself.
 
     >>> from jaxnorm import ema
     >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])

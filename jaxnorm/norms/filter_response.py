@@ -42,31 +42,38 @@ def filter_response_norm(
 
         y = max(γ·x/√(ν² + ε + |εₗ|) + β, τ),  ν² = Σw·x²/Σw over the spatial axes
 
-    The maximum is the thresholded linear unit, which takes the place of an activation.
+    The maximum is the thresholded linear unit (TLU), which takes the place of an activation
+    function. The mean is not subtracted.
 
     Args:
       x: floating array of any rank.
-      scale: as for `instance_norm`, as are all arguments but the following.
-      bias: see `instance_norm`.
-      threshold: τ, a scalar or an array with the choice of shapes of scale; defaults to −∞,
-        no threshold.
+      scale: γ, with the shape of the feature axes, or with the rank of x and size 1 along
+        axes over which it does not vary (a conditional scale, as in FiLM); defaults to 1.
+      bias: β, with the same choice of shapes as scale; defaults to 0.
+      threshold: τ, a scalar or an array with the same choice of shapes as scale; defaults
+        to −∞, which clips nothing.
       learned_epsilon: εₗ, a scalar or an array with the shape of the feature axes; defaults
-        to 0. For few or no spatial axes, over which ν² may be near 0.
-      feature_axes: see `instance_norm`.
-      reduction_axes: see `instance_norm`.
+        to 0. Use it if there are few positions or just one, where ν² may be near 0.
+      feature_axes: the feature axis or axes, over which scale and bias vary.
+      reduction_axes: the spatial axes, over which the mean square is taken; defaults to all
+        axes except the first, which is the batch, and the feature axes.
       epsilon: ε ≥ 0, added to the mean square.
-      weights: see `instance_norm`.
-      axis_name: see `instance_norm`.
-      axis_index_groups: see `instance_norm`.
-      dtype: see `instance_norm`.
-      rounding: see `instance_norm`.
+      weights: boolean mask or non-negative weights that broadcast against x. Elements with
+        weight 0 are excluded from the mean square; see `normalize` for their output, to
+        which the threshold is applied.
+      axis_name: mapped axes (of vmap, pmap, shard_map) over which each sample is split.
+      axis_index_groups: groups of indices along axis_name; each group holds one sample.
+      dtype: output dtype; defaults to `x.dtype`.
+      rounding: when to round to the output dtype; see `normalize`.
 
     Returns:
-      y, in the shape of x.
+      y, with the shape of x.
 
     Raises:
-      TypeError: x is not real floating.
-      ValueError: as for `instance_norm`; threshold or learned_epsilon does not fit x.
+      TypeError: x does not have a real floating dtype.
+      ValueError: an axis is out of range, repeated, or named as both a feature and a
+        reduction axis; scale, bias, threshold, learned_epsilon or weights do not fit x;
+        epsilon is negative; there are no spatial axes.
 
     Source: Singh & Krishnan 2019, "Filter Response Normalization Layer" (arXiv:1911.09737),
     equations 1 to 3, and section 3.3 for the learned ε.

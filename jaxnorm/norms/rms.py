@@ -53,11 +53,11 @@ def rms_norm(
       dtype: output dtype; defaults to `x.dtype`.
       rounding: when to round to the output dtype; see `normalize`.
       implementation: "xla", or "kernel" for a Pallas kernel in the backward pass. The
-        kernel is used on a TPU, or a GPU from Hopper on; for x and y in float32 or
-        bfloat16; over the last axes, with 256·k ≤ 8192 features and 16·k rows; without
-        weights; and on one device, as within `jax.shard_map` with check_vma=False. In all
-        other cases "kernel" silently falls back to "xla". None lets jaxnorm choose, which
-        today is always "xla".
+        kernel needs a TPU or a GPU (Hopper or newer); x and y in float32 or bfloat16;
+        moments over the last axes, with at most 8192 features, a multiple of 256, and a
+        multiple of 16 rows; no weights; and one device, which includes the inside of
+        `jax.shard_map` with check_vma=False. In all other cases "kernel" silently falls
+        back to "xla". With None, jaxnorm chooses; at present always "xla".
 
     Returns:
       y, with the shape of x.

@@ -84,16 +84,16 @@ def ema(
     1 − decay.) `debias` or `warmup` removes them, so that evaluation is right from the
     first batch.
 
-    In float32 the average stops when (1 − decay)·(batch − s) is less than half an ulp of s:
-    with a decay of 0.9999 and identical batches, up to 5,000 ulps short of them, unless it
-    is debiased, and so starts next to them.
+    In float32, the average stops moving when (1 − decay)·(batch − s) is less than half an
+    ulp of s. With a decay of 0.9999 and identical batches, that is up to 5,000 ulps short
+    of them, unless `debias` makes it start next to them.
 
     Args:
       decay: the weight of the old value, in [0, 1]; 1 freezes the statistics.
       debias: whether to divide the weights decayᵗ⁻ⁱ·(1 − decay) of the batches i = 1 … t by
         their sum 1 − decayᵗ, as in Adam, so that the initial values have no weight.
         (Kingma & Ba 2015, arXiv:1412.6980, section 3.)
-      warmup: whether the decay after n batches is min(decay, (1 + n)/(10 + n)), as in
+      warmup: whether to use the decay min(decay, (1 + n)/(10 + n)) after n batches, as in
         TensorFlow's ExponentialMovingAverage; the weight of the initial values is 0.1
         after one batch, and 0.0005 after five.
       unbiased: whether to average m/(m − 1)·σ² for a batch of m samples instead of σ², as

@@ -28,7 +28,7 @@ def calibrate(
     unbiased: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measures the statistics of every batch norm of a network again, at fixed weights.
+    """Remeasures the statistics of every batch norm of a network, at fixed weights.
 
     Use it when the running statistics do not match the network: after averaging its
     weights, with a moving average that is too slow, or on another domain. Each norm gets
@@ -46,7 +46,7 @@ def calibrate(
 
     Args:
       apply: `apply(variables, batch) -> (anything, updates)`, such as a Linen module's with
-        mutable=["batch_stats"]; compiled once per shape of batch.
+        mutable=["batch_stats"]; compiled once per batch shape.
       variables: the variables of the network, with the collection `batch_stats`.
       batches: the batches, as apply takes them.
       unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
@@ -58,10 +58,10 @@ def calibrate(
 
     Raises:
       TypeError: apply returns no updates.
-      ValueError: there are no batches; or a norm saw none of them, saw one that is not
+      ValueError: there are no batches; a norm saw none of them, saw one that is not
         finite, or is not jaxnorm's.
 
-    It can be called under jax.jit, if there are not too many batches.
+    It can be called under jax.jit, for a moderate number of batches.
 
     To stop and resume, or to measure on several machines, call `collect_moments` on some
     of the batches, continue with `start=`, and pass the result to `with_moments`.

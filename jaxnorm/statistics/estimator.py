@@ -16,10 +16,10 @@ class Estimator(Generic[State]):
     """Estimates population moments from the moments of one batch after another.
 
     Like an optax transformation, it is three pure functions and holds no state: the state
-    is passed in and returned, with the same structure, shapes and dtypes. Derive your own
-    estimator from this class, preferably as a frozen dataclass, so that estimators with the
-    same fields are equal. A module keeps each array of the state under the name of its
-    field; `mean` and `var` must be among them.
+    is passed in and returned, with the same structure, shapes and dtypes. To write your
+    own, subclass this class, preferably as a frozen dataclass, so that estimators with the
+    same fields are equal. The state is a NamedTuple of arrays, which modules store under
+    the names of its fields; `mean` and `var` must be among them.
     """
 
     def init(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> State:

@@ -33,8 +33,9 @@ class SkipNonfiniteState(NamedTuple):
 def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[SkipNonfiniteState]:
     """Wraps an estimator to skip and count batches with non-finite moments.
 
-    One NaN or overflow in any feature leaves the batch out for all features; the output in
-    training still uses the batch. (`optax.apply_if_finite` does the same for parameters.)
+    A NaN or overflow in any feature skips the batch for all features. In training, its
+    output is still normalised with the batch. (`optax.apply_if_finite` does the same for
+    parameters.)
 
     Args:
       estimator: the estimator to wrap.

@@ -44,7 +44,7 @@ def tracked_instance_norm(
       (y, statistics): y in the shape of x; the statistics in the structure given.
 
     Raises:
-      TypeError: x is not real floating.
+      TypeError: x does not have a real floating dtype.
       ValueError: as for `jaxnorm.instance_norm` and `jaxnorm.batch_norm`.
 
     >>> x = jnp.array([[[1.0], [3.0]], [[10.0], [30.0]]])  # two samples, two positions

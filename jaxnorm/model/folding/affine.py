@@ -107,7 +107,7 @@ def fold_output(
       computed in at least float32.
 
     Raises:
-      TypeError: the kernel is not real floating.
+      TypeError: the kernel does not have a real floating dtype.
       ValueError: the layout does not describe the kernel; features do not fit.
 
     Source: Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 2, line 11.
@@ -157,7 +157,7 @@ def fold_input(
       (kernel, bias), as of `fold_output`.
 
     Raises:
-      TypeError: the kernel is not real floating.
+      TypeError: the kernel does not have a real floating dtype.
       ValueError: the layout does not describe the kernel; features do not fit; the layer
         pads with zeros.
 

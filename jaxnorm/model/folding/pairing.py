@@ -14,8 +14,8 @@ from jaxnorm.statistics.state_names import named, state_like, unnamed
 
 Arrays = Mapping[str, Array]
 ROOT = "the model"
-# A norm whose mean is farther off, in its deviations, costs a layer behind it digits: that
-# layer would take in what the norm had centred. At 100, 1e-5 of the output in float32.
+# A norm whose |mean| is more standard deviations than this costs the layer after it digits,
+# because its input is no longer centred. At 100, 1e-5 of the output in float32.
 MOST_OFF = 100.0
 
 
