@@ -164,10 +164,12 @@ class BatchNorm(nn.Module):
                 kept[name].value = value
         return y
 
+    @nn.nowrap
     def _normalize(self, *arguments: Any, **options: Any) -> tuple[Array, Any]:
         """Applies the norm to the module's parameters and state."""
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return batch_spec(self, x, *modes_of(self, call))

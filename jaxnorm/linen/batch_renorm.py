@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -59,6 +60,7 @@ class BatchRenorm(BatchNorm):
             self.put_variable("batch_stats", "steps", steps + 1)
         return result
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return dataclasses.replace(super().norm_spec(x, **call), corrected=True)

@@ -66,6 +66,12 @@ def calibrate(
     def around(
         path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if isinstance(module, BatchNorm) and module.update is False:
+            raise ValueError(
+                f"{path or type(module).__name__} was made with update=False, so that its "
+                "statistics are fixed; calibrate the model made without it, which has the "
+                "same variables."
+            )
         updating = {"update": True} if isinstance(module, BatchNorm) else {}
         return norm(*args, **{**kwargs, **updating})
 

@@ -38,6 +38,7 @@ class FilterResponseNorm(InstanceNorm):
     use_learned_epsilon: bool = False
     learned_epsilon_init: Initializer = initial_epsilon
 
+    @nn.nowrap
     def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
         features = sizes_of(x.shape, canonical_axes(self.feature_axes, x.ndim))
         shapes = {"threshold": features, "learned_epsilon": ()}
@@ -48,6 +49,7 @@ class FilterResponseNorm(InstanceNorm):
         }
         return filter_response_norm(x, *affine, **others, **options)
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return instance_spec(self, x, centred=False, affine=False)

@@ -171,7 +171,7 @@ def _check_call(expected: tuple[tuple[str, Any], ...], given: Any) -> None:
         said = ", ".join(f"{name}={value!r}" for name, value in different)
         raise ValueError(
             f"the model was folded for another call: it differs in {said}, and norms may "
-            "then be elsewhere; fold it for this call. What is folded cannot train."
+            "then be elsewhere; fold it for this call. A folded model cannot be trained."
         )
 
 

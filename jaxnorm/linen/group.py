@@ -110,6 +110,7 @@ class GroupNorm(nn.Module):
             **options(self, mask, weights),
         )
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return group_spec(self, x)

@@ -101,10 +101,12 @@ class InstanceNorm(nn.Module):
             **options(self, mask, weights),
         )
 
+    @nn.nowrap
     def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
         """Applies the norm; classes that inherit from this one apply another."""
         return instance_norm(x, *affine, **options)
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return instance_spec(self, x)

@@ -107,6 +107,7 @@ class LayerNorm(nn.Module):
             **options(self, mask, weights),
         )
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return layer_spec(self, x)

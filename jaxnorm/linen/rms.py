@@ -103,6 +103,7 @@ class RMSNorm(nn.Module):
             **options(self, mask, weights),
         )
 
+    @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""
         return layer_spec(self, x, centred=False)

@@ -19,14 +19,15 @@ def check_state(module: Any, train: bool, update: bool) -> None:
         return
     if update and not module.is_mutable_collection("batch_stats"):
         raise ValueError(
-            f"{path_of(module)} is to train, but its statistics cannot be updated: the "
+            f"{path_of(module)} is called in training, but its statistics cannot be "
+            "updated: the "
             "collection 'batch_stats' is immutable; write "
             "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
             "updates it returns, or train=False; or update=False."
         )
     if not train and not module.has_variable("batch_stats", "mean"):
         raise ValueError(
-            f"{path_of(module)} is to normalise with running statistics, but there are "
+            f"{path_of(module)} needs running statistics to evaluate, but there are "
             "none; pass them to apply as {'params': ..., 'batch_stats': ...}."
         )
 

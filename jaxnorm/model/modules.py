@@ -83,7 +83,7 @@ def describe_layer(
     elif (np.ravel(getattr(module, "input_dilation", None) or 1) != 1).any():
         fills = "puts zeros into its input"
     elif jnp.finfo(dtype).bits < 32:
-        fills = f"computes in {dtype}, too coarse for what the norm has not centred"
+        fills = f"computes in {dtype}, which would lose precision without centring"
     swapped = getattr(module, "transpose_kernel", False)
     return Layer(
         shapes,

@@ -70,8 +70,8 @@ def calibrate(
     check_behind(behind)
     if not _norms(model):
         raise ValueError(
-            f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give the "
-            "model that holds them."
+            f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give a "
+            "model that has one."
         )
     graph, state = nnx.split(_measuring(model, behind))
 

@@ -107,7 +107,7 @@ def filter_response_norm(
         None if each is None else _wide(each, features, x) for each in others.values()
     )
     if given[1] is not None:  # in the shape of the moments
-        given = (given[0], jnp.squeeze(given[1], reduced))
+        given = (given[0], _of_moments(given[1], reduced, x))
     correct = None if learned_epsilon is None else _by_learned_epsilon
     finish = None if threshold is None else _above_threshold
     y, _ = normalize_and_measure(x, scale, bias, weights, how, correct, finish, given)
@@ -132,6 +132,16 @@ def _wide(array: ArrayLike, features: tuple[int, ...], x: Array) -> Array:
         array = jnp.reshape(array, (1,) * x.ndim)
         return wide_along(array, tuple(range(x.ndim)), x)
     return wide_along(array, features, x)
+
+
+def _of_moments(learned: Array, reduced: tuple[int, ...], x: Array) -> Array:
+    if any(learned.shape[i] != 1 for i in reduced):
+        raise ValueError(
+            f"learned_epsilon has shape {learned.shape}, but it is added to moments over "
+            f"the axes {reduced} of x, of shape {x.shape}; give it size 1 along these "
+            "axes, the shape of the features, or a scalar."
+        )
+    return jnp.squeeze(learned, reduced)
 
 
 def _by_learned_epsilon(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxnorm._core.axes import canonical_axes, complement, expand, take
+from jaxnorm._core.axes import canonical_axes, complement, expand, sizes_of
 
 
 @given(
@@ -39,6 +39,6 @@ def test_an_axis_that_is_no_integer_is_refused(axis):
 def test_expand_puts_an_array_back_where_it_came_from(rng):
     x = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
     axes = (1, 3)
-    assert take(x.shape, axes) == (3, 5)
+    assert sizes_of(x.shape, axes) == (3, 5)
     back = expand(x.sum((0, 2)), axes, 4)
     np.testing.assert_array_equal(back, x.sum((0, 2), keepdims=True))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.modules.apis import each_api, each_norm, normal, training
+from tests.modules.apis import each_api, most_different_norms, normal, training
 
 X = normal(4, 3, 6)
 SCALE, BIAS = (
@@ -33,7 +33,7 @@ def model_of(api, norm, x=X, **arguments):
 
 
 @each_api
-@each_norm
+@most_different_norms
 @pytest.mark.parametrize("own", [True, False], ids=["own", "none"])
 def test_they_are_applied_to_the_output(api, norm, own):
     model = model_of(api, norm, **({} if own else WITHOUT))
@@ -46,7 +46,7 @@ def test_they_are_applied_to_the_output(api, norm, own):
 
 
 @each_api
-@each_norm
+@most_different_norms
 def test_gradients_reach_them(api, norm):
     model = model_of(api, norm)
     weights = jnp.sin(jnp.arange(X.size)).reshape(X.shape)
@@ -62,7 +62,7 @@ def test_gradients_reach_them(api, norm):
 
 
 @each_api
-@each_norm
+@most_different_norms
 def test_16_bit_outputs_are_rounded_once(api, norm):
     x, scale, bias = (each.astype(jnp.bfloat16) for each in (X, SCALE, BIAS))
     y, wide = (
@@ -75,7 +75,7 @@ def test_16_bit_outputs_are_rounded_once(api, norm):
 
 
 @each_api
-@each_norm
+@most_different_norms
 @pytest.mark.parametrize("name", ["scale", "bias"])
 def test_other_shapes_are_refused(api, norm, name):
     message = rf"{name} has shape \(4, 6\).* \(6,\).* \(4, 1, 6\) for one {name} per sample"

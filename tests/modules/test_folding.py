@@ -125,7 +125,7 @@ class TestLinen:
 
     def test_it_cannot_train_any_more(self, linen):
         model, variables, _ = jn.fold(Linen(), linen, X, train=False)
-        with pytest.raises(ValueError, match="cannot train"):
+        with pytest.raises(ValueError, match=r"cannot (train|be trained)"):
             model.apply(variables, X, train=True, mutable=["batch_stats"])
 
     def test_norms_that_train_are_kept(self, linen):

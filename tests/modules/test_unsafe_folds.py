@@ -173,7 +173,7 @@ UNSAFE = {
     ),
     "a coarse layer behind it": (
         lambda x: nn.Dense(4, dtype=jnp.bfloat16, name="dense")(norm()(nn.relu(x))),
-        "computes in bfloat16, too coarse for what the norm has not centred",
+        "computes in bfloat16, which would lose precision without centring",
     ),
     "a coarse norm": (
         lambda x: nn.Dense(4)(norm(dtype=jnp.bfloat16)(nn.relu(x)).astype(x.dtype)),

@@ -52,6 +52,15 @@ def test_what_does_not_fit_is_refused(name):
         filter_response_norm(X, **{name: jnp.ones(4)})
 
 
+def test_a_learned_epsilon_of_each_position_is_refused():
+    with pytest.raises(ValueError, match=r"over the axes \(1, 2\)"):
+        filter_response_norm(X, learned_epsilon=jnp.ones(X.shape))
+    by_sample = filter_response_norm(X, learned_epsilon=jnp.ones((2, 1, 1, 5)))
+    np.testing.assert_allclose(
+        by_sample, filter_response_norm(X, learned_epsilon=1.0), rtol=1e-6
+    )
+
+
 def test_one_position_needs_a_learned_epsilon():
     """Without, the output of a fully connected layer is ±γ + β: only a sign is left."""
     x = X[:, :1, 0]

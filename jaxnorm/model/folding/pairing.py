@@ -137,7 +137,9 @@ def _layer_after(
     if not refusal and layer.fills:
         refusal = f"{path or ROOT}, which comes after it, {layer.fills}"
     if not refusal and jnp.finfo(found.dtype).bits < 32:
-        refusal = f"it gives {found.dtype}, which is finer centred than not"
+        refusal = (
+            f"its output is {found.dtype}, which would lose precision without centring"
+        )
     return refusal or Fold(norm, path, into_output=False)
 
 
