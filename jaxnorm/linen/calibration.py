@@ -5,10 +5,14 @@ from typing import Any, Literal
 
 import flax.linen as nn
 
+from jaxnorm._core.moments import Moments, merge_into
 from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.calling import call_in_mode, in_mode
+from jaxnorm.linen.modules import NORMS
 from jaxnorm.linen.watching import watching
+from jaxnorm.model.measuring import moments_of_input
 from jaxnorm.statistics import calibration
+from jaxnorm.statistics.wrappers import COLLECTORS
 
 
 def calibrate(
@@ -28,7 +32,9 @@ def calibrate(
     when to use it, what happens to the old statistics, and the source.
 
     Args:
-      model: a Linen module that contains `BatchNorm`s or `BatchRenorm`s of jaxnorm.linen.
+      model: a Linen module that contains norms with running statistics: those of
+        jaxnorm.linen and flax.linen, and any others with a `norm_spec` (see
+        `jaxnorm.NormSpec`).
       variables: its variables, with the collection `batch_stats`. They are not changed.
       batches: the batches, as call takes them.
       call: `call(model, batch, train)`, with the model bound to its variables; defaults to
@@ -49,7 +55,7 @@ def calibrate(
 
     Raises:
       ValueError: there are no batches or no norms; a norm saw none of the batches, saw one
-        that is not finite, is flax's, or was constructed with update=False; behind is
+        that is not finite, or was constructed with update=False; behind is
         neither "batch" nor "running".
 
     >>> import jaxnorm.linen as jn
@@ -72,8 +78,13 @@ def calibrate(
                 "statistics are fixed; calibrate the model made without it, which has the "
                 "same variables."
             )
-        updating = {"update": True} if isinstance(module, BatchNorm) else {}
-        return norm(*args, **{**kwargs, **updating})
+        if isinstance(module, BatchNorm):
+            return norm(*args, **{**kwargs, "update": True})
+        y = norm(*args, **kwargs)
+        moments = moments_of_input(NORMS, module, args, kwargs)
+        if moments is not None:
+            _collect(module, moments)
+        return y
 
     def apply(variables: Any, batch: Any) -> tuple[Any, Any]:
         def bound(model: Any) -> Any:
@@ -85,3 +96,10 @@ def calibrate(
     return calibration.calibrate(
         apply, variables, batches, unbiased=unbiased, progress=progress
     )
+
+
+def _collect(module: Any, moments: Moments) -> None:
+    """Merges moments into those collected so far of a norm that does not do it itself."""
+    collected = Moments(*(module.get_variable("batch_stats", each) for each in COLLECTORS))
+    for name, value in zip(COLLECTORS, merge_into(collected, moments), strict=True):
+        module.put_variable("batch_stats", name, value)

@@ -19,7 +19,7 @@ from jaxnorm.statistics.estimator import Estimator
 
 @dataclass(frozen=True)
 class NormSpec:
-    """Describes one call of a norm to `diagnose`, `fold` and `parameter_labels`.
+    """Describes one call of a norm to `diagnose`, `fold`, `calibrate` and others.
 
     A module of your own takes part in these if it has a method `norm_spec(x, **call)` that
     returns a NormSpec. x is the input of the module, of which only the shape matters, and

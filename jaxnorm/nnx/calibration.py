@@ -8,9 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
-from jaxnorm._core.moments import Moments
+from jaxnorm._core.moments import Moments, merge_into
 from jaxnorm._core.pairwise import Cascade
+from jaxnorm.model.measuring import moments_of_input
 from jaxnorm.nnx.batch import BatchNorm
+from jaxnorm.nnx.modules import NORMS
+from jaxnorm.nnx.watching import watched
 from jaxnorm.statistics.calibration import (
     check_behind,
     check_collected,
@@ -48,7 +51,8 @@ def calibrate(
     turn off dropout.
 
     Args:
-      model: a model that contains `BatchNorm`s or `BatchRenorm`s of jaxnorm.nnx.
+      model: a model that contains norms with running statistics: those of jaxnorm.nnx and
+        flax.nnx, and any others with a `norm_spec` (see `jaxnorm.NormSpec`).
       batches: the batches, as call takes them.
       call: `call(model, batch)`; defaults to `model(batch)`. Compiled once per batch shape.
       behind: what the norms before the one that is measured normalise with: each "batch",
@@ -70,8 +74,8 @@ def calibrate(
     check_behind(behind)
     if not _norms(model):
         raise ValueError(
-            f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give a "
-            "model that has one."
+            f"there is no norm with running statistics in the {type(model).__name__}; "
+            "give a model that has one."
         )
     graph, state = nnx.split(_measuring(model, behind))
 
@@ -79,13 +83,16 @@ def calibrate(
     def step(state: Any, batch: Any) -> dict[str, Moments]:
         copy = nnx.merge(graph, state)
         call(copy, batch)
-        return _collected(copy)
+        return _collected(_inside(copy))
 
     cascade = Cascade(merge_collected)
     for batch in tqdm(batches, "calibrating", unit="batch", disable=not progress):
         cascade.add(finer(step(state, batch)))
     total = cascade.total()
-    measured = _collected(nnx.merge(graph, state)) if total is None else rounded(total)
+    if total is None:
+        measured = _collected(_inside(nnx.merge(graph, state)))
+    else:
+        measured = rounded(total)
     check_collected(measured)
     for name, norm in _norms(model).items():
         kept = {
@@ -97,20 +104,20 @@ def calibrate(
             getattr(norm, each)[...] = value
 
 
-def _norms(model: Any) -> dict[str, BatchNorm]:
-    """The batch norms in a model, by their paths."""
+def _norms(model: Any) -> dict[str, Any]:
+    """The norms with running statistics in a model, by their paths."""
     return {
         "/".join(map(str, path)) or "the norm": module
         for path, module in nnx.iter_modules(model)
-        if isinstance(module, BatchNorm)
+        if module in NORMS and isinstance(getattr(module, "mean", None), nnx.BatchStat)
     }
 
 
-def _collected(model: Any) -> dict[str, Moments]:
-    """What the norms of a measuring model have collected so far, by their paths."""
+def _collected(norms: dict[str, Any]) -> dict[str, Moments]:
+    """What such norms have collected so far, by their paths."""
     return {
         name: Moments(*(getattr(norm, each)[...] for each in COLLECTORS))
-        for name, norm in _norms(model).items()
+        for name, norm in norms.items()
     }
 
 
@@ -118,7 +125,36 @@ def _measuring(model: Any, behind: str) -> Any:
     """A copy of the model whose norms collect the moments of their inputs."""
     copy = nnx.clone(model)
     for norm in _norms(copy).values():
-        norm.use_running_average, norm.update = behind == "running", True
+        norm.use_running_average = behind == "running"
+        if isinstance(norm, BatchNorm):
+            norm.update = True
         for name in COLLECTORS:
             setattr(norm, name, Collector(jnp.zeros_like(norm.mean[...])))
-    return copy
+    return watched(copy, _is_measured_from_outside, _measured)
+
+
+def _inside(model: Any) -> dict[str, Any]:
+    """The norms in such a copy, by their paths in the model."""
+    return {
+        path.removesuffix("/module") if path != "module" else "the norm": norm
+        for path, norm in _norms(model).items()
+    }
+
+
+def _is_measured_from_outside(kind: type) -> bool:
+    return NORMS.is_kind(kind) and not issubclass(kind, BatchNorm)
+
+
+def _measured(
+    path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Calls a norm that does not collect the moments of its input, and does it instead."""
+    y = norm(*args, **kwargs)
+    moments = moments_of_input(NORMS, module, args, kwargs)
+    if moments is not None:
+        collected = (getattr(module, each)[...] for each in COLLECTORS)
+        flat = Moments(*(each.reshape(-1) for each in moments))
+        merged = merge_into(Moments(*collected), flat)
+        for name, value in zip(COLLECTORS, merged, strict=True):
+            getattr(module, name)[...] = value
+    return y
