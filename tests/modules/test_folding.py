@@ -297,7 +297,7 @@ def test_a_norm_that_centres_for_a_layer_is_kept():
         given = {**variables, "batch_stats": {"layers_0": statistics}}
         folded = jn.fold(model, given, X)
         assert bool(folded.report.kept) == kept
-        assert not kept or "deviations off" in folded.report.kept[0].reason
+        assert not kept or "standard deviations" in folded.report.kept[0].reason
         close(folded.model.apply(folded.variables, mean + X), model.apply(given, mean + X))
 
 
@@ -329,7 +329,7 @@ def test_models_of_nnx_that_go_by_kinds():
     model = Kinds(nnx.Rngs(0))
     model.eval()
     (kept,) = jx.fold(model, x).report.kept
-    assert "it normalises what max in relu gives" in kept.reason
+    assert "it normalises the output of max in relu" in kept.reason
     model.writes = "nothing"
     folded = jx.fold(model, x)
     assert not folded.report.kept
@@ -366,8 +366,8 @@ def test_modules_of_nnx_that_share_are_kept():
     model.eval()
     report = jx.fold(model, X).report
     assert [each.reason.split(";")[0] for each in report.kept] == [
-        "layers/0 has variables that are used elsewhere, too",
-        "layers/3 has variables that are used elsewhere, too",
+        "layers/0 has variables that are also used elsewhere",
+        "layers/3 has variables that are also used elsewhere",
     ]
 
 
