@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 PREFIX = "jaxnorm: "
-OUTPUT = "the output"
+OUTPUT = "the model's output"
 
 # These only call an inner program, with the same arguments and results.
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")

@@ -27,7 +27,7 @@ def decay_mask(labels: Any) -> Any:
 
 
 class Labeller:
-    """Records the norms of a model and the layers before them, while the model is called."""
+    """Records the norms of a model and the layers before them while it is called."""
 
     def __init__(self, layers: tuple[type, ...], norms: Norms):
         """Creates a labeller for the layers and norms of a framework."""

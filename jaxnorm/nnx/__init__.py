@@ -1,7 +1,7 @@
 """Flax NNX modules: parameters and state for the norms of `jaxnorm`.
 
-`import jaxnorm.nnx as jx` stands in for `flax.nnx` where a norm is made: the constructor
-arguments, the names, types and shapes of the variables are the same.
+Norms from `import jaxnorm.nnx as jx` are drop-in replacements for those of `flax.nnx`: the
+constructor arguments and the names, types and shapes of the variables are the same.
 """
 
 from jaxnorm.nnx.batch import BatchNorm

@@ -43,23 +43,23 @@ def calibrate(
 
     See `jaxnorm.calibrate` for when to use it, what happens to the old statistics, and the
     source. The model is changed in place: all its statistics are replaced at the end, and
-    nothing else changes; if interrupted, nothing has changed. Other layers run in the mode
-    they are in, with the same random keys for every batch, so call `model.eval()` first to
-    turn off dropout.
+    nothing else; if interrupted, the model is unchanged. Other layers run in their current
+    mode, with the same random keys for every batch, so call `model.eval()` first to turn
+    off dropout.
 
     Args:
       model: a model that contains `BatchNorm`s or `BatchRenorm`s of jaxnorm.nnx.
-      batches: the batches, as call takes them.
+      batches: the batches, in the form that `call` takes.
       call: `call(model, batch)`; defaults to `model(batch)`. Compiled once per batch shape.
-      behind: what the norms before the one that is measured normalise with: each "batch",
-        as in training, or their previous "running" statistics.
+      behind: what the norms before the measured one normalise with: each "batch", as in
+        training, or their previous "running" statistics.
       unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
-        `population` makes its own correction instead.
+        `population` applies its own correction instead.
       progress: whether to show a progress bar on stderr.
 
     Raises:
-      ValueError: there are no batches or no norms; a norm saw none of the batches, or saw
-        one that is not finite; behind is neither "batch" nor "running".
+      ValueError: there are no batches or no norms; a norm received no batch or a non-finite
+        one; behind is neither "batch" nor "running".
 
     >>> import jaxnorm.nnx as jx
     >>> model = jx.BatchNorm(1, rngs=nnx.Rngs(0))
@@ -70,8 +70,8 @@ def calibrate(
     check_behind(behind)
     if not _norms(model):
         raise ValueError(
-            f"there is no jaxnorm.nnx.BatchNorm in the {type(model).__name__}; give a "
-            "model that has one."
+            f"{type(model).__name__} contains no jaxnorm.nnx.BatchNorm; pass a model that "
+            "contains one."
         )
     graph, state = nnx.split(_measuring(model, behind))
 
@@ -98,7 +98,7 @@ def calibrate(
 
 
 def _norms(model: Any) -> dict[str, BatchNorm]:
-    """The batch norms in a model, by their paths."""
+    """Returns the batch norms in a model, by path."""
     return {
         "/".join(map(str, path)) or "the norm": module
         for path, module in nnx.iter_modules(model)
@@ -107,7 +107,7 @@ def _norms(model: Any) -> dict[str, BatchNorm]:
 
 
 def _collected(model: Any) -> dict[str, Moments]:
-    """What the norms of a measuring model have collected so far, by their paths."""
+    """Returns the moments that the norms of a measuring model have collected, by path."""
     return {
         name: Moments(*(getattr(norm, each)[...] for each in COLLECTORS))
         for name, norm in _norms(model).items()
@@ -115,7 +115,7 @@ def _collected(model: Any) -> dict[str, Moments]:
 
 
 def _measuring(model: Any, behind: str) -> Any:
-    """A copy of the model whose norms collect the moments of their inputs."""
+    """Returns a copy of the model whose norms collect the moments of their inputs."""
     copy = nnx.clone(model)
     for norm in _norms(copy).values():
         norm.use_running_average, norm.update = behind == "running", True

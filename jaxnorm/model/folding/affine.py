@@ -140,9 +140,9 @@ def fold_input(
 
         W′ = W·scale,  b′ = b + Σ W·(shift − scale·centre)
 
-    summed over the input features and the window of the kernel. Exact for dense layers, and
-    for conv layers that are not transposed and do not pad with zeros: the padding is 0 after
-    the norm, but the norm maps an x of 0 to shift − scale·centre.
+    summed over the input features and the kernel window. Exact for dense layers, and for
+    conv layers that are not transposed and do not pad with zeros: padding is 0 after the
+    norm, but the norm maps an x of 0 to shift − scale·centre.
 
     Args:
       kernel: the weights of the layer.
@@ -234,7 +234,7 @@ def _axes_of(kernel: Array, layout: str | None) -> tuple[int, int]:
 def _over(
     kernel: Array, values: Array, along: int, across: int, groups: int, name: str
 ) -> Array:
-    """Reshapes one value per feature to multiply a kernel, whose axis `along` they belong to.
+    """Reshapes per-feature values to multiply a kernel; the features lie along `along`.
 
     If the kernel has only the features of one group along that axis, the group depends on
     the index along the axis of the other features, `across`.

@@ -33,7 +33,7 @@ class Fold(NamedTuple):
     into_output: bool
 
     def __str__(self) -> str:
-        """A sentence."""
+        """Formats the fold as a sentence."""
         place = "before" if self.into_output else "after"
         return f"folded into {self.layer or ROOT}, which comes {place} it"
 
@@ -50,7 +50,7 @@ class Kept(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        """A sentence."""
+        """Formats the reason as a sentence."""
         return f"kept: {self.reason}"
 
 
