@@ -1,7 +1,7 @@
 """Flax Linen modules: parameters and state for the norms of `jaxnorm`.
 
-Norms from `import jaxnorm.linen as jn` are drop-in replacements for those of `flax.linen`:
-the constructor arguments and the names and shapes of the variables are the same.
+With `import jaxnorm.linen as jn`, its norms are drop-in replacements for flax.linen's: they
+have the same constructor arguments, and variables of the same names and shapes.
 """
 
 from jaxnorm.linen.batch import BatchNorm

@@ -32,8 +32,8 @@ def calibrate(
       variables: its variables, including `batch_stats`. They are not changed.
       batches: the batches, in the form that `call` takes.
       call: `call(model, batch, train)`, with the model bound to its variables; defaults to
-        `model(batch, train=train)`, or to training=, is_training=, deterministic= or
-        use_running_average=, whichever the model takes as an argument or has as an
+        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
+        use_running_average= instead, if the model takes that as an argument or has it as an
         attribute. Compiled once per batch shape.
       behind: what the norms before the measured one normalise with: each "batch", as in
         training (call gets train=True), or their previous "running" statistics

@@ -43,8 +43,8 @@ def diagnose(
         of batches. Use the training batch size, since batches that are too small are
         reported.
       call: `call(model, batch, train)`, with the model bound to its variables; defaults to
-        `model(batch, train=train)`, or to training=, is_training=, deterministic= or
-        use_running_average=, whichever the model takes as an argument or has as an
+        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
+        use_running_average= instead, if the model takes that as an argument or has it as an
         attribute. Compiled once per batch shape and function, so define it once rather than
         passing a new lambda each time.
       activation: name of the activation after the norms, such as "relu", to detect

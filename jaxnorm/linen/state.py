@@ -14,7 +14,7 @@ def path_of(module: Any) -> str:
 
 
 def check_state(module: Any, train: bool, update: bool) -> None:
-    """Raises a ValueError if statistics are missing, or cannot be updated as asked."""
+    """Raises a ValueError if statistics are missing, or cannot be updated."""
     if module.is_initializing():
         return
     if update and not module.is_mutable_collection("batch_stats"):

@@ -36,7 +36,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
       model: a model with norms of jaxnorm or flax, after `model.eval()`. It is not changed.
       args: the arguments that the model is called with. Only the shapes and dtypes of
         arrays matter, so they may be `jax.ShapeDtypeStruct`s.
-      kwargs: keyword arguments of the call, treated the same.
+      kwargs: keyword arguments of the call, as for `args`.
 
     Returns:
       Folding(model, report), where model is a copy that shares nothing with the original.

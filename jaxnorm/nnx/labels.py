@@ -19,7 +19,7 @@ def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
       model: a model with norms of jaxnorm or flax, in training mode. It is not changed.
       args: the arguments that the model is called with; only the shapes and dtypes of
         arrays matter.
-      kwargs: keyword arguments of the call, treated the same.
+      kwargs: keyword arguments of the call, as for `args`.
 
     Returns:
       `nnx.state(model, nnx.Param)` with "norm", "cancelled" or "weight" in place of each

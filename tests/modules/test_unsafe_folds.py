@@ -94,7 +94,8 @@ UNSAFE = {
     ),
     "an activation between": (
         lambda x: norm()(nn.relu(nn.Dense(4)(x))),
-        "it normalises the output of max in relu; and its output goes to the model's output",
+        "it normalises the output of max in relu; "
+        "and its output goes to the model's output",
     ),
     "a reshape between": (
         lambda x: norm()(nn.Dense(8)(x).reshape(-1, 2, 4)),
