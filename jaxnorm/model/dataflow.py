@@ -94,7 +94,9 @@ def dataflow(function: Callable[..., Any], *arguments: Any) -> Dataflow:
     with set_xla_metadata(jaxnorm=uuid.uuid4().hex):
         jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     reader = _Reader()
-    inputs = [Source(stored=i, made_by="an input") for i in range(len(jaxpr.invars))]
+    inputs = [
+        Source(stored=i, made_by="an input of the model") for i in range(len(jaxpr.invars))
+    ]
     results = reader.read(jaxpr, inputs, "")
     reader.use(results, OUTPUT)
     return Dataflow(

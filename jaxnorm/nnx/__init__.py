@@ -1,7 +1,7 @@
 """Flax NNX modules: parameters and state for the norms of `jaxnorm`.
 
-With `import jaxnorm.nnx as jx`, its norms are drop-in replacements for flax.nnx's: they have
-the same constructor arguments, and variables of the same names, types and shapes.
+With `import jaxnorm.nnx as jx`, its norms are drop-in replacements for flax.nnx's: they
+have the same constructor arguments, and variables of the same names, types and shapes.
 """
 
 from jaxnorm.nnx.batch import BatchNorm

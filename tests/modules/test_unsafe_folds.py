@@ -94,16 +94,15 @@ UNSAFE = {
     ),
     "an activation between": (
         lambda x: norm()(nn.relu(nn.Dense(4)(x))),
-        "it normalises the output of max in relu; "
-        "and its output goes to the model's output",
+        "its input comes from max in relu; and its output goes to the model's output",
     ),
     "a reshape between": (
         lambda x: norm()(nn.Dense(8)(x).reshape(-1, 2, 4)),
-        "it normalises the output of reshape",
+        "its input comes from reshape",
     ),
     "dropout that drops": (
         lambda x: norm()(nn.Dropout(0.5, deterministic=False)(nn.Dense(4)(x))),
-        "it normalises the output of select_n",
+        "its input comes from select_n",
     ),
     "zero padding behind it": (
         lambda x: nn.Conv(2, (3,), name="conv")(norm()(nn.relu(x))),

@@ -110,7 +110,7 @@ def _layer_before(
     source = flow.sources[f"{norm}:in"]
     path, _, end = (source.mark or "").rpartition(":")
     if end != "out":
-        return f"it normalises the output of {source.made_by}"
+        return f"its input comes from {source.made_by}"
     if path not in layers:
         return f"it normalises the output of {path or ROOT}"
     layer = layers[path]
@@ -153,8 +153,10 @@ def _refusal(
     if refusal:
         return f"{path or ROOT} {refusal}"
     if norm.shapes["mean"] != (features,):
-        shape = norm.shapes["mean"]
-        return f"{path or ROOT} has {features} features, but the norm has shape {shape}"
+        return (
+            f"{path or ROOT} has {features} features, but the norm's statistics have shape "
+            f"{norm.shapes['mean']}"
+        )
     return ""
 
 
