@@ -140,7 +140,7 @@ def describe_norm(
     elif conditional:
         refusal = "it is called with a scale or bias"
     elif not exact:
-        refusal = f"it is a {type(module).__name__}, which may compute something else"
+        refusal = f"it is a {type(module).__name__}, whose arithmetic may differ"
     elif not spec.affine:
         refusal = f"it is a {type(module).__name__}, which does more than scale and shift"
     elif spec.feature_axes != (len(ends["in"]) - 1,):

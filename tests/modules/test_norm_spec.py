@@ -48,7 +48,7 @@ class Network(nn.Module):
 @pytest.mark.parametrize(
     ("norm", "reason"),
     [
-        (Doubled, "it is a Doubled, whose arithmetic may be its own"),
+        (Doubled, "it is a Doubled, whose arithmetic may differ"),
         (Clipped, "it is a Clipped, which does more than scale and shift"),
     ],
 )
