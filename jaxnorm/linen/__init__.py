@@ -1,7 +1,7 @@
 """Flax Linen modules: parameters and state for the norms of `jaxnorm`.
 
-`import jaxnorm.linen as jn` stands in for `flax.linen` where a norm is made: the
-constructor arguments, the names and the shapes of the variables are the same.
+With `import jaxnorm.linen as jn`, its norms are drop-in replacements for flax.linen's: they
+have the same constructor arguments, and variables of the same names and shapes.
 """
 
 from jaxnorm.linen.batch import BatchNorm

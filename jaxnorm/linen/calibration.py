@@ -28,7 +28,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Remeasures the statistics of every batch norm of a model, at fixed weights.
 
-    See `jaxnorm.calibrate`, which does this for any function of variables and a batch, for
+    `jaxnorm.calibrate` does this for any function of variables and a batch; see there for
     when to use it, what happens to the old statistics, and the source.
 
     Args:
@@ -38,20 +38,20 @@ def calibrate(
       variables: its variables, with the collection `batch_stats`. They are not changed.
       batches: the batches, as call takes them.
       call: `call(model, batch, train)`, with the model bound to its variables; defaults to
-        `model(batch, train=train)`, or the same with training=, is_training=,
-        deterministic= or use_running_average=, whichever the model takes as an argument or
-        has as an attribute. Compiled once per batch shape.
-      behind: what the norms before the one that is measured normalise with: each "batch",
-        as in training (call gets train=True), or their previous "running" statistics
+        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
+        use_running_average= instead, if the model takes that as an argument or has it as an
+        attribute. Compiled once per batch shape.
+      behind: what the norms before the measured one normalise with: each "batch", as in
+        training (call gets train=True), or their previous "running" statistics
         (train=False).
       unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
-        `population` makes its own correction instead.
-      rngs: random keys, as `apply` takes them, the same for every batch; needed by random
-        layers, such as dropout.
+        `population` applies its own correction instead.
+      rngs: random keys, as for `apply`; the same for every batch. Needed if the model has
+        random layers, such as dropout.
       progress: whether to show a progress bar on stderr.
 
     Returns:
-      The variables, with new arrays in `batch_stats`.
+      The variables, with new statistics in `batch_stats`.
 
     Raises:
       ValueError: there are no batches or no norms; a norm saw none of the batches, saw one
@@ -74,9 +74,9 @@ def calibrate(
     ) -> Any:
         if isinstance(module, BatchNorm) and module.update is False:
             raise ValueError(
-                f"{path or type(module).__name__} was made with update=False, so that its "
-                "statistics are fixed; calibrate the model made without it, which has the "
-                "same variables."
+                f"{path or type(module).__name__} was constructed with update=False, so "
+                "its statistics are fixed; calibrate the same model without update=False, "
+                "which has the same variables."
             )
         if isinstance(module, BatchNorm):
             return norm(*args, **{**kwargs, "update": True})

@@ -1,11 +1,11 @@
-"""Calls a Linen model in training or evaluation, whatever it calls the flag."""
+"""Calls a Linen model in training or evaluation mode, whatever the name of its flag."""
 
 import inspect
 from typing import Any
 
 import flax.linen as nn
 
-# What models call the flag, and what it is in training.
+# Common names of the flag, with its value in training.
 FLAGS = {
     "train": True,
     "training": True,
@@ -16,9 +16,9 @@ FLAGS = {
 
 
 def call_in_mode(model: nn.Module, batch: Any, train: bool) -> Any:
-    """Calls a bound model on a batch, with the mode in the flag that it takes, if any."""
+    """Calls a bound model on a batch, and passes the mode if its call takes a flag."""
     taken = inspect.signature(model.__call__).parameters
-    # What an attribute says is not said twice.
+    # A flag that is set as an attribute is not passed again.
     flag = next(
         (
             {name: train is on}
@@ -31,7 +31,7 @@ def call_in_mode(model: nn.Module, batch: Any, train: bool) -> Any:
 
 
 def in_mode(model: nn.Module, train: bool) -> nn.Module:
-    """Returns the model with its attributes that are such a flag set to the mode."""
+    """Returns a copy of the model with attributes that are such flags set to the mode."""
     said: dict[str, Any] = {
         name: train is on
         for name, on in FLAGS.items()

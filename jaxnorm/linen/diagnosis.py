@@ -1,4 +1,4 @@
-"""Diagnosis of a Linen model: what its norms do in training and in evaluation."""
+"""Diagnosis of a Linen model: observes its norms in training and in evaluation."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -29,27 +29,27 @@ def diagnose(
     activation: str | Mapping[str, str] | None = None,
     rngs: Any = None,
 ) -> NormReport:
-    """Reports what the norms of a model do on some batches, and what is probably wrong.
+    """Reports what the norms of a model do on given batches, and what is probably wrong.
 
-    The model is run in training and in evaluation mode on each batch, and nothing is
-    changed. Norms of jaxnorm and of flax are recognised. `print` shows the report as a
-    table whose last column says what to do, `.plot()` draws it, and `.to_dict()` returns it
-    for JSON. docs/diagnose.md lists all diagnoses and their thresholds.
+    The model is run in training and in evaluation mode on each batch; nothing is changed.
+    Norms of jaxnorm and flax are recognised. `print` shows the report as a table whose last
+    column says what to do, `.plot()` draws it, and `.to_dict()` converts it for JSON.
+    docs/diagnose.md lists all diagnoses and their thresholds.
 
     Args:
       model: a Linen module.
-      variables: its variables, as `apply` takes them.
-      batches: one batch, if it is an array or a dict of arrays; anything else is an
-        iterable of batches. Use the batch size of training, since batches that are too
-        small are reported.
+      variables: its variables, as for `apply`.
+      batches: an array or a dict of arrays is a single batch; anything else is an iterable
+        of batches. Use the training batch size, since batches that are too small are
+        reported.
       call: `call(model, batch, train)`, with the model bound to its variables; defaults to
-        `model(batch, train=train)`, or the same with training=, is_training=,
-        deterministic= or use_running_average=, whichever the model takes as an argument or
-        has as an attribute. Compiled once per batch shape, and again for each new function,
-        so define it once instead of passing a new lambda each time.
-      activation: the name of the activation after the norms, such as "relu", to find
-        saturated outputs; or a mapping from paths of norms to such names.
-      rngs: random keys, as `apply` takes them; defaults to one key for all.
+        `model(batch, train=train)`, or with training=, is_training=, deterministic= or
+        use_running_average= instead, if the model takes that as an argument or has it as an
+        attribute. Compiled once per batch shape and function, so define it once rather than
+        passing a new lambda each time.
+      activation: name of the activation after the norms, such as "relu", to detect
+        saturated outputs; or a mapping from paths of norms to names.
+      rngs: random keys, as for `apply`; defaults to one key for all streams.
 
     Returns:
       A NormReport.
@@ -58,8 +58,8 @@ def diagnose(
       TypeError: activation is neither a name nor a mapping of names.
       ValueError: the activation is unknown; there are no batches; no norm was called.
 
-    Norms inside nn.scan and nn.vmap are not seen; those inside nn.remat and nn.jit are. A
-    norm with an axis_name needs that axis to be mapped; diagnose the same model built
+    Norms inside nn.remat and nn.jit are observed, but not those inside nn.scan and nn.vmap.
+    A norm with an axis_name needs that axis to be mapped; diagnose the same model built
     without it.
 
     >>> import jaxnorm.linen as jn
@@ -100,7 +100,7 @@ def _run(
     train: bool,
     observer: Observer,
 ) -> tuple[Any, list[Call]]:
-    """The output of the model in a mode, and what was observed on the way."""
+    """Returns the output of the model in a mode, and the observations of its norms."""
 
     def around(
         path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -109,7 +109,7 @@ def _run(
             return norm(*args, **kwargs)
         before = variables_of(module)
         y = norm(*args, **kwargs)
-        # As a collection, it gets out of any transform of the module.
+        # Sown into a collection, observations leave any transform of the module.
         spec = NORMS.spec(module, args, kwargs)
         seen = observer.observe(path, module, spec, args, kwargs, y, before)
         module.sow(COLLECTION, "calls", seen)
@@ -120,7 +120,7 @@ def _run(
 
     model = model if call else in_mode(model, train)
     with watching(around):
-        # In evaluation, missing statistics must not be made up.
+        # In evaluation, missing statistics must not be initialised.
         there = [*(name for name in variables if name != "params"), COLLECTION]
         mutable = DenyList("params") if train else there
         output, updates = nn.apply(bound, model, mutable=mutable)(variables, rngs=rngs)

@@ -16,17 +16,17 @@ from jaxnorm.model.folding.pairing import FoldReport, fold_pairs, pair
 from jaxnorm.model.modules import RunningNorm, Watcher
 from jaxnorm.model.spec import NormSpec, arguments_of
 
-# Arguments of `apply` that it does not pass on.
+# Arguments that `apply` does not pass on to the model.
 APPLY = ("mutable", "capture_intermediates")
 
 
 class Folded(NamedTuple):
-    """A model with some of its norms folded into layers; it can only be applied.
+    """A model with norms folded into layers; it can only be applied.
 
     Attributes:
       model: the original model.
-      norms: the paths of the norms that were folded, each with the dtype of its output.
-      biased: the paths of the layers that had no bias and have one now.
+      norms: paths of the folded norms, each with the dtype of its output.
+      biased: paths of the layers that gained a bias.
       call: the arguments that the model was folded with, except arrays.
     """
 
@@ -36,11 +36,11 @@ class Folded(NamedTuple):
     call: tuple[tuple[str, Any], ...]
 
     def apply(self, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Applies the model, like `model.apply`, with the variables of the `Folding`.
+        """Applies the model as `model.apply` does, with the variables of the `Folding`.
 
         Raises:
-          ValueError: the arguments other than arrays are not those the model was folded
-            with, or a folded norm is asked to train.
+          ValueError: arguments other than arrays differ from those the model was folded
+            with, or a folded norm is called in training.
         """
         _check_call(self.call, _call_of(self.model, args, kwargs))
         dtypes = dict(self.norms)
@@ -66,7 +66,7 @@ class Folding(NamedTuple):
     Attributes:
       model: the model without the folded norms, to be applied as before.
       variables: its variables, without those of the folded norms.
-      report: what became of each norm.
+      report: which norms were folded, and why others were kept.
     """
 
     model: Folded
@@ -79,32 +79,34 @@ def fold(
 ) -> Folding:
     """Folds the batch norms of a trained model into the layers next to them.
 
-    In evaluation, a batch norm is an affine function of each feature, which the dense or
-    conv layer before or after it can compute too, with another kernel and bias. These
-    layers are found by tracing the model; names and the order of definition do not matter.
+    In evaluation, a batch norm is an affine function of each feature. The dense or conv
+    layer before or after it can compute this function too, with a different kernel and
+    bias. These layers are found by tracing the model; names and the order of definition do
+    not matter.
 
     A norm is folded only if the outputs stay the same up to rounding: into the layer before
-    it, if that layer's output is used nowhere else; failing that, into the layer after it,
-    if the norm's output is used nowhere else and that layer does not pad it with zeros. A
-    norm is kept if anything comes between the two; if it normalises with the batch, updates
-    its statistics or is given a mask; or if one of the two is called more than once or does
-    not use its variables as they are stored, as under `nn.scan` or `nn.WeightNorm`. The
-    report gives the reason.
+    it, if that layer's output is not used elsewhere; otherwise into the layer after it, if
+    the norm's output is not used elsewhere and that layer does not pad it with zeros. It is
+    kept if there is anything between the two; if it normalises with the batch, updates its
+    statistics or is called with a mask; or if either is called more than once or does not
+    use its variables as they are stored, as under `nn.scan` or `nn.WeightNorm`. The report
+    gives the reason.
 
     Args:
       model: a model with norms of jaxnorm or flax.
       variables: its variables, `{"params": ..., "batch_stats": ...}`. They are not changed.
       args: further arguments of `model.apply`, such as the inputs. Only their shapes and
         dtypes matter, so they may be `jax.ShapeDtypeStruct`s.
-      kwargs: its keyword arguments, such as train=False, method= or rngs=.
+      kwargs: keyword arguments of `model.apply`, such as train=False, method= or rngs=.
 
     Returns:
       Folding(model, variables, report). `folded.model.apply(folded.variables, x, ...)`
-      replaces `model.apply(variables, x, ...)`. It takes any arrays, but all other
+      replaces `model.apply(variables, x, ...)`. It accepts any arrays, but all other
       arguments must be the same as here. 16-bit parameters are rounded once more.
 
     Raises:
-      ValueError: the model called no norm with running statistics, or some are missing.
+      ValueError: the model called no norm with running statistics, or some of these
+        statistics are missing.
 
     Source: Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 2, line 11.
 
@@ -121,7 +123,9 @@ def fold(
     {'params': {'layers_0': {'bias': (2,), 'kernel': (3, 2)}}}
     """
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
-        raise ValueError("variables are shapes, but arrays are expected, to be folded.")
+        raise ValueError(
+            "variables are shapes, but arrays are expected; pass arrays, as `init` returns."
+        )
     watcher = Watcher(LAYERS, NORMS, variables_of)
     flow = traced(watcher, model, variables, *args, **kwargs)
     if not watcher.norms:
@@ -144,7 +148,7 @@ def fold(
 
 
 def _call_of(model: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[str, Any], ...]:
-    """All arguments of a call of `apply`, except arrays and random keys."""
+    """Returns all arguments of a call of `apply`, except arrays and random keys."""
     said = {name: value for name, value in kwargs.items() if name != "rngs"}
     method = said.pop("method", None) or "__call__"
     of_apply = {name: said.pop(name) for name in APPLY if name in said}
@@ -170,16 +174,16 @@ def _check_call(expected: tuple[tuple[str, Any], ...], given: Any) -> None:
         different = [each for each in given if each not in expected] or list(expected)
         said = ", ".join(f"{name}={value!r}" for name, value in different)
         raise ValueError(
-            f"the model was folded for another call: it differs in {said}, and norms may "
-            "then be elsewhere; fold it for this call. A folded model cannot be trained."
+            f"the model was folded for another call, which differs in {said}; fold it with "
+            "the arguments of this call. A folded model cannot be trained."
         )
 
 
 def _check_evaluates(path: str, spec: NormSpec) -> None:
     if spec.train or spec.update:
         raise ValueError(
-            f"{path} is folded into the layer beside it, with the statistics that it had, "
-            "and cannot train any more; write train=False, or train the model it is of."
+            f"{path} is folded into the layer next to it, with fixed statistics, and "
+            "cannot train; write train=False, or train the original model."
         )
 
 
@@ -189,19 +193,19 @@ def _without(
     gone: Mapping[str, Any],
     changed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The variables without those of the folded norms, and with new ones in layers."""
+    """Returns the variables without the folded norms', and with the layers' new ones."""
 
     def replaced(tree: Any, path: str, changed: Mapping[str, Any]) -> Any:
         new = {}
         for name, value in tree.items():
             if isinstance(value, Mapping):
                 below = replaced(value, f"{path}/{name}" if path else name, changed)
-                # A branch that has become empty was the norm's.
+                # A branch that has become empty belonged to a folded norm.
                 new |= {name: below} if below or not value else {}
             elif not (path in gone and name in norms[path].shapes):
                 new[name] = value
         for name, array in changed.get(path, {}).items():
-            # In the same box as before, if there was one.
+            # Keep the box of the old value, if it had one.
             new[name] = jax.tree.map(lambda _, array=array: array, tree.get(name, array))
         return new
 

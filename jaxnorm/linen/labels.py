@@ -1,4 +1,4 @@
-"""Labels for the parameters of a Linen model, for optimisers."""
+"""Labels the parameters of a Linen model, for optimisers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,21 +17,21 @@ def parameter_labels(
 
     The bias of a dense or conv layer is cancelled if the layer's output is used only by
     batch norms in training or by instance norms: they subtract the mean and with it the
-    bias, so its gradient is 0. (`use_bias=False` would save it.) Only norms that this call
-    reaches count: the parameters of any other norm, or of one that is neither jaxnorm's nor
-    flax's and has no `norm_spec`, are labelled "weight". A norm with an axis_name needs
-    that axis to be mapped; label the same model built without it, as its labels are equal.
+    bias, so its gradient is 0. (`use_bias=False` avoids such a bias.) Norms are recognised
+    only if this call reaches them: the parameters of other norms, and of custom norms
+    without a `norm_spec`, are labelled "weight". A norm with an axis_name needs that axis
+    to be mapped; label the same model built without it, which has the same labels.
 
     Args:
       model: a model with norms of jaxnorm or flax.
       variables: its variables; only their shapes and dtypes matter.
       args: further arguments of `model.apply` in training, such as the inputs; only the
         shapes and dtypes of arrays matter.
-      kwargs: its keyword arguments, such as train=True.
+      kwargs: keyword arguments of `model.apply`, such as train=True.
 
     Returns:
-      The tree of parameters with "norm", "cancelled" or "weight" in place of each, as
-      `optax.multi_transform` takes it. `jaxnorm.decay_mask` turns it into a mask.
+      The tree of parameters with "norm", "cancelled" or "weight" in place of each, for
+      `optax.multi_transform`. `jaxnorm.decay_mask` turns it into a mask.
 
     >>> import jaxnorm, jaxnorm.linen as jn, optax
     >>> model = nn.Sequential([nn.Dense(2), jn.BatchNorm(train=True)])
@@ -43,7 +43,7 @@ def parameter_labels(
     >>> optimizer = optax.adamw(1e-3, mask=jaxnorm.decay_mask(labels))
     """
     labeller = Labeller(tuple(LAYERS), NORMS)
-    # Without it, norms could not be called in training.
+    # Norms in training need mutable statistics.
     kwargs = {"mutable": ["batch_stats"], **kwargs}
     flow = traced(labeller, model, variables, *args, **kwargs)
     return labeller.labels(flow, variables.get("params", {}))

@@ -1,4 +1,4 @@
-"""Whether a Linen batch norm trains, and whether it updates its statistics, in one call."""
+"""Whether a call of a Linen batch norm trains, and whether it updates its statistics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from jaxnorm._core.train_flags import resolve_train, resolve_update
 
 
 def modes_of(module: Any, call: Mapping[str, Any]) -> tuple[bool, bool]:
-    """(train, update), from the attributes of a norm and the arguments of a call by name.
+    """Returns (train, update), from a norm's attributes and a call's arguments by name.
 
     Raises:
       TypeError: a flag is not a bool.

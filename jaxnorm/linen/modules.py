@@ -1,4 +1,4 @@
-"""The layers and norms that are looked for in a Linen model, and their variables."""
+"""The layers and norms that are recognised in a Linen model, and their variables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def _group(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
     return group_spec(module, x)
 
 
-# Flax's own classes. Those of jaxnorm describe themselves, by their method `norm_spec`.
+# Flax's own classes. Those of jaxnorm describe themselves with a method `norm_spec`.
 NORMS = Norms(
     {
         nn.BatchNorm: _batch,
@@ -57,7 +57,7 @@ NORMS = Norms(
 
 
 def variables_at(variables: Mapping[str, Any], path: str) -> dict[str, Array]:
-    """The parameters and statistics of the module at a path, by their names."""
+    """Returns the parameters and statistics of the module at a path, by name."""
     found: dict[str, Array] = {}
     for collection in ("params", "batch_stats"):
         at: Any = variables.get(collection, {})
@@ -68,5 +68,5 @@ def variables_at(variables: Mapping[str, Any], path: str) -> dict[str, Array]:
 
 
 def variables_of(module: Any) -> dict[str, Array]:
-    """The parameters and statistics of a bound module, by their names."""
+    """Returns the parameters and statistics of a bound module, by name."""
     return variables_at(nn.meta.unbox(dict(module.variables)), "")

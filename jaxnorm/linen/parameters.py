@@ -1,4 +1,4 @@
-"""What every Linen norm does with its attributes."""
+"""Parameters and options of Linen norms, from their attributes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxnorm._core.weights import one_weighting
 
 
 def parameter(module: Any, name: str, shape: tuple[int, ...]) -> Any:
-    """The parameter "scale" or "bias" of a norm, or None if its attributes want none."""
+    """Returns the parameter "scale" or "bias" of a norm; None if it is disabled."""
     if not getattr(module, f"use_{name}", False):
         return None
     return module.param(name, getattr(module, f"{name}_init"), shape, module.param_dtype)
@@ -21,7 +21,7 @@ def parameter(module: Any, name: str, shape: tuple[int, ...]) -> Any:
 def affine(
     module: Any, x: Array, feature_axes: Axis, scale: Any, bias: Any
 ) -> tuple[Any, Any, Any]:
-    """Scale, bias and the dtype of the output.
+    """Returns scale, bias and the dtype of the output.
 
     The scale and bias of the call are applied after the parameters of the module.
     """
@@ -34,9 +34,9 @@ def affine(
 def options(
     module: Any, mask: ArrayLike | None, weights: ArrayLike | None
 ) -> dict[str, Any]:
-    """The arguments that the function of every norm takes from the module and its call.
+    """Returns the arguments, shared by all norms' functions, of a module and its call.
 
-    Mapped axes are left out while initialising, which happens outside of them.
+    Mapped axes are omitted during initialisation, which happens outside of them.
     """
     mapped = {
         "axis_name": module.axis_name,

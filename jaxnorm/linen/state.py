@@ -9,26 +9,25 @@ from jaxnorm.statistics.state_names import named, state_like, unnamed
 
 
 def path_of(module: Any) -> str:
-    """What an error calls a module: its path in the model, or its type."""
+    """Returns the name of a module in errors: its path in the model, or its type."""
     return "/".join(module.path) or type(module).__name__
 
 
 def check_state(module: Any, train: bool, update: bool) -> None:
-    """Raises a ValueError if statistics are needed and missing, or cannot be updated."""
+    """Raises a ValueError if statistics are missing, or cannot be updated."""
     if module.is_initializing():
         return
     if update and not module.is_mutable_collection("batch_stats"):
         raise ValueError(
-            f"{path_of(module)} is called in training, but its statistics cannot be "
-            "updated: the "
-            "collection 'batch_stats' is immutable; write "
-            "apply(variables, x, train=True, mutable=['batch_stats']) and keep the "
-            "updates it returns, or train=False; or update=False."
+            f"{path_of(module)} is called in training, but the collection 'batch_stats' is "
+            "immutable, so its statistics cannot be updated; write apply(variables, x, "
+            "train=True, mutable=['batch_stats']) and keep the updates it returns, or "
+            "write train=False or update=False."
         )
     if not train and not module.has_variable("batch_stats", "mean"):
         raise ValueError(
-            f"{path_of(module)} needs running statistics to evaluate, but there are "
-            "none; pass them to apply as {'params': ..., 'batch_stats': ...}."
+            f"{path_of(module)} needs running statistics in evaluation, but they are "
+            "missing; pass them to apply as {'params': ..., 'batch_stats': ...}."
         )
 
 
@@ -39,10 +38,10 @@ def keep_state(
     dtype: DTypeLike,
     update: bool,
 ) -> tuple[dict[str, Any], Any]:
-    """The variables that are kept, by name, and the state of the estimator of them.
+    """Returns the stored variables, by name, and the estimator's state with their values.
 
-    What is not there is as at first, and made to stay if the state is updated. But how
-    many batches or samples went into a mean that is there, cannot be made up.
+    Missing values are the estimator's initial ones; they become variables if the state is
+    updated. But the number of batches or samples behind an existing mean is never made up.
     """
     like = state_like(estimator, features, dtype)
     missing = [name for name in named(like) if not module.has_variable("batch_stats", name)]
@@ -50,8 +49,8 @@ def keep_state(
     stays = update or module.is_initializing()
     if unknown and "mean" not in missing and stays:
         raise ValueError(
-            f"{path_of(module)} has statistics without {unknown}, by which its estimator "
-            "tells how much they weigh; take these from init's, and set what they are."
+            f"{path_of(module)} has statistics without {unknown}, which its estimator "
+            "needs to weight them; take these from init's variables, and set their values."
         )
     first = named(estimator.init(features, dtype)) if missing else {}
     kept = {

@@ -1,4 +1,4 @@
-"""What goes into the modules of a Linen model, and what comes out of them."""
+"""Intercepts the calls of the modules of a Linen model."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -8,14 +8,14 @@ import flax.linen as nn
 
 from jaxnorm.model.dataflow import Dataflow, dataflow, part
 
-# `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
+# `around(path, module, call, args, kwargs)` replaces `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def watching(around: Around) -> AbstractContextManager[None]:
-    """A context in which every module of a Linen model is called through `around`.
+    """Returns a context in which every Linen module is called through `around`.
 
-    The path is that of the module's variables, its parts joined by "/".
+    The path is the path of the module's variables, joined by "/".
     """
 
     def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -33,9 +33,9 @@ def traced(
     *args: Any,
     **kwargs: Any,
 ) -> Dataflow:
-    """The dataflow of a model whose modules are called through `around`, which marks it.
+    """Returns the dataflow of a model; `around` wraps its modules' calls and marks arrays.
 
-    Of the arguments only the shapes and dtypes of arrays count.
+    Only the shapes and dtypes of arrays in the arguments matter.
     """
     arrays, whole = part((args, kwargs))
 

@@ -1,1 +1,1 @@
-"""Analyses a model by tracing it: which norms and layers it calls, and on what."""
+"""Analyses a model by tracing it: which norms and layers it calls, and on which inputs."""

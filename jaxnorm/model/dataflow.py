@@ -1,6 +1,6 @@
-"""Where the arrays of a program come from and go to, read off its jaxpr.
+"""Traces where the arrays of a program come from and where they are used, by its jaxpr.
 
-An array is marked under a key where it is of interest, by an identity.
+Arrays of interest are marked with a key, by an identity operation.
 """
 
 import uuid
@@ -16,12 +16,12 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 PREFIX = "jaxnorm: "
-OUTPUT = "the output"
+OUTPUT = "the model's output"
 
-# What these do is done by the program within, whose arguments and results are theirs.
+# These only call an inner program, with the same arguments and results.
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-# What comes out of these is what went in.
+# These return their inputs unchanged.
 IDENTITIES = ("name", "optimization_barrier", "copy")
 
 
@@ -29,9 +29,9 @@ class Source(NamedTuple):
     """Where an array comes from.
 
     Attributes:
-      mark: the key that it was marked under last, or None.
-      stored: which input of the program it is, or None.
-      made_by: the operation that made it.
+      mark: the last key it was marked with, or None.
+      stored: index of the program's input that it is, or None.
+      made_by: the operation that computed it.
     """
 
     mark: str | None = None
@@ -40,14 +40,14 @@ class Source(NamedTuple):
 
 
 class Dataflow(NamedTuple):
-    """What is known of the marked arrays, by their keys.
+    """The dataflow of the marked arrays, by their keys.
 
     Attributes:
-      marked: how many times an array was marked under the key.
-      sources: where what was marked comes from.
-      shapes: the shapes that they had there, with all axes that they were mapped over.
-      uses: what every marked array goes into: marks, operations, or OUTPUT.
-      input_uses: the same of the inputs of the program, by their numbers.
+      marked: how many times an array was marked with the key.
+      sources: where each marked array comes from.
+      shapes: shapes of the marked arrays, including all axes they are mapped over.
+      uses: where each marked array is used: marks, operations, or OUTPUT.
+      input_uses: the same for the inputs of the program, by their indices.
     """
 
     marked: Counter[str]
@@ -58,17 +58,17 @@ class Dataflow(NamedTuple):
 
 
 def mark(array: Any, key: str) -> Array:
-    """The array, marked."""
+    """Returns the array, marked with a key."""
     return checkpoint_name(array, PREFIX + key)
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether it is traced, or how: an array, or the shape and dtype of one."""
+    """Whether a leaf is an array, or the shape and dtype of one."""
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
 def part(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The arrays of a tree, and a function that makes the tree of others in their place.
+    """Returns the arrays of a tree, and a function that rebuilds the tree with others.
 
     >>> arrays, whole = part({"x": jnp.ones(2), "train": False})
     >>> whole(["y" for _ in arrays])
@@ -86,15 +86,17 @@ def part(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
 
 
 def dataflow(function: Callable[..., Any], *arguments: Any) -> Dataflow:
-    """That of a function, traced and not run; arguments may be shapes and dtypes.
+    """Traces a function, without running it; the arguments may be shapes and dtypes.
 
-    A mark in a loop or a branch is found, but what comes into that is of no known source.
+    Marks in a loop or a branch are found, but the sources of its inputs are unknown.
     """
-    # What jax.jit has traced before, elsewhere, it would not trace again, and not mark.
+    # Otherwise jax.jit could reuse a cached trace, which has no marks.
     with set_xla_metadata(jaxnorm=uuid.uuid4().hex):
         jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     reader = _Reader()
-    inputs = [Source(stored=i, made_by="an input") for i in range(len(jaxpr.invars))]
+    inputs = [
+        Source(stored=i, made_by="an input of the model") for i in range(len(jaxpr.invars))
+    ]
     results = reader.read(jaxpr, inputs, "")
     reader.use(results, OUTPUT)
     return Dataflow(
@@ -103,7 +105,7 @@ def dataflow(function: Callable[..., Any], *arguments: Any) -> Dataflow:
 
 
 class _Reader:
-    """What was found so far, going through a jaxpr in order."""
+    """Collects the dataflow while reading a jaxpr in order."""
 
     def __init__(self) -> None:
         self.marked: Counter[str] = Counter()
@@ -113,7 +115,7 @@ class _Reader:
         self.input_uses: dict[int, list[str]] = defaultdict(list)
 
     def use(self, sources: Iterable[Source], by: str) -> None:
-        """Notes what uses the arrays."""
+        """Records that arrays with these sources are used."""
         for source in sources:
             if source.mark is not None:
                 self.uses[source.mark].append(by)
@@ -121,7 +123,7 @@ class _Reader:
                 self.input_uses[source.stored].append(by)
 
     def read(self, jaxpr: Any, inputs: list[Source], within: str) -> list[Source]:
-        """The sources of the results, from those of the arguments."""
+        """Returns the sources of the results, given the sources of the arguments."""
         known = dict(zip(jaxpr.invars, inputs, strict=True))
 
         def source_of(atom: Any) -> Source:
@@ -135,7 +137,7 @@ class _Reader:
         return [source_of(each) for each in jaxpr.outvars]
 
     def _of(self, equation: Any, given: list[Source], within: str) -> list[Source]:
-        """The sources of what an equation makes."""
+        """Returns the sources of the results of an equation."""
         name, parameters = equation.primitive.name, equation.params
         programs = _programs(parameters)
         if name in CALLS or (name in CUSTOM and len(programs) == 1):
@@ -160,7 +162,7 @@ class _Reader:
 
 
 def _programs(parameters: dict[str, Any]) -> list[Any]:
-    """The jaxprs that an equation is given."""
+    """Returns the jaxprs among the parameters of an equation."""
     leaves = jax.tree.leaves(list(parameters.values()), is_leaf=_is_program)
     return [getattr(each, "jaxpr", each) for each in leaves if _is_program(each)]
 

@@ -1,4 +1,4 @@
-"""Labels for parameters: a norm's, cancelled by a norm, or a weight."""
+"""Labels parameters as a norm's, as cancelled by a norm, or as weights."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from jaxnorm.model.spec import Norms, NormSpec, arguments_of
 
 
 def decay_mask(labels: Any) -> Any:
-    """Selects the parameters to decay: neither those of norms nor cancelled biases.
+    """Selects the parameters to decay: all except norm parameters and cancelled biases.
 
     Args:
       labels: the result of `jaxnorm.linen.parameter_labels` or
         `jaxnorm.nnx.parameter_labels`.
 
     Returns:
-      The same tree with booleans, as `optax.adamw(rate, mask=...)` takes it.
+      The same tree with booleans, for `optax.adamw(rate, mask=...)`.
 
     >>> decay_mask({"conv": {"kernel": "weight", "bias": "cancelled"}})
     {'conv': {'bias': False, 'kernel': True}}
@@ -27,19 +27,19 @@ def decay_mask(labels: Any) -> Any:
 
 
 class Labeller:
-    """Notes the norms of a model, and the layers before them, as it is called around it."""
+    """Records the norms of a model and the layers before them while it is called."""
 
     def __init__(self, layers: tuple[type, ...], norms: Norms):
-        """Looks for the layers and norms of a framework."""
+        """Creates a labeller for the layers and norms of a framework."""
         self.layer_types, self.norm_types = layers, norms
         self.layers: set[str] = set()
         self.norms: set[str] = set()
-        self.ranks: dict[str, int] = {}  # of what is marked, where the module saw it
+        self.ranks: dict[str, int] = {}  # of each marked array, as the module sees it
 
     def __call__(
         self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """Calls a module, and marks what a layer returns and what a norm centres."""
+        """Calls a module; marks the output of a layer and the input of a centring norm."""
         if type(module) in self.layer_types and _has_plain_bias(module):
             self.layers.add(path)
             y = mark(call(*args, **kwargs), f"{path}:out")
@@ -55,14 +55,14 @@ class Labeller:
         return call(*args, **kwargs)
 
     def labels(self, flow: Dataflow, parameters: Any) -> Any:
-        """The tree of parameters, with "norm", "cancelled" or "weight" in their place."""
+        """Returns the tree of parameters with their labels in place of the arrays."""
 
         def mapped(key: str) -> int:
             return len(flow.shapes[key]) - self.ranks[key]
 
         def is_cancelled(layer: str) -> bool:
             uses = flow.uses[f"{layer}:out"]
-            # A bias of each index, and a norm over all of these, are something else.
+            # With one bias per mapped index, a norm over all indices does not cancel it.
             return bool(uses) and all(
                 each.endswith(":centred") and mapped(f"{layer}:out") <= mapped(each)
                 for each in uses
@@ -71,7 +71,7 @@ class Labeller:
         cancelled = set(filter(is_cancelled, self.layers))
 
         def label(path: Any, _: Any) -> str:
-            # What is below is the box that it is in.
+            # Keys without `.key` belong to the box that holds the parameter.
             *module, name = (key.key for key in path if hasattr(key, "key"))
             where = "/".join(map(str, module))
             if where in self.norms:
@@ -82,9 +82,9 @@ class Labeller:
 
 
 def _cancels_bias(spec: NormSpec, shape: tuple[int, ...]) -> bool:
-    """Whether a norm subtracts what is the same along all axes but the last: a bias.
+    """Whether a norm cancels a bias, which varies along the last axis only.
 
-    One that normalises with running statistics does not.
+    A norm that normalises with running statistics does not.
     """
     last = len(shape) - 1
     alone = last not in spec.reduction_axes and spec.num_groups in (None, shape[last])
@@ -92,7 +92,7 @@ def _cancels_bias(spec: NormSpec, shape: tuple[int, ...]) -> bool:
 
 
 def _has_plain_bias(layer: Any) -> bool:
-    """Whether its bias varies along the last axis of its output only."""
+    """Whether the bias of a layer varies along the last axis of its output only."""
     features = getattr(layer, "features", getattr(layer, "out_features", 1))
     batched = getattr(layer, "batch_dims", ()) or getattr(layer, "batch_axis", ())
     return np.size(features) == 1 and not batched

@@ -1,4 +1,4 @@
-"""The layers and norms that a model calls, described and marked as it is called."""
+"""Describes and marks the layers and norms of a model while it is called."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -19,12 +19,12 @@ class Layer(NamedTuple):
     """A dense or conv layer of a model.
 
     Attributes:
-      shapes: of its variables, by their names.
-      ends: the shapes of its input, "in", and its output, "out".
-      layout: of its kernel, as of `fold_output`.
-      groups: likewise.
-      fills: why no norm before it can be folded into it; "" if one may.
-      refusal: why nothing can be folded into it; "" if something may.
+      shapes: shapes of its variables, by name.
+      ends: shapes of its input, "in", and its output, "out".
+      layout: layout of its kernel, as for `fold_output`.
+      groups: number of groups of features, as for `fold_output`.
+      fills: why no norm before it can be folded into it; "" if one can.
+      refusal: why no norm can be folded into it; "" if one can.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -39,12 +39,12 @@ class RunningNorm(NamedTuple):
     """A norm with running statistics.
 
     Attributes:
-      shapes: of its variables, by their names.
-      ends: the shapes of its input, "in", and its output, "out".
+      shapes: shapes of its variables, by name.
+      ends: shapes of its input, "in", and its output, "out".
       epsilon: added to the variance.
-      estimator: of the statistics.
-      dtype: of its output.
-      refusal: why it cannot be folded into anything; "" if it may.
+      estimator: estimator of the statistics.
+      dtype: dtype of its output.
+      refusal: why it cannot be folded into any layer; "" if it can.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -58,30 +58,30 @@ class RunningNorm(NamedTuple):
 def describe_layer(
     module: Any, kind: str, exact: bool, shapes: Any, ends: Any, dtype: Any
 ) -> Layer:
-    """A module of the kind "dense", "conv" or "transposed", by flax's attributes.
+    """Describes a "dense", "conv" or "transposed" module by its flax attributes.
 
-    It is not exact if its type is another one made from flax's.
+    `exact` is False if its type is a subclass of flax's.
     """
     kernel = shapes.get("kernel", ())
     refusal = fills = ""
     if not exact:
-        refusal = f"is a {type(module).__name__}, which may use its kernel in its own way"
+        refusal = f"is a {type(module).__name__}, which may use its kernel differently"
     elif kind == "dense" and (len(kernel) != 2 or _others_than_last(module)):
-        refusal = f"has a kernel of shape {kernel}, or takes other axes than the last"
+        refusal = f"has a kernel of shape {kernel}, or contracts axes other than the last"
     elif getattr(module, "mask", None) is not None:
         refusal = "masks its kernel"
     elif "bias" in shapes and not module.use_bias:
-        refusal = "has a bias beside it that is not its own"
+        refusal = "shares its scope with a bias that is not its own"
     elif not _is_plain(module):
-        refusal = "multiplies by a function of its own"
+        refusal = "has a custom dot_general, conv_general_dilated or promote_dtype"
     elif not jnp.issubdtype(dtype, jnp.floating):
-        refusal = f"gives {dtype}"
+        refusal = f"outputs {dtype}"
     if kind == "transposed":
         fills = "is transposed"
     elif kind == "conv" and pads_with_zeros(module.padding, kernel[:-2]):
         fills = "pads with zeros"
     elif (np.ravel(getattr(module, "input_dilation", None) or 1) != 1).any():
-        fills = "puts zeros into its input"
+        fills = "dilates its input with zeros"
     elif jnp.finfo(dtype).bits < 32:
         fills = f"computes in {dtype}, which would lose precision without centring"
     swapped = getattr(module, "transpose_kernel", False)
@@ -100,7 +100,7 @@ def _others_than_last(module: Any) -> bool:
 
 
 def _is_plain(module: Any) -> bool:
-    """Whether a layer multiplies by what flax's do, unless they are told otherwise."""
+    """Whether a layer multiplies and promotes dtypes with flax's default functions."""
     own = {"dot_general": lax.dot_general, "conv_general_dilated": lax.conv_general_dilated}
     return all(
         getattr(module, name, None) in (None, function)
@@ -120,40 +120,40 @@ def describe_norm(
     masked: bool,
     conditional: bool,
 ) -> RunningNorm:
-    """A norm with running statistics, called in a model.
+    """Describes a norm with running statistics, as called in a model.
 
-    It is not exact if its type only inherits the description of another one.
+    `exact` is False if its type only inherits its description from another class.
     """
     assert spec.estimator is not None
     refusal = ""
     if "mean" not in shapes:
         raise ValueError(
             f"a {type(module).__name__} of {ends['in'][-1]} features has no running "
-            "statistics; give the variables with those in 'batch_stats'."
+            "statistics; pass variables that include them in 'batch_stats'."
         )
     if spec.train:
         refusal = "it normalises with the batch, not with running statistics"
     elif spec.update:
         refusal = "it updates its statistics"
     elif masked:
-        refusal = "it is given a mask"
+        refusal = "it is called with a mask or weights"
     elif conditional:
-        refusal = "it is given a scale or bias in the call"
+        refusal = "it is called with a scale or bias"
     elif not exact:
-        refusal = f"it is a {type(module).__name__}, whose arithmetic may be its own"
+        refusal = f"it is a {type(module).__name__}, whose arithmetic may differ"
     elif not spec.affine:
         refusal = f"it is a {type(module).__name__}, which does more than scale and shift"
     elif spec.feature_axes != (len(ends["in"]) - 1,):
-        refusal = f"its features are on the axes {spec.feature_axes}, not on the last one"
+        refusal = f"its feature axes are {spec.feature_axes}, not the last axis alone"
     return RunningNorm(shapes, ends, spec.epsilon, spec.estimator, dtype, refusal)
 
 
 class Watcher:
-    """Describes and marks the layers and norms of a model, as it is called around them.
+    """Describes and marks the layers and norms of a model while it is called.
 
     Attributes:
-      layers: what was found, by their paths.
-      norms: likewise.
+      layers: the layers found, by path.
+      norms: the norms with running statistics found, by path.
     """
 
     def __init__(
@@ -162,9 +162,9 @@ class Watcher:
         norms: Norms,
         variables_of: Callable[[Any], dict[str, Array]],
     ):
-        """Looks for the layers and norms of a framework.
+        """Creates a watcher for the layers and norms of a framework.
 
-        `variables_of(module)` are the variables of a module by their names.
+        `variables_of(module)` returns the variables of a module by name.
         """
         self.kinds, self.norm_types, self.variables_of = layers, norms, variables_of
         self.layers: dict[str, Layer] = {}
@@ -173,8 +173,8 @@ class Watcher:
     def __call__(
         self, path: str, module: Any, call: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """Calls a module, its input, output and variables marked if it is of interest."""
-        # By type(), which tells what stands in a norm's place from the norm.
+        """Calls a module; for a layer or norm, marks its input, output and variables."""
+        # type() distinguishes a norm from a stand-in that overrides `__class__`.
         kinds = [k for each, k in self.kinds.items() if issubclass(type(module), each)]
         spec = self._running_spec(module, args, kwargs)
         if not kinds and spec is None:
@@ -208,7 +208,7 @@ class Watcher:
     def _running_spec(
         self, module: Any, args: tuple[Any, ...], kwargs: Any
     ) -> NormSpec | None:
-        """Describes a norm with running statistics; None for any other module."""
+        """Describes a norm with running statistics; returns None for any other module."""
         if module not in self.norm_types:
             return None
         spec = self.norm_types.spec(module, args, kwargs)
@@ -216,14 +216,14 @@ class Watcher:
 
 
 def is_given(call: Mapping[str, Any], *names: str) -> bool:
-    """Whether one of these arguments of a call is given, and not None."""
+    """Whether any of these arguments of a call is given and not None."""
     return any(call.get(each) is not None for each in names)
 
 
 def marked_input(
     module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: str
 ) -> tuple[Array, tuple[Any, ...], dict[str, Any]]:
-    """What a module is called on, marked, and the arguments with it."""
+    """Marks the input of a module; returns it, and args and kwargs that contain it."""
     if args:
         x = mark(args[0], key)
         return x, (x, *args[1:]), kwargs

@@ -1,4 +1,4 @@
-"""How a norm describes itself to functions that look at whole models."""
+"""How norms describe themselves to functions that analyse whole models."""
 
 import inspect
 import math
@@ -21,25 +21,25 @@ from jaxnorm.statistics.estimator import Estimator
 class NormSpec:
     """Describes one call of a norm to `diagnose`, `fold`, `calibrate` and others.
 
-    A module of your own takes part in these if it has a method `norm_spec(x, **call)` that
-    returns a NormSpec. x is the input of the module, of which only the shape matters, and
-    `call` holds the other arguments of the call, by name. A scale, a bias and running
-    statistics must be variables named scale, bias, mean and var.
+    These functions recognise a custom module if it has a method `norm_spec(x, **call)` that
+    returns a NormSpec. x is the input of the module; only its shape matters. `call` holds
+    the other arguments of the call, by name. A scale, a bias and running statistics must be
+    variables named scale, bias, mean and var.
 
     Attributes:
       feature_axes: the axes over which scale and bias vary, as sorted non-negative ints.
-      reduction_axes: the axes over which the moments are taken, likewise; with groups, the
-        axes other than the feature axes.
-      epsilon: what is added to the variance.
-      num_groups: number of groups of features, each of which shares its moments; None if
-        there are no groups.
+      reduction_axes: the axes over which the moments are taken, as sorted non-negative
+        ints; with groups, without the feature axes.
+      epsilon: added to the variance.
+      num_groups: number of groups of features that share their moments; None if there are
+        no groups.
       centred: whether the mean is subtracted.
       estimator: how the running statistics are updated; None if there are none.
       train: whether this call normalises with the moments of x; None if the norm has no
         running statistics.
       update: whether this call updates the running statistics.
-      ghost_size: number of samples per ghost batch; None if there are none.
-      corrected: whether the output in training is corrected towards that of evaluation, as
+      ghost_size: number of samples per ghost batch; None without ghost batches.
+      corrected: whether the training output is corrected towards the evaluation output, as
         in batch renormalisation.
       affine: whether the output is (x − μ)·scale/√(σ² + epsilon) + bias, so that the norm
         can be folded into a layer; False if the norm does anything else.
@@ -75,10 +75,10 @@ Describe = Callable[[Any, Any, Mapping[str, Any]], NormSpec]
 
 @dataclass(frozen=True)
 class Norms:
-    """Which modules of a framework are norms, and what they are.
+    """Recognises and describes the norms of a framework.
 
     Attributes:
-      described: the framework's own classes, and how each is described.
+      described: functions that describe the framework's own classes, by class.
     """
 
     described: Mapping[type, Describe]
@@ -92,7 +92,7 @@ class Norms:
         return hasattr(kind, "norm_spec") or issubclass(kind, tuple(self.described))
 
     def is_exact(self, module: Any) -> bool:
-        """Whether the description is of this class, and not of one it inherits from."""
+        """Whether the description is for the module's own class, rather than inherited."""
         kind = type(module)
         return "norm_spec" in vars(kind) or kind in self.described
 
@@ -112,7 +112,7 @@ class Norms:
 def arguments_of(
     module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """What a module is called on, and the other arguments of the call by their names."""
+    """Returns the input of a module, and the other arguments of the call by name."""
     bound = inspect.signature(type(module).__call__).bind(module, *args, **kwargs)
     _, x, *others = bound.arguments
     call = {name: bound.arguments[name] for name in others}
@@ -125,7 +125,7 @@ def arguments_of(
 
 
 def layer_spec(module: Any, x: Any, **others: Any) -> NormSpec:
-    """Of a norm with the attributes feature_axes, reduction_axes and epsilon."""
+    """Describes a norm with the attributes feature_axes, reduction_axes and epsilon."""
     return NormSpec(
         canonical_axes(module.feature_axes, x.ndim),
         canonical_axes(module.reduction_axes, x.ndim),
@@ -135,14 +135,14 @@ def layer_spec(module: Any, x: Any, **others: Any) -> NormSpec:
 
 
 def instance_spec(module: Any, x: Any, **others: Any) -> NormSpec:
-    """Of a norm of each feature, with the attributes feature_axes and epsilon."""
+    """Describes an instance norm, with the attributes feature_axes and epsilon."""
     features = canonical_axes(module.feature_axes, x.ndim)
     reduced = spatial_axes(x.shape, features, None)
     return NormSpec(features, reduced, float(module.epsilon), **others)
 
 
 def group_spec(module: Any, x: Any) -> NormSpec:
-    """Of a group norm, by the attributes that flax's has; feature_axes may be missing."""
+    """Describes a group norm by flax's attributes; feature_axes is optional."""
     features = canonical_axes(getattr(module, "feature_axes", -1), x.ndim)
     reduced = spatial_axes_of_groups(x.shape, features, module.reduction_axes)
     number = math.prod(sizes_of(x.shape, features))
@@ -151,7 +151,7 @@ def group_spec(module: Any, x: Any) -> NormSpec:
 
 
 def batch_spec(module: Any, x: Any, train: bool, update: bool) -> NormSpec:
-    """Of a batch norm, by the attributes that flax's has; others may be missing."""
+    """Describes a batch norm by flax's attributes; jaxnorm's own are optional."""
     features = canonical_axes(module.axis, x.ndim)
     return NormSpec(
         features,

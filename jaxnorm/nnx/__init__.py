@@ -1,7 +1,7 @@
 """Flax NNX modules: parameters and state for the norms of `jaxnorm`.
 
-`import jaxnorm.nnx as jx` stands in for `flax.nnx` where a norm is made: the constructor
-arguments, the names, types and shapes of the variables are the same.
+With `import jaxnorm.nnx as jx`, its norms are drop-in replacements for flax.nnx's: they
+have the same constructor arguments, and variables of the same names, types and shapes.
 """
 
 from jaxnorm.nnx.batch import BatchNorm

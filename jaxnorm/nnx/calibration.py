@@ -46,24 +46,24 @@ def calibrate(
 
     See `jaxnorm.calibrate` for when to use it, what happens to the old statistics, and the
     source. The model is changed in place: all its statistics are replaced at the end, and
-    nothing else changes; if interrupted, nothing has changed. Other layers run in the mode
-    they are in, with the same random keys for every batch, so call `model.eval()` first to
-    turn off dropout.
+    nothing else; if interrupted, the model is unchanged. Other layers run in their current
+    mode, with the same random keys for every batch, so call `model.eval()` first to turn
+    off dropout.
 
     Args:
       model: a model that contains norms with running statistics: those of jaxnorm.nnx and
         flax.nnx, and any others with a `norm_spec` (see `jaxnorm.NormSpec`).
       batches: the batches, as call takes them.
       call: `call(model, batch)`; defaults to `model(batch)`. Compiled once per batch shape.
-      behind: what the norms before the one that is measured normalise with: each "batch",
-        as in training, or their previous "running" statistics.
+      behind: what the norms before the measured one normalise with: each "batch", as in
+        training, or their previous "running" statistics.
       unbiased: whether the variance is multiplied by N/(N − 1), for N samples in all;
-        `population` makes its own correction instead.
+        `population` applies its own correction instead.
       progress: whether to show a progress bar on stderr.
 
     Raises:
-      ValueError: there are no batches or no norms; a norm saw none of the batches, or saw
-        one that is not finite; behind is neither "batch" nor "running".
+      ValueError: there are no batches or no norms; a norm received no batch or a non-finite
+        one; behind is neither "batch" nor "running".
 
     >>> import jaxnorm.nnx as jx
     >>> model = jx.BatchNorm(1, rngs=nnx.Rngs(0))
@@ -74,8 +74,8 @@ def calibrate(
     check_behind(behind)
     if not _norms(model):
         raise ValueError(
-            f"there is no norm with running statistics in the {type(model).__name__}; "
-            "give a model that has one."
+            f"{type(model).__name__} contains no norm with running statistics; give a "
+            "model that has one."
         )
     graph, state = nnx.split(_measuring(model, behind))
 
@@ -122,7 +122,7 @@ def _collected(norms: dict[str, Any]) -> dict[str, Moments]:
 
 
 def _measuring(model: Any, behind: str) -> Any:
-    """A copy of the model whose norms collect the moments of their inputs."""
+    """Returns a copy of the model whose norms collect the moments of their inputs."""
     copy = nnx.clone(model)
     for norm in _norms(copy).values():
         norm.use_running_average = behind == "running"

@@ -1,4 +1,4 @@
-"""Diagnosis of an NNX model: what its norms do in training and in evaluation."""
+"""Diagnosis of an NNX model: observes its norms in training and in evaluation."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from jaxnorm.nnx.watching import watched
 
 
 class Observation(nnx.Variable[Any]):
-    """What was observed of one call of a norm."""
+    """The observation of one call of a norm."""
 
 
 def _call(model: Any, batch: Any, train: bool) -> Any:
@@ -31,23 +31,23 @@ def diagnose(
     call: Callable[[Any, Any, bool], Any] = _call,
     activation: str | Mapping[str, str] | None = None,
 ) -> NormReport:
-    """Reports what the norms of a model do on some batches, and what is probably wrong.
+    """Reports what the norms of a model do on given batches, and what is probably wrong.
 
-    A copy of the model is run after `train()` and after `eval()` on each batch; neither the
-    model nor its random keys are changed. Norms of jaxnorm and of flax are recognised.
-    `print` shows the report as a table whose last column says what to do, `.plot()` draws
-    it, and `.to_dict()` returns it for JSON. docs/diagnose.md lists all diagnoses and their
+    A copy of the model is run after `train()` and after `eval()` on each batch; the model
+    and its random keys are not changed. Norms of jaxnorm and flax are recognised. `print`
+    shows the report as a table whose last column says what to do, `.plot()` draws it, and
+    `.to_dict()` converts it for JSON. docs/diagnose.md lists all diagnoses and their
     thresholds.
 
     Args:
       model: an NNX module.
-      batches: one batch, if it is an array or a dict of arrays; anything else is an
-        iterable of batches. Use the batch size of training, since batches that are too
-        small are reported.
+      batches: an array or a dict of arrays is a single batch; anything else is an iterable
+        of batches. Use the training batch size, since batches that are too small are
+        reported.
       call: `call(model, batch, train)`; defaults to `model(batch)`. Compiled once per batch
         shape.
-      activation: the name of the activation after the norms, such as "relu", to find
-        saturated outputs; or a mapping from paths of norms to such names.
+      activation: name of the activation after the norms, such as "relu", to detect
+        saturated outputs; or a mapping from paths of norms to names.
 
     Returns:
       A NormReport.
@@ -56,8 +56,8 @@ def diagnose(
       TypeError: activation is neither a name nor a mapping of names.
       ValueError: the activation is unknown; there are no batches; no norm was called.
 
-    Norms inside nnx.scan and nnx.vmap are reported once per index. Those inside jax.vmap
-    and other transforms of JAX itself are not seen.
+    Norms inside nnx.scan and nnx.vmap are reported once per index. Norms inside jax.vmap
+    and other transforms of JAX itself are not observed.
 
     >>> import jaxnorm.nnx as jx
     >>> x = 5 + jax.random.normal(jax.random.key(0), (64, 3))
@@ -93,7 +93,7 @@ def _run(
     train: bool,
     activation: Activation,
 ) -> tuple[Any, list[Call]]:
-    """The output of the model in a mode, and what was observed on the way."""
+    """Returns the output of the model in a mode, and the observations of its norms."""
     observer = Observer(activation)
 
     def around(
@@ -101,11 +101,11 @@ def _run(
     ) -> Any:
         before = _variables_of(module)
         y = norm(*args, **kwargs)
-        # As a variable of the module, it gets out of any transform of it.
+        # As variables of the module, observations leave any transform of it.
         number = sum(isinstance(each, Observation) for each in vars(module).values())
         spec = NORMS.spec(module, args, kwargs)
         seen = observer.observe(path, module, spec, args, kwargs, y, before)
-        # Within a transform of JAX itself, not of NNX, no variable can be written.
+        # Inside a transform of JAX itself, rather than NNX, variables cannot be written.
         with contextlib.suppress(errors.TraceContextError):
             setattr(module, f"observed_{number}", Observation(seen))
         return y

@@ -20,7 +20,7 @@ class Folding(NamedTuple):
 
     Attributes:
       model: a copy of the model, with `Folded` in place of each folded norm.
-      report: what became of each norm.
+      report: which norms were folded, and why others were kept.
     """
 
     model: Any
@@ -36,12 +36,12 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
       model: a model with norms of jaxnorm or flax, after `model.eval()`. It is not changed.
       args: the arguments that the model is called with. Only the shapes and dtypes of
         arrays matter, so they may be `jax.ShapeDtypeStruct`s.
-      kwargs: its keyword arguments, likewise.
+      kwargs: keyword arguments of the call, as for `args`.
 
     Returns:
       Folding(model, report), where model is a copy that shares nothing with the original.
-      It takes any arrays, but all other arguments must be the same as here, since another
-      flag may send arrays another way; this is not checked.
+      It accepts any arrays, but all other arguments must be the same as here, since a
+      different flag may route arrays differently; this is not checked.
 
     Raises:
       ValueError: the model called no norm with running statistics.
@@ -71,7 +71,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
         if path in gone and module in NORMS:
             return Folded(path, module, gone[path])
         if path in changed and isinstance(module, tuple(LAYERS)):
-            # Bypasses the hooks of the variables, which are meant for training.
+            # Bypass the variables' hooks, which are meant for training.
             module.kernel.set_raw_value(changed[path]["kernel"])
             if module.bias is None:
                 module.use_bias, module.bias = True, nnx.Param(changed[path]["bias"])
@@ -83,7 +83,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
 
 
 class Folded(nnx.Module):
-    """Stands in for a norm that was folded into a layer; changes only the dtype."""
+    """Stands in for a norm that was folded into a layer; changes only the dtype of x."""
 
     def __init__(self, path: str, norm: nnx.Module, dtype: Any):
         self.path = path
@@ -100,15 +100,14 @@ class Folded(nnx.Module):
         """Returns x in the dtype of the norm's output; takes the arguments of the norm.
 
         Raises:
-          ValueError: the norm is asked to train.
+          ValueError: the norm is called in training.
         """
         bound = inspect.signature(self.kind.__call__).bind(self, *args, **kwargs)
         x = bound.args[1]
         if any(modes_of(self, bound.arguments)):
             raise ValueError(
-                f"{self.path} is folded into the layer beside it, with the statistics that "
-                "it had, and cannot train any more; write model.eval(), or train the model "
-                "it is of."
+                f"{self.path} is folded into the layer next to it, with fixed statistics, "
+                "and cannot train; write model.eval(), or train the original model."
             )
         return jnp.asarray(x, self.dtype)
 

@@ -1,4 +1,4 @@
-"""Labels for the parameters of an NNX model, for optimisers."""
+"""Labels the parameters of an NNX model, for optimisers."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
       model: a model with norms of jaxnorm or flax, in training mode. It is not changed.
       args: the arguments that the model is called with; only the shapes and dtypes of
         arrays matter.
-      kwargs: its keyword arguments, likewise.
+      kwargs: keyword arguments of the call, as for `args`.
 
     Returns:
       `nnx.state(model, nnx.Param)` with "norm", "cancelled" or "weight" in place of each
-      `nnx.Param`, as `optax.multi_transform` takes it for an `nnx.Optimizer`.
-      `jaxnorm.decay_mask` turns it into a mask.
+      `nnx.Param`, for `optax.multi_transform` in an `nnx.Optimizer`. `jaxnorm.decay_mask`
+      turns it into a mask.
 
     >>> import jaxnorm.nnx as jx
     >>> rngs = nnx.Rngs(0)
@@ -35,7 +35,7 @@ def parameter_labels(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
     """
     labeller = Labeller(tuple(LAYERS), NORMS)
     flow, _ = traced(labeller, model, is_layer_or_norm, *args, **kwargs)
-    # As bare arrays, without nnx.Variable, which is what nnx.Optimizer passes to optax.
+    # Like nnx.Optimizer, which passes bare arrays rather than nnx.Variables to optax.
     parameters = jax.tree.map(
         lambda variable: variable[...],
         nnx.state(model, nnx.Param),

@@ -1,4 +1,4 @@
-"""The layers and norms that are looked for in an NNX model, and their variables."""
+"""The layers and norms that are recognised in an NNX model, and their variables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def _group(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
     return group_spec(module, x)
 
 
-# Flax's own classes. Those of jaxnorm describe themselves, by their method `norm_spec`.
+# Flax's own classes. Those of jaxnorm describe themselves with a method `norm_spec`.
 NORMS = Norms(
     {
         nnx.BatchNorm: _batch,
@@ -57,12 +57,12 @@ NORMS = Norms(
 
 
 def is_layer_or_norm(kind: type) -> bool:
-    """Whether modules of a class are layers or norms that are looked for."""
+    """Whether a class is one of the recognised layers or norms."""
     return issubclass(kind, tuple(LAYERS)) or NORMS.is_kind(kind)
 
 
 def variables_of(module: Any) -> dict[str, Array]:
-    """The values of a module's variables, by their names."""
+    """Returns the values of a module's variables, by name."""
     return {
         name: each[...]
         for name, each in vars(module).items()

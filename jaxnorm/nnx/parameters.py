@@ -1,4 +1,4 @@
-"""What every NNX norm does with its variables and attributes."""
+"""Parameters and options of NNX norms, from their variables and attributes."""
 
 import math
 from collections.abc import Mapping
@@ -25,37 +25,37 @@ def parameter(
     rngs: nnx.Rngs,
     metadata: Mapping[str, Any],
 ) -> Any:
-    """A scale or bias of shape (num_features,), or None in its place if none is wanted."""
+    """Creates a scale or bias of shape (num_features,), or None if it is not wanted."""
     if not wanted:
         return nnx.data(None)
     return nnx.Param(init(rngs.params(), (num_features,), dtype), **metadata)
 
 
 def features_of(module: Any, x: Any, axis: Axis) -> tuple[int, ...]:
-    """The sizes of the feature axes of x, over which the module's variables are laid.
+    """Returns the sizes of the feature axes of x, to which the variables are reshaped.
 
-    Raises a ValueError if the module was made for another number of features.
+    Raises a ValueError if the module was constructed for another number of features.
     """
     features = sizes_of(x.shape, canonical_axes(axis, x.ndim))
     if math.prod(features) != module.num_features:
         raise ValueError(
-            f"x has shape {x.shape}, and so {math.prod(features)} features along axis "
-            f"{axis}, but {type(module).__name__} was made with num_features="
-            f"{module.num_features}; make it with num_features={math.prod(features)}, or "
-            "name the feature axes."
+            f"x of shape {x.shape} has {math.prod(features)} features along axis {axis}, "
+            f"but {type(module).__name__} was constructed with num_features="
+            f"{module.num_features}; use num_features={math.prod(features)}, or other "
+            "feature axes."
         )
     return features
 
 
 def shaped(array: Any, features: tuple[int, ...]) -> Any:
-    """An array of shape (num_features,) laid over the feature axes; None or () as it is."""
+    """Reshapes an array to the feature axes; returns None and scalars unchanged."""
     return array if array is None or array.ndim == 0 else jnp.reshape(array, features)
 
 
 def options(
     module: Any, mask: ArrayLike | None, weights: ArrayLike | None
 ) -> dict[str, Any]:
-    """The arguments that the function of every norm takes from the module and its call."""
+    """Returns the arguments, shared by all norms' functions, of a module and its call."""
     return {
         "epsilon": module.epsilon,
         "weights": one_weighting(mask, weights),
@@ -70,22 +70,22 @@ def operands(
 ) -> tuple[Array, Any, Any, Any]:
     """Returns x, scale, bias and the dtype of the output.
 
-    The variables are as the module's promote_dtype makes them, but x is not widened: a
-    norm accumulates in float32 anyway, and stores x for its derivative. The scale and bias
-    of the call are applied after those of the module.
+    The module's promote_dtype casts the variables, but x is not widened: norms accumulate
+    in float32 anyway, and x is stored for the derivative. The scale and bias of the call
+    are applied after the module's own.
 
     Args:
       module: a norm.
       x: its input.
-      feature_axes: of x.
-      scale: of the call, or None.
-      bias: of the call, or None.
-      state: variables that promote_dtype is given too, before scale and bias; they do not
-        widen the output.
+      feature_axes: feature axes of x.
+      scale: scale given in the call, or None.
+      bias: bias given in the call, or None.
+      state: further variables for promote_dtype, before scale and bias; they do not widen
+        the output.
     """
     x = as_floating(x)
     features = features_of(module, x, feature_axes)
-    # As in flax, promote_dtype of a norm that has no bias is not given one.
+    # As in flax, promote_dtype receives no bias if the norm has none.
     names = [name for name in ("scale", "bias") if hasattr(module, name)]
     own = [getattr(module, name) for name in names]
     values = (None if each is None else each[...] for each in (*state, *own))

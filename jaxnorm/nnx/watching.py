@@ -1,4 +1,4 @@
-"""What goes into the modules of an NNX model, and what comes out of them."""
+"""Intercepts the calls of the modules of an NNX model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,12 @@ from flax import nnx
 
 from jaxnorm.model.dataflow import Dataflow, dataflow, part
 
-# `around(path, module, call, args, kwargs)` stands in for `call(*args, **kwargs)`.
+# `around(path, module, call, args, kwargs)` replaces `call(*args, **kwargs)`.
 Around = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Watched(nnx.Module):
-    """A module in whose place this one is called; `isinstance` tells no difference."""
+    """Stands in for a module and calls it through `around`; `isinstance` sees its class."""
 
     def __init__(self, path: str, module: nnx.Module, around: Around):
         self.path = path
@@ -22,25 +22,25 @@ class Watched(nnx.Module):
 
     @property
     def __class__(self) -> type:  # pyright: ignore
-        """As models ask for it, that go by the kinds of their layers."""
+        """The module's class, for models that check the types of their layers."""
         return type(self.module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What `around` makes of the call."""
+        """Calls the module through `around`."""
         return self.around(self.path, self.module, self.module, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """What else is asked for is the module's."""
+        """Returns the module's attribute."""
         if name == "module" or name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.module, name)
 
 
 def replaced(model: Any, replacement: Callable[[str, Any], Any]) -> Any:
-    """A copy of the model, whose modules are `replacement(path, module)`.
+    """Returns a copy of the model whose modules are `replacement(path, module)`.
 
-    The path is that of the module's variables, its parts joined by "/". The copy shares
-    nothing with the model: what changes one changes nothing of the other.
+    The path is the path of the module's variables, joined by "/". The copy and the model
+    share nothing, so changing one does not change the other.
     """
 
     def at(path: tuple[Any, ...], node: Any) -> Any:
@@ -51,7 +51,7 @@ def replaced(model: Any, replacement: Callable[[str, Any], Any]) -> Any:
 
 
 def watched(model: Any, wanted: Callable[[type], bool], around: Around) -> Any:
-    """A copy of the model, whose wanted modules are called through `around`."""
+    """Returns a copy of the model whose wanted modules are called through `around`."""
     return replaced(
         model,
         lambda path, module: (
@@ -67,10 +67,10 @@ def traced(
     *args: Any,
     **kwargs: Any,
 ) -> tuple[Dataflow, dict[str, Any]]:
-    """The dataflow of a model whose modules are called through `around`, which marks it.
+    """Returns the dataflow of a model, and the wanted modules of a copy of it, by path.
 
-    And the modules of these kinds, in a copy of it, by their paths. Of the arguments only
-    the shapes and dtypes of arrays count.
+    `around` wraps the calls of these modules and marks arrays. Only the shapes and dtypes
+    of arrays in the arguments matter.
     """
     copy = watched(model, wanted, around)
     graph, state = nnx.split(copy)
@@ -81,7 +81,7 @@ def traced(
         before = jax.tree.leaves(state)
         merged = nnx.merge(graph, state)
         output = merged(*args, **kwargs)
-        # What the call has written into the model has come out of it, too.
+        # Values that the call wrote into the model are outputs, too.
         after = jax.tree.leaves(nnx.state(merged))
         return output, [leaf for leaf in after if all(leaf is not old for old in before)]
 

@@ -1,4 +1,4 @@
-"""Whether to train: said once or often, in the constructor or the call, and by whom."""
+"""Training flags, given once or several times, in the constructor or the call."""
 
 import chex
 import jax.numpy as jnp

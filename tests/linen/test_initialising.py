@@ -1,4 +1,4 @@
-"""Initialising: outside of mapped axes, before there is a batch."""
+"""Initialisation outside of mapped axes, without a batch."""
 
 import chex
 import flax.linen as nn
@@ -18,7 +18,7 @@ X = normal(6, 4, 3)
 @pytest.mark.slow
 def test_initialising_needs_no_mapped_axis():
     module = jn.BatchNorm(train=True, axis_name="batch")
-    variables = module.init(KEY, X[0, 0])  # a lone example
+    variables = module.init(KEY, X[0, 0])  # a single example
     y, updates = jax.vmap(
         lambda x: module.apply(variables, x, mutable=["batch_stats"]),
         axis_name="batch",

@@ -1,4 +1,4 @@
-"""Metadata that an initialiser boxes a parameter with."""
+"""Metadata of parameters that an initialiser boxes."""
 
 import chex
 import flax.linen as nn

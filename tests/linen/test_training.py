@@ -1,4 +1,4 @@
-"""A model that is trained, as a user writes it."""
+"""Trains a model, written as a user would."""
 
 import chex
 import flax.linen as nn
@@ -23,7 +23,7 @@ class Model(nn.Module):
 
 
 def test_trains_with_optax_under_jit():
-    """Steps lower the loss and move the statistics."""
+    """Steps lower the loss and update the statistics."""
     model, optimizer = Model(), optax.adam(0.05)
     variables = model.init(KEY, X, train=False)
 

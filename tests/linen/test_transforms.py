@@ -1,4 +1,4 @@
-"""The Linen norms under the lifted transforms of flax, where they do as flax's do."""
+"""The Linen norms agree with flax's under its lifted transforms."""
 
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ X = normal(4, 3, 6)
 
 
 class Norms(nn.Module):
-    """All five norms, side by side, with the variance of flax that does not cancel."""
+    """All five norms side by side, without flax's fast variance, which can cancel."""
 
     library: ModuleType
 
@@ -44,7 +44,7 @@ def scanned(block):
 
 
 def mapped(block):
-    """A model for each of two parts of x, without a parameter in common."""
+    """Applies one model to each of two parts of x, with separate parameters."""
     return nn.vmap(
         block,
         in_axes=(1, None),
@@ -83,7 +83,7 @@ def test_does_under_a_lifted_transform_what_flax_does(transform, x):
 
 
 def test_statistics_are_carried_by_a_scan_of_steps():
-    """Their dtype does not change when they are updated, as that of flax's may."""
+    """Updates keep their dtype, unlike in flax, where it may change."""
     model = jn.BatchNorm(
         train=True, param_dtype=jnp.bfloat16, force_float32_reductions=False
     )

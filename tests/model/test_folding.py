@@ -1,4 +1,4 @@
-"""Folding one norm into one layer: the layer does both, whatever its layout is."""
+"""Folding a norm into a layer: the layer computes both, in any layout."""
 
 import functools
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from jaxnorm.statistics.estimator import Estimator
 
 
 class Case(NamedTuple):
-    """A layer, as `layer(x, kernel)`, its features on the axis `features` of x and y."""
+    """A layer `layer(x, kernel)`, with features on the axis `features` of x and y."""
 
     x: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -50,7 +50,7 @@ def conv(numbers, groups=1, padding="VALID", strides=None, dilation=None):
 
 
 def torch_transposed(x, kernel, groups, stride):
-    """As torch's, of x (N, C, H, W) and a kernel (in, out/groups, h, w)."""
+    """As in torch, for x of (N, C, H, W) and a kernel of (in, out/groups, h, w)."""
     n, _, height, width = x.shape
     _, out, rows, columns = kernel.shape
     sizes = (stride * (height - 1) + rows, stride * (width - 1) + columns)
@@ -131,7 +131,7 @@ def applied(affine, x, case):
 
 
 def drawn(rng, case):
-    """x, kernel, and the layer's output."""
+    """Returns x, a kernel, and the layer's output."""
     x, kernel = (
         jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (case.x, case.kernel)
     )
@@ -235,19 +235,19 @@ def test_an_affine_function_is_what_the_norm_does_in_evaluation(estimator: Estim
 @pytest.mark.parametrize("epsilon", [0.0, 1e-10, 1e-5])
 @pytest.mark.parametrize("var", [0.0, 1e-12, 1e-38])
 def test_a_dead_feature_stays_what_it_is(epsilon, var):
-    """Its inputs are always μ, which is not lost when it is scaled by 1/√ε."""
+    """Its input is always μ, and its output stays exact when scaled by 1/√ε."""
     mean = jnp.array([3.0, 0.0, 1e4])
     statistics = Statistics(mean=mean, var=jnp.full(3, var))
     bias = jnp.array([0.5, -0.25, 2.0])
     affine = as_affine(statistics, bias=bias, epsilon=epsilon)
-    # Of a dead feature the kernel is 0, and the bias the mean.
+    # For a dead feature, the kernel is 0 and the bias is the mean.
     kernel, folded = fold_output(jnp.zeros((2, 3)), mean, affine)
     np.testing.assert_array_equal(kernel, 0)
     np.testing.assert_array_equal(folded, bias)
 
 
 def test_a_constant_feature_without_epsilon_gives_its_bias(rng):
-    """As in the norm itself: nothing is infinite."""
+    """As in the norm itself, nothing is infinite."""
     x = jnp.asarray(rng.normal(size=(4, 2)), jnp.float32)
     statistics = Statistics(mean=jnp.ones(2), var=jnp.zeros(2))
     bias = jnp.array([0.5, -1.0])

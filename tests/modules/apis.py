@@ -1,4 +1,4 @@
-"""Both APIs of flax as one: variables and x go in, outputs and new state come out."""
+"""A common interface to flax's APIs: maps variables and x to outputs and new state."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Model:
 
 
 def _linen(norm: type, x: Any, num_features: int, **arguments: Any) -> Model:
-    """Of Linen, which finds the number of features in x."""
+    """Makes a Linen model, which infers the number of features from x."""
     module = norm(**arguments)
     mode = {"use_running_average": True} if norm.__name__.startswith("Batch") else {}
 
@@ -49,12 +49,12 @@ def _linen(norm: type, x: Any, num_features: int, **arguments: Any) -> Model:
 
 
 def _nnx(norm: type, x: Any, num_features: int, **arguments: Any) -> Model:
-    """Of NNX, which is told the number of features."""
+    """Makes an NNX model, which takes the number of features as an argument."""
     module = norm(num_features, rngs=nnx.Rngs(KEY), **arguments)
     graph, params, statistics = nnx.split(module, nnx.Param, nnx.BatchStat)
 
     def apply(variables: Any, x: Any, **call: Any) -> tuple[jax.Array, Any]:
-        # A copy, for the call writes to its variables.
+        # A copy, because the call writes to its variables.
         state = variables["params"], variables["batch_stats"]
         module = nnx.merge(graph, *state, copy=True)
         return module(x, **call), nnx.state(module, nnx.BatchStat)
@@ -68,7 +68,7 @@ class Api:
 
     Attributes:
       ours: the modules of jaxnorm.
-      theirs: those of flax.
+      theirs: the modules of flax.
       model: `model(norm, x, num_features, **arguments) -> Model`.
     """
 
@@ -80,7 +80,7 @@ class Api:
     def pair(
         self, norm: str, x: Any, num_features: int | None = None, **arguments: Any
     ) -> tuple[Model, Model]:
-        """Our model and that of flax, with the same arguments."""
+        """Returns our model and flax's, with the same arguments."""
         features = x.shape[-1] if num_features is None else num_features
         ours, theirs = (
             self.model(getattr(each, norm), x, features, **arguments)
@@ -94,17 +94,17 @@ NNX = Api("nnx", jaxnorm.nnx, nnx, _nnx)
 
 each_api = pytest.mark.parametrize("api", [LINEN, NNX], ids=lambda api: api.name)
 each_norm = pytest.mark.parametrize("norm", NORMS)
-# For tests that compile for seconds: the norm that has a state, and that of groups.
+# For tests that compile for seconds: the norm with a state, and the one with groups.
 most_different_norms = pytest.mark.parametrize(
     "norm", rows(NORMS, ["BatchNorm", "GroupNorm"])
 )
 
 
 def training(norm: str) -> dict[str, bool]:
-    """What a call needs to be one of training."""
+    """Returns the arguments that a call in training needs."""
     return {"use_running_average": False} if norm == "BatchNorm" else {}
 
 
 def normal(*shape: int, dtype: Any = jnp.float32) -> jax.Array:
-    """An input of a mean and deviation of about 1."""
+    """An input with a mean and standard deviation of about 1."""
     return (1 + jax.random.normal(jax.random.key(1), shape)).astype(dtype)

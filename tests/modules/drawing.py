@@ -1,6 +1,6 @@
-"""Drawn cases in which flax is right, and so must be agreed with.
+"""Draws cases in which flax is right, so that our modules must agree with it.
 
-Where flax is not, and where it refuses what is meant, is in `test_differences`.
+Cases in which flax is wrong or raises needlessly are in `test_differences`.
 """
 
 import math
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.modules.apis import LINEN, Api, normal
 
-# Few shapes, for each costs a compilation of each operation.
+# Few shapes, because every operation compiles anew for each.
 A_SHAPE = ((4, 3, 6),)
 SHAPES = ((4, 6), *A_SHAPE, (2, 3, 2, 4))
 FLOATS = st.sampled_from([jnp.float32, jnp.bfloat16])
@@ -23,7 +23,7 @@ INITIALIZER = jax.nn.initializers.normal(1.0)
 
 @dataclass(frozen=True)
 class Case:
-    """The input, the constructor's arguments and those of the call."""
+    """An input, and the arguments of the constructor and of the call."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -37,15 +37,15 @@ class Case:
 
     @property
     def coarse(self) -> bool:
-        """Whether 16 bits are used anywhere."""
+        """Whether any dtype has 16 bits."""
         dtypes = (self.dtype, self.arguments["dtype"], self.arguments["param_dtype"])
         return jnp.bfloat16 in dtypes
 
 
 @st.composite
 def cases(draw: Any, api: Api, norm: str, shapes: Any = SHAPES) -> Case:
-    """A case of this norm in this API."""
-    # An instance without positions is refused.
+    """Draws a case for a norm in an API."""
+    # Instance norm raises for inputs without spatial axes.
     fitting = [each for each in shapes if norm != "InstanceNorm" or len(each) > 2]
     shape = draw(st.sampled_from(fitting))
     dtype, train = draw(FLOATS), draw(st.booleans())
@@ -58,7 +58,7 @@ def cases(draw: Any, api: Api, norm: str, shapes: Any = SHAPES) -> Case:
         call["use_running_average"] = not train
     fewest = _fewest(shape, reduced, call["mask"], arguments)
     if fewest < 3:
-        # The gradient of two values cancels, and in 16 bits but rounding is left.
+        # The gradient of two values cancels; in 16 bits only rounding errors are left.
         dtype = arguments["dtype"] = jnp.float32
     _avoid_what_flax_gets_wrong(draw, api, norm, dtype, train, fewest, arguments)
     num_features = math.prod(shape[each] for each in features)
@@ -66,7 +66,7 @@ def cases(draw: Any, api: Api, norm: str, shapes: Any = SHAPES) -> Case:
 
 
 def _arguments(norm: str) -> st.SearchStrategy[dict[str, Any]]:
-    """The arguments that the norms share, with those of statistics."""
+    """Draws the arguments that norms share, and those for running statistics."""
     arguments = {
         "epsilon": st.sampled_from([1e-3, 1e-2]),
         "dtype": st.none() | FLOATS,
@@ -148,7 +148,7 @@ def _others(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
 
 
 def _groups(shape: tuple[int, ...]) -> st.SearchStrategy[dict[str, int | None]]:
-    """Groups of two features at least: of one, there may be a single value."""
+    """Draws groups of at least two features; with one, a group may have a single value."""
     sizes = [each for each in range(2, shape[-1] + 1) if shape[-1] % each == 0]
     return st.sampled_from(sizes).flatmap(
         lambda size: st.sampled_from(
@@ -161,9 +161,9 @@ def _groups(shape: tuple[int, ...]) -> st.SearchStrategy[dict[str, int | None]]:
 
 
 def _masks(norm: str, shape: tuple[int, ...], reduced: tuple[int, ...]) -> Any:
-    """A mask of some shape that broadcasts, or None."""
+    """Draws a mask that broadcasts to the shape, or None."""
     grouped = norm == "GroupNorm"
-    # Moments of no values, or of one, are where flax fails: the ends always count.
+    # flax fails on moments of fewer than two values, so both ends are always selected.
     ended = reduced[:-1] if grouped else reduced
 
     def mask(seed: int, sizes: list[int]) -> np.ndarray:
@@ -183,7 +183,7 @@ def _masks(norm: str, shape: tuple[int, ...], reduced: tuple[int, ...]) -> Any:
 def _fewest(
     shape: tuple[int, ...], reduced: tuple[int, ...], mask: Any, arguments: Any
 ) -> int:
-    """The fewest values of which moments are taken."""
+    """Returns the smallest number of values that moments are taken over."""
     counted = np.broadcast_to(True if mask is None else mask, shape)
     size = arguments.get("group_size")
     groups = shape[-1] // size if size else arguments.get("num_groups")
@@ -202,12 +202,12 @@ def _avoid_what_flax_gets_wrong(
     fewest: int,
     arguments: dict[str, Any],
 ) -> None:
-    """Draws the last arguments, without what is in test_differences."""
-    # The variance of few values may be small beside their mean, and then it cancels.
+    """Draws the remaining arguments, except those covered by test_differences."""
+    # The fast variance of few values cancels if it is small relative to their mean.
     arguments["use_fast_variance"] = fewest > 3 and draw(st.booleans())
     if api is LINEN:
-        # Without, flax takes means in 16 bits, and evaluates in them.
+        # Without it, flax takes means and evaluates in 16 bits.
         coarse = jnp.bfloat16 in (dtype, arguments["dtype"])
         arguments["force_float32_reductions"] = coarse or draw(st.booleans())
     elif norm == "BatchNorm" and not train and arguments["dtype"] is not None:
-        arguments["dtype"] = jnp.float32  # for flax rounds the statistics to it
+        arguments["dtype"] = jnp.float32  # because flax rounds the statistics to it

@@ -1,4 +1,4 @@
-"""Variables as after training, made of shapes alone."""
+"""Makes variables that look trained, from their shapes alone."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def filled(shapes):
-    """Arrays of these shapes, as after training; nothing is compiled to make them."""
+    """Returns trained-looking arrays of these shapes, without compiling anything."""
     rng = np.random.default_rng(0)
 
     def fill(path, like):

@@ -1,4 +1,4 @@
-"""One small network in both APIs, which tests make faults in: dense, norm, relu, twice."""
+"""A small network in both APIs, for tests to inject faults: dense, norm, relu, twice."""
 
 import functools
 from typing import Any
@@ -18,12 +18,12 @@ NORMS = ("norm_0", "norm_1")
 
 
 def inputs(seed: int, *shape: int) -> jax.Array:
-    """What the network is well on: of mean 3 and deviation 2."""
+    """Inputs for a healthy network, with mean 3 and standard deviation 2."""
     return 3 + 2 * jax.random.normal(jax.random.key(seed), (*shape, INPUTS))
 
 
 def run(layers: Any, x: Any, train: bool, mask: Any, ignored: bool) -> jax.Array:
-    """The network; `ignored` says that the second norm does not hear of evaluation."""
+    """Runs the network; if `ignored`, the second norm always trains."""
     flag, deaf = {"train": train}, {"train": train or ignored}
     x = nn.relu(layers.norm_0(layers.dense_0(x), mask=mask, **flag))
     x = nn.relu(layers.norm_1(layers.dense_1(x), mask=mask, **deaf))
@@ -57,8 +57,8 @@ class NnxNetwork(nnx.Module):
 class Linen:
     """The network in Linen.
 
-    A seed makes the weights; options are the second norm's. Each batch is an array, or x
-    and a mask.
+    The seed initialises the weights; the options are for the second norm. Each batch is an
+    array, or a tuple of x and a mask.
     """
 
     def __init__(self, seed: int = 0, **options: Any):
@@ -67,7 +67,7 @@ class Linen:
         self.variables = self.model.init(key, x, train=False)
 
     def values(self, layer: str) -> dict[str, jax.Array]:
-        """All arrays of a layer, by name."""
+        """Returns all arrays of a layer, by name."""
         collections = ("params", "batch_stats")
         return {
             name: value
@@ -76,7 +76,7 @@ class Linen:
         }
 
     def put(self, layer: str, **values: Any) -> None:
-        """Puts other arrays in their place."""
+        """Replaces arrays of a layer."""
 
         def replaced(path, old):
             name, inside = path[-1].key, path[-2].key == layer
@@ -85,7 +85,7 @@ class Linen:
         self.variables = jax.tree.map_with_path(replaced, self.variables)
 
     def calibrate(self, batches: Any) -> None:
-        """Makes the running statistics those of these batches."""
+        """Sets the running statistics to the statistics of these batches."""
 
         def apply(variables, batch):
             x, mask = batch if isinstance(batch, tuple) else (batch, None)
@@ -94,13 +94,13 @@ class Linen:
         self.variables = jaxnorm.calibrate(apply, self.variables, batches, progress=False)
 
     def diagnose(self, batches: Any, ignored: bool = False, **options: Any) -> Any:
-        """The report."""
+        """Returns the report."""
         call = _call(ignored)
         return jn.diagnose(self.model, self.variables, batches, call=call, **options)
 
 
 class Nnx:
-    """The network in NNX, likewise."""
+    """The network in NNX, with the same methods."""
 
     def __init__(self, seed: int = 0, **options: Any):
         self.model = NnxNetwork(options, rngs=nnx.Rngs(seed))
@@ -118,7 +118,7 @@ class Nnx:
     def calibrate(self, batches: Any) -> None:
         def call(model, batch):
             x, mask = batch if isinstance(batch, tuple) else (batch, None)
-            # In the mode that calibration set the norms to.
+            # No train flag: the norms stay in the mode that calibration sets.
             layers, mode = model, {"mask": mask}
             x = nn.relu(layers.norm_0(layers.dense_0(x), **mode))
             return layers.norm_1(layers.dense_1(x), **mode)
@@ -139,7 +139,7 @@ def _call(ignored: bool) -> Any:
 
 
 def well(kind: Any, *, seed: int = 0, size: int = 64, **options: Any) -> tuple[Any, list]:
-    """A network that is well, and other batches of the data that it is well on."""
+    """Returns a healthy network, and new batches of the data it was calibrated on."""
     subject = kind(seed, **options)
     for norm, values in _measured(kind, seed, size).items():
         subject.put(norm, **values)
@@ -149,11 +149,11 @@ def well(kind: Any, *, seed: int = 0, size: int = 64, **options: Any) -> tuple[A
 @functools.cache
 def _measured(kind: Any, seed: int, size: int) -> dict[str, dict[str, jax.Array]]:
     subject = kind(seed)
-    # As much as an average of a decay of 0.99 is of, by and large.
+    # About as much data as an average with decay 0.99 covers.
     subject.calibrate([inputs(1, 100 * size)])
     return {norm: subject.values(norm) for norm in NORMS}
 
 
 def middle(x: Any) -> jax.Array:
-    """Half of the features."""
+    """Selects half of the features."""
     return jnp.arange(x.shape[-1]) < x.shape[-1] // 2

@@ -1,6 +1,6 @@
-"""The property that carries the promise: what flax does, the modules do.
+"""The central property: the modules agree with flax.
 
-The number of cases is that of `--hypothesis-show-statistics`, run with `-n0 -s`.
+Run with `-n0 -s --hypothesis-show-statistics` to see the number of cases.
 """
 
 import chex
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("lenient")
 
 
 def check(api, norm, case):
-    """Variables, outputs, gradients and new statistics are those of flax."""
+    """Checks that variables, outputs, gradients and new statistics equal flax's."""
     ours, theirs = api.pair(norm, case.x, case.num_features, **case.arguments)
     chex.assert_trees_all_equal(ours.variables, theirs.variables)
     chex.assert_trees_all_equal_dtypes(ours.variables, theirs.variables)
@@ -30,14 +30,14 @@ def check(api, norm, case):
     (_, (y, statistics)), _ = ours
     (_, (flax_y, _)), _ = theirs
     assert y.dtype == flax_y.dtype
-    # Those of flax may turn to float32 when they are updated; a scan could not carry them.
+    # flax's may become float32 when updated, so that a scan could not carry them.
     chex.assert_trees_all_equal_dtypes(statistics, variables["batch_stats"])
     tolerance = 3e-2 if case.coarse else 2e-4
     chex.assert_trees_all_close(wide(ours), wide(theirs), rtol=tolerance, atol=tolerance)
 
 
 def seasoned(statistics):
-    """Running statistics that differ from feature to feature, and from 0 and 1."""
+    """Makes running statistics differ between features, and from 0 and 1."""
 
     def season(each):
         place = jnp.arange(each.size, dtype=jnp.float32).reshape(each.shape)
@@ -47,7 +47,7 @@ def seasoned(statistics):
 
 
 def run(apply, variables, case):
-    """((loss, (y, statistics)), gradients with respect to the parameters and x)."""
+    """Returns ((loss, (y, statistics)), gradients with respect to parameters and x)."""
 
     def loss(params, x):
         y, statistics = apply(variables | {"params": params}, x, **case.call)
@@ -73,7 +73,7 @@ def test_agrees_with_flax(api, norm, data):
 @pytest.mark.slow
 @each_api
 @each_norm
-@settings(max_examples=50)  # each compiles for seconds
+@settings(max_examples=50)  # each takes seconds to compile
 @given(st.data())
 def test_agrees_with_flax_in_many_cases(api, norm, data):
     check(api, norm, data.draw(cases(api, norm)))

@@ -19,10 +19,10 @@ def close(one, other):
 
 
 def model_of(api, norm, x=X, **arguments):
-    """A module with a scale and bias of its own that are not 1 and 0."""
+    """Makes a module whose own scale and bias differ from 1 and 0."""
     groups = {"num_groups": 3} if norm == "GroupNorm" else {}
     if norm == "RMSNorm":
-        arguments.pop("use_bias", None)  # which it does not have
+        arguments.pop("use_bias", None)  # RMSNorm has none
     model = api.model(getattr(api.ours, norm), x, x.shape[-1], **groups, **arguments)
     drawn = jax.tree.map(
         lambda each: each + 0.3 * jnp.cos(jnp.arange(each.size, dtype=each.dtype)),
@@ -70,7 +70,7 @@ def test_16_bit_outputs_are_rounded_once(api, norm):
         for dtype in ("bfloat16", "float32")
     )
     assert y.dtype == jnp.bfloat16
-    # The two programs may differ in the last bit of float32, and so in few roundings.
+    # The two programs may differ in the last float32 bit, so a few roundings differ.
     assert np.mean(np.asarray(y != wide.astype(jnp.bfloat16))) < 0.02
 
 

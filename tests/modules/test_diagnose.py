@@ -1,4 +1,4 @@
-"""Each fault, made in a network that is well, is told of its layer, and no other is."""
+"""Each fault injected into a healthy network is reported for its layer, and no other."""
 
 import functools
 import json
@@ -162,7 +162,7 @@ MADE = {
     "saturated": (dead_units, saturated),
     "non-finite": (nonfinite_input, nonfinite_output),
 }
-# Each of these compiles for itself, the others once together.
+# Each of these compiles separately; the others share a program.
 APART = (
     *(frozen, momentum_swapped, trains_in_evaluation, batch_too_small),
     *(padding_leaks, dead_units, saturated),
@@ -195,7 +195,7 @@ def test_a_fault_is_told_of_its_layer_and_nothing_else_is(fault, make, kind):
 
 
 def test_each_fault_is_made():
-    # In float32 what makes a norm imprecise is flax's own; see below.
+    # In float32, only flax's norms are imprecise; see below.
     assert {*MADE, "imprecise"} == set(FAULTS)
 
 
@@ -300,14 +300,14 @@ def test_the_variance_that_flax_loses_is_told_in_nnx():
 
 
 def every_norm(theirs, ours):
-    """One after another, by the functions that make them."""
+    """Yields constructors of all norms, one after another."""
     for api in (theirs, ours):
         yield from (api.LayerNorm, api.RMSNorm, api.InstanceNorm)
         yield functools.partial(api.GroupNorm, num_groups=2)
 
 
 class Transformed(nn.Module):
-    """Norms of all kinds, one in a transform, one called twice."""
+    """All kinds of norms, one inside a transform, one called twice."""
 
     deterministic: bool | None = None
 
@@ -345,7 +345,7 @@ def test_every_norm_of_nnx_is_seen():
 
 
 class Stacked(nnx.Module):
-    """Three norms in a scan."""
+    """A norm, and three norms inside a scan."""
 
     def __init__(self, rngs):
         self.first = jx.BatchNorm(6, rngs=rngs)
@@ -377,7 +377,7 @@ def test_what_is_masked_is_not_seen(kind):
 
 
 class Uses(nn.Module):
-    """A model for each way to call a norm that has been a trap."""
+    """A model for each way of calling a norm that has caused bugs."""
 
     way: str
 
@@ -391,7 +391,7 @@ class Uses(nn.Module):
 def test_ways_to_call_a_norm(way):
     x = inputs(0, 64)
     variables = jax.eval_shape(functools.partial(Uses(way).init, train=False), KEY, x)
-    # Far from those of x.
+    # Far from the statistics of x.
     variables = jax.tree.map(lambda each: jnp.full(each.shape, 0.1), variables)
     report = jn.diagnose(Uses(way), variables, [x], call=lambda m, b, t: m(b, train=t))
     found = [each.fault for each in report.diagnoses]

@@ -1,4 +1,4 @@
-"""Where flax is wrong: each test shows it, and that the modules are right there."""
+"""Cases in which flax is wrong: tests show that it is, and that our modules are right."""
 
 import chex
 import jax
@@ -10,7 +10,7 @@ from tests.modules.apis import LINEN, NNX, each_api, each_norm, normal, training
 
 pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(4, 3, 6)
-# Without a mean to subtract there is nothing to cancel.
+# RMSNorm subtracts no mean, so nothing can cancel.
 CENTRED = ["BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm"]
 
 
@@ -34,7 +34,7 @@ def test_a_mask_of_nothing_gives_the_bias_and_updates_nothing(api, norm):
     ours, theirs = api.pair(norm, X, **arguments(norm))
     call = {"mask": jnp.zeros(X.shape, bool), **training(norm)}
     y, statistics = ours.apply(ours.variables, X, **call)
-    chex.assert_trees_all_equal(y, jnp.zeros_like(X))  # as the bias is
+    chex.assert_trees_all_equal(y, jnp.zeros_like(X))  # equal to the bias
     chex.assert_trees_all_equal(statistics, ours.variables["batch_stats"])
     flax_y, spoilt = theirs.apply(theirs.variables, X, **call)
     assert jnp.isnan(flax_y).all()
@@ -44,7 +44,7 @@ def test_a_mask_of_nothing_gives_the_bias_and_updates_nothing(api, norm):
 @each_api
 @each_norm
 def test_nan_behind_a_mask_reaches_no_gradient(api, norm):
-    # An axis that every norm takes moments over, by its mask or by its arguments.
+    # The mask selects along axis 1, which every norm reduces with these arguments.
     axes = {"reduction_axes": (1, 2)} if norm in ("LayerNorm", "RMSNorm") else {}
     mask = jnp.broadcast_to(jnp.arange(3)[:, None] < 2, X.shape)
     x = jnp.where(mask, X, jnp.nan)
@@ -84,7 +84,7 @@ def test_a_mask_of_nothing_has_no_gradient(api, norm):
 
 @pytest.mark.slow
 def test_group_norm_of_nnx_takes_further_axes_before_the_positions():
-    """Flax repeats the moments of groups along axis 1, and reshapes what comes of it."""
+    """Flax repeats the moments of groups along axis 1, and reshapes the result."""
     x = normal(4, 3, 2, 6)
     (ours, theirs), (expected, _) = (
         api.pair("GroupNorm", x, num_groups=3, reduction_axes=(2, 3))
@@ -95,7 +95,7 @@ def test_group_norm_of_nnx_takes_further_axes_before_the_positions():
 
 
 def test_batch_norm_of_nnx_keeps_the_running_statistics_in_float32():
-    """At a mean of 101.25 a bfloat16 mean is off by 0.25."""
+    """A mean of 101.25 is off by 0.25 in bfloat16."""
     x = 100.25 + normal(4096, 2)
     models = NNX.pair("BatchNorm", x, dtype=jnp.bfloat16, momentum=0.0)
     statistics = {"mean": x.mean(0), "var": x.var(0)}
@@ -164,7 +164,7 @@ def test_nnx_takes_a_mask_of_numbers():
 
 
 def test_nnx_tells_an_input_of_other_features_where_flax_computes():
-    """Flax repeats the moments of one feature, or fails within jax."""
+    """Flax repeats the moments of one feature, or fails inside jax."""
     ours, _ = NNX.pair("LayerNorm", X)
     with pytest.raises(ValueError, match="num_features=6"):
         ours(X[..., :1])
@@ -189,7 +189,7 @@ def test_nnx_widens_what_has_no_parameters_only_where_flax_does():
 @each_api
 @pytest.mark.slow
 def test_group_norm_takes_a_lone_example(api):
-    """As flax does in Linen; in NNX it repeats moments along an axis that is not there."""
+    """As in flax's Linen; its NNX repeats moments along an axis that does not exist."""
     lone = X[0, 0]
     ours, theirs = api.pair("GroupNorm", lone, num_groups=3)
     expected, _ = LINEN.pair("GroupNorm", X, num_groups=3, reduction_axes=-1)
@@ -209,5 +209,5 @@ def test_a_mask_protects_the_outputs_of_evaluation_too(api):
         model(poisoned, use_running_average=True, mask=mask)
         for model in api.pair("BatchNorm", X)
     )
-    chex.assert_trees_all_equal(ours[3], jnp.zeros_like(X[3]))  # as the bias is
+    chex.assert_trees_all_equal(ours[3], jnp.zeros_like(X[3]))  # equal to the bias
     assert jnp.isnan(theirs[3]).all()

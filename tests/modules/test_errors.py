@@ -1,4 +1,4 @@
-"""Bad input is refused with its values and the mend, the same in both APIs."""
+"""Errors for bad input give its values and a fix, and are the same in both APIs."""
 
 import jax.numpy as jnp
 import pytest
@@ -8,7 +8,7 @@ from tests.modules.apis import NNX, each_api, each_norm, normal, training
 pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(4, 3, 6)
 THREE = {"num_groups": 3}
-# Of other axes than the last, for NNX, which would refuse another number of them first.
+# num_features for other feature axes; with a wrong number, NNX would raise earlier.
 FEATURES = {(0, 2): 24, (1, 2): 18}
 
 

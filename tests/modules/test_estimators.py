@@ -1,4 +1,4 @@
-"""Estimators, switches, weights and ghosts in both APIs: as in the functions."""
+"""Estimators, flags, weights and ghost batches: both APIs agree with the functions."""
 
 import pickle
 
@@ -29,12 +29,12 @@ KINDS = {
 
 
 def arrays(batch_stats):
-    """The statistics by their names, as plain arrays, in either API."""
+    """Returns the statistics by name, as plain arrays, for either API."""
     return {name: jnp.asarray(value[...]) for name, value in batch_stats.items()}
 
 
 def steps(model, batches, **call):
-    """The outputs for one batch after another, and the statistics in the end."""
+    """Returns the outputs for successive batches, and the final variables."""
     variables, outputs = model.variables, []
     for x in batches:
         y, statistics = model.apply(variables, x, **training("BatchNorm"), **call)
@@ -104,7 +104,7 @@ def test_updates_that_contradict_each_other_are_refused():
 def test_weights_are_taken_in_place_of_a_mask(api, norm):
     arguments = {"num_groups": 3} if norm == "GroupNorm" else {}
     ours, _ = api.pair(norm, BATCHES[0], **arguments)
-    # Of positions, and for the norms over features of these.
+    # Weights of features for norms that reduce these, and of positions for the others.
     axis = -1 if norm in ("LayerNorm", "RMSNorm") else 1
     shape = [1, 1, 1]
     shape[axis] = BATCHES[0].shape[axis]
@@ -139,7 +139,7 @@ def test_ghosts_are_those_of_the_function(api):
 
 @each_api
 def test_batch_renormalisation_follows_its_limits(api):
-    """Batch norm for two steps, then with all corrections."""
+    """Acts as batch norm for two steps, then applies the full corrections."""
 
     def limits(steps):
         return jnp.where(steps < 2, 1.0, 9.0), jnp.where(steps < 2, 0.0, 9.0)
@@ -156,10 +156,12 @@ def test_batch_renormalisation_follows_its_limits(api):
 
 
 def test_statistics_of_a_checkpoint_without_their_age_are_refused():
-    """As if no batch had gone into a loaded mean, the first one would replace it."""
+    """With updates=0, the first batch would replace a loaded mean."""
     plain, model = made(LINEN), made(LINEN, estimator=KINDS["debiased"][0])
     variables = model.variables | {"batch_stats": plain.variables["batch_stats"]}
-    with pytest.raises(ValueError, match=r"without \['updates'\].*take these from init's"):
+    with pytest.raises(
+        ValueError, match=r"without \['updates'\].*take these from init's variables"
+    ):
         model.apply(variables, BATCHES[0], **training("BatchNorm"))
 
 
@@ -194,7 +196,7 @@ def test_training_without_updates_needs_no_statistics():
 
 
 def test_steps_that_are_missing_are_refused_where_they_count():
-    """Limits of the first step would be those of none."""
+    """At step 0, the limits would allow no correction."""
     plain = made(LINEN)
     model = LINEN.model(LINEN.ours.BatchRenorm, BATCHES[0], 6)
     variables = model.variables | {"batch_stats": plain.variables["batch_stats"]}
@@ -226,7 +228,7 @@ def test_batch_renormalisation_has_no_ghosts(api):
 
 
 class TestEquality:
-    """Norms that are made alike are equal, so that they share what is compiled."""
+    """Norms with equal arguments are equal, so that they share compiled programs."""
 
     def norms(self):
         yield jx.BatchNorm(6, rngs=nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""Every module of the table, in both APIs, under everything that users do with modules."""
+"""Every module of the table, in both APIs, in all common uses of modules."""
 
 import copy
 import functools
@@ -25,16 +25,16 @@ close = functools.partial(chex.assert_trees_all_close, rtol=2e-6, atol=2e-6)
 
 
 def known_to(norm):
-    """The names of the arguments of a class, those that it passes on as well."""
+    """Returns the names of a class's arguments, including those it passes on."""
     makers = [
-        norm,  # of Linen
+        norm,  # for Linen
         *(vars(each)["__init__"] for each in norm.__mro__ if "__init__" in vars(each)),
     ]
     return {name for each in makers for name in inspect.signature(each).parameters}
 
 
 def arguments_of(norm, case=None):
-    """The arguments of a class, for a case or for features on the last axis."""
+    """Returns the arguments of a class, for a case or for features on the last axis."""
     known = known_to(norm)
     given = {"epsilon": EPSILON, **ROWS[norm.__name__].arguments}
     if case is None:
@@ -48,12 +48,12 @@ def arguments_of(norm, case=None):
 
 
 def name_of(path):
-    """The name of a variable, which is in a box in NNX."""
+    """Returns the name of a variable, which NNX puts into a box."""
     return [key.key for key in path if isinstance(getattr(key, "key", None), str)][-1]
 
 
 def model_of(api, case, **others):
-    """A module for a case, and its variables with the arrays of the case in them."""
+    """Returns a module for a case, and its variables filled with the case's arrays."""
     norm = getattr(api.ours, case.norm.module)
     x, scale, bias, _ = case.arrays()
     if case.layout.conditional:
@@ -74,7 +74,7 @@ def model_of(api, case, **others):
 
 
 def call_of(case):
-    """The arguments of a call: what the functions are given, by the names of modules."""
+    """Returns the arguments of a call: those of the functions, as modules name them."""
     call = {"weights": case.weights(), **case.norm.mode}
     if case.layout.conditional:
         call |= dict(zip(("scale", "bias"), case.arrays()[1:3], strict=True))
@@ -82,29 +82,29 @@ def call_of(case):
 
 
 def has_module(case):
-    """Whether the module of a norm can be told the axes that the layout reduces."""
+    """Whether the norm's module can reduce the axes of the layout."""
     known = known_to(getattr(jn, case.norm.module))
     return case.layout.reduced is None or "reduction_axes" in known
 
 
-ROWS = {row.module: row for row in reversed(NORMS)}  # of batch norm, training
+ROWS = {row.module: row for row in reversed(NORMS)}  # for batch norm, the training row
 LAST = cases(["float32"], ["float"], few=True)
 CASES = [
     case
     for case in cases(["float32"], ["float"]) + cases(["float32"], few=True)
     if has_module(case)
 ]
-# The others differ from these in their axes only.
+# The other norms differ from these only in their axes.
 FAST = [case for case in LAST if case.norm.name in ("batch_norm-train", "group_norm")]
 CONDITIONAL = [case for case in CASES if case.layout.conditional]
-# The one with a state, and the one that reads the number of features.
+# The norm with a state, and the norm that depends on the number of features.
 each_row = pytest.mark.parametrize("norm", rows(ROWS, ["BatchNorm", "GroupNorm"]))
 
 
 @each_api
 @pytest.mark.parametrize("case", rows(CASES, FAST + CONDITIONAL[:1]), ids=str)
 def test_gives_what_its_function_does(api, case):
-    """The output, and the gradients of x and of the parameters."""
+    """The output, and the gradients with respect to x and the parameters."""
     model, variables = model_of(api, case)
     x, scale, bias, g = case.arrays()
     no_bias = case.norm.module == "RMSNorm" and not case.layout.conditional
@@ -185,7 +185,7 @@ def test_under_transformations(api, case):
 @pytest.mark.parametrize("case", rows(LAST, FAST), ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtypes_of_the_output_and_of_parameters(api, case, dtype):
-    """By default the output has the dtype of x and the parameters together."""
+    """By default, the output dtype is the promoted dtype of x and the parameters."""
     x, call = case.arrays()[0].astype(dtype), {**case.norm.mode}
     number = int(np.prod(case.layout.feature_shape))
     norm = getattr(api.ours, case.norm.module)
@@ -199,14 +199,14 @@ def test_dtypes_of_the_output_and_of_parameters(api, case, dtype):
         return jax.eval_shape(lambda x: model.apply(model.variables, x, **call)[0], x).dtype
 
     assert output() == jnp.float32
-    # As flax's, that of NNX is promoted with its statistics, which are float32.
+    # As in flax, NNX also promotes it with the statistics, which are float32.
     wide = api is NNX and not case.norm.alone
     assert output(param_dtype=dtype) == jnp.dtype("float32" if wide else dtype)
     assert output(dtype="bfloat16") == jnp.bfloat16
 
 
 def on_last_axis(norm, api):
-    """A module with its features on the last axis, an x for it, and its variables."""
+    """Returns a module with its features on the last axis, and an x for it."""
     x = 1 + jax.random.normal(KEY, (4, 3, 2, 6))
     cls = getattr(api.ours, norm)
     return api.model(cls, x, 6, **arguments_of(cls)), x
@@ -260,7 +260,7 @@ def test_variables_survive_a_checkpoint(api, norm, tmp_path):
 
 @each_row
 def test_linen_modules_are_values(norm):
-    """They are equal by their attributes, pickled, cloned, tabulated and bound."""
+    """They compare by their attributes, and can be pickled, cloned, tabulated and bound."""
     cls = getattr(jn, norm)
     module = cls(**arguments_of(cls))
     x = jnp.ones((4, 3, 2, 6))
@@ -270,7 +270,7 @@ def test_linen_modules_are_values(norm):
     variables = module.init(KEY, x, **mode)
     shapes = jax.eval_shape(functools.partial(module.init, **mode), KEY, x)
     chex.assert_trees_all_equal_shapes_and_dtypes(variables, shapes)
-    with warnings.catch_warnings():  # flax shows what methods are given, arrays or not
+    with warnings.catch_warnings():  # flax displays all arguments, arrays or not
         warnings.simplefilter("error")
         assert norm in module.tabulate(KEY, x, **mode, compute_flops=False)
     bound = module.bind(variables, mutable=["batch_stats"])
@@ -279,7 +279,7 @@ def test_linen_modules_are_values(norm):
 
 @each_row
 def test_linen_modules_are_lifted(norm):
-    """Under nn.remat, nn.scan and nn.vmap there are parameters for each layer."""
+    """Under nn.remat, nn.scan and nn.vmap, each layer has its own parameters."""
     cls = getattr(jn, norm)
     mode = ROWS[norm].mode
 
@@ -337,7 +337,7 @@ def test_nnx_modules_are_split_merged_and_mapped(norm):
 @each_api
 @each_row
 def test_statistics_follow_training_only(api, norm):
-    """And there are some exactly where the norm of the table has them."""
+    """A module has statistics exactly if its norm in the table has them."""
     model, x = on_last_axis(norm, api)
     row = ROWS[norm]
     before = model.variables["batch_stats"]

@@ -1,4 +1,4 @@
-"""Exported programs: any sizes, any platform, saved and loaded, states and all."""
+"""Exported programs: any sizes and platform, saved and loaded, with their states."""
 
 import dataclasses
 
@@ -27,9 +27,9 @@ FAST = [
 
 
 def symbolic(shape, kept=()):
-    """The shape, with a symbol for each size but 1 and those of the axes kept."""
+    """Returns the shape with a symbol for each size, except 1 and the axes in `kept`."""
     names = [
-        str(n) if i in kept or n == 1 else f"n{i}"  # 1 is for broadcasting
+        str(n) if i in kept or n == 1 else f"n{i}"  # 1 broadcasts
         for i, n in enumerate(shape)
     ]
     return ", ".join(names)
@@ -40,7 +40,7 @@ def described(tree):
 
 
 def shapes_of(scope, *arrays, kept=()):
-    """Arrays of symbolic sizes in the place of these, None being None."""
+    """Returns symbolic shapes for the arrays; None stays None."""
     return [
         each
         if each is None
@@ -56,7 +56,7 @@ def exported(function, *arguments, platforms=PLATFORMS):
 
 
 def reloaded(program):
-    """Saved and loaded, which takes what `jax.export` does not install."""
+    """Saves and loads a program; needs flatbuffers, which jax does not install."""
     pytest.importorskip("flatbuffers")
     return export.deserialize(program.serialize())
 
@@ -76,7 +76,7 @@ def assert_close(given, expected, tolerance=1e-5):
 
 @pytest.fixture
 def one_device(monkeypatch):
-    """The formulas of a machine with one device; the tests have eight."""
+    """Selects the formulas for one device; the tests run with eight."""
     monkeypatch.setattr(
         "jaxnorm._core.variance.choice.has_several_devices", lambda platform: False
     )
@@ -86,7 +86,7 @@ def one_device(monkeypatch):
 
 
 def gradients(case):
-    """y, and the derivatives of all that has one, as a function of arrays."""
+    """Returns a function of arrays that gives y and all gradients."""
 
     def function(x, scale, bias, cotangent, weights):
         def y(x, scale, bias):
@@ -99,7 +99,7 @@ def gradients(case):
 
 
 def larger(case):
-    """The same, of other sizes, in which XLA adds in another order."""
+    """Returns the case with larger sizes, for which XLA sums in another order."""
     kept = case.features
     shape = tuple(n if i in kept else 7 * n + i for i, n in enumerate(case.shape))
     return dataclasses.replace(case, layout=dataclasses.replace(case.layout, shape=shape))
@@ -148,7 +148,7 @@ def test_a_program_for_a_tpu_has_no_float64(case):
 
 
 def in_training(estimator, **options):
-    """A call of batch normalisation, as a function of x and the statistics."""
+    """Returns batch norm in training as a function of x and the statistics."""
 
     def function(x, statistics):
         return jaxnorm.batch_norm(x, statistics, train=True, estimator=estimator, **options)
@@ -226,7 +226,7 @@ def test_a_count_may_exceed_what_sizes_have_bits_for():
 
 
 class TestGhosts:
-    """They must be known to use up the batch."""
+    """The ghost size must provably divide the batch size."""
 
     average = jaxnorm.ema(0.9)
 
@@ -308,7 +308,7 @@ def test_modules_take_symbolic_sizes(api, norm):
 
 
 class Network(nn.Module):
-    """A convolution and a norm that is folded into it."""
+    """A convolution, and a norm that is folded into it."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -316,7 +316,7 @@ class Network(nn.Module):
 
 
 def folded_linen(x):
-    """A model before and after folding, the latter as a function of its variables and x."""
+    """Returns a model, and its folded version as a function of its variables and x."""
     model = Network()
     variables = model.init(jax.random.key(0), x, train=False)
     folded = jn.fold(model, variables, x, train=False)

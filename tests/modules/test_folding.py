@@ -1,4 +1,4 @@
-"""Folding a model: which norms, into which layers, and that nothing else changes."""
+"""Folding a model: norms are folded into the right layers, and nothing else changes."""
 
 import functools
 
@@ -19,7 +19,7 @@ X = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
 
 
 class Linen(nn.Module):
-    """A residual network, and what may be folded into what in it."""
+    """A residual network whose norms can be folded into various layers."""
 
     dtype: object = None
 
@@ -52,7 +52,7 @@ FOLDS = (
 
 
 class NNX(nnx.Module):
-    """The same, in NNX."""
+    """The same network in NNX."""
 
     def __init__(self, rngs, dtype=None):
         conv = functools.partial(nnx.Conv, kernel_size=(3, 3), dtype=dtype, rngs=rngs)
@@ -99,7 +99,7 @@ def close(y, expected):
 
 
 def statistics_in(compiled):
-    """How often a compiled program takes a root, as norms by running statistics do."""
+    """Counts the roots in a compiled program; each norm with running statistics has one."""
     return compiled.as_text().count("rsqrt")
 
 
@@ -225,7 +225,7 @@ class TestNNX:
 
 
 class Block(nn.Module):
-    """A pair, whose layer is given to it, or its own."""
+    """A layer and a norm; the layer may be passed in."""
 
     dense: nn.Module | None = None
 
@@ -239,7 +239,7 @@ Jitted = nn.jit(Block)
 
 
 class Scoped(nn.Module):
-    """A norm whose variables are among those of the module that holds it."""
+    """A norm that shares a scope with the module that contains it."""
 
     def setup(self):
         self.dense, self.norm = nn.Dense(4), jn.BatchNorm(train=False, use_bias=False)
@@ -279,7 +279,7 @@ def test_however_a_model_is_put_together_it_stays_the_same(model):
     x = X[0, 0]
     variables = variables_of(model, jax.random.key(0), x)
     expected = model.apply(variables, x)
-    # What was compiled before, as here, is not traced again by itself.
+    # The second time, jax has cached the model and would not trace it again by itself.
     for _ in range(2):
         folded = jn.fold(model, variables, x)
         assert folded.report.folded
@@ -289,7 +289,7 @@ def test_however_a_model_is_put_together_it_stays_the_same(model):
 
 @pytest.mark.usefixtures("lenient")
 def test_a_norm_that_centres_for_a_layer_is_kept():
-    """The layer would lose the digits that the norm has made use of."""
+    """Folding would cost the layer the precision that centring provides."""
     model = nn.Sequential([jn.BatchNorm(train=False), nn.Dense(2)])
     variables = variables_of(model, jax.random.key(0), X)
     for mean, kept in ((99.0, False), (150.0, True)):
@@ -297,12 +297,12 @@ def test_a_norm_that_centres_for_a_layer_is_kept():
         given = {**variables, "batch_stats": {"layers_0": statistics}}
         folded = jn.fold(model, given, X)
         assert bool(folded.report.kept) == kept
-        assert not kept or "deviations off" in folded.report.kept[0].reason
+        assert not kept or "standard deviations" in folded.report.kept[0].reason
         close(folded.model.apply(folded.variables, mean + X), model.apply(given, mean + X))
 
 
 class Kinds(nnx.Module):
-    """Goes by the kinds of its layers; and may write down what it has seen."""
+    """A model that checks the types of its layers, and may record intermediates."""
 
     def __init__(self, rngs, writes=None):
         self.layers = nnx.List([nnx.Linear(3, 3, rngs=rngs), jx.BatchNorm(3, rngs=rngs)])
@@ -329,7 +329,7 @@ def test_models_of_nnx_that_go_by_kinds():
     model = Kinds(nnx.Rngs(0))
     model.eval()
     (kept,) = jx.fold(model, x).report.kept
-    assert "it normalises what max in relu gives" in kept.reason
+    assert "its input comes from max in relu" in kept.reason
     model.writes = "nothing"
     folded = jx.fold(model, x)
     assert not folded.report.kept
@@ -342,7 +342,7 @@ def test_what_a_model_of_nnx_writes_down_is_an_output(writes):
     model = Kinds(nnx.Rngs(0), writes)
     model.eval()
     (kept,) = jx.fold(model, X[0, 0]).report.kept
-    assert "the output of layers/0 also goes to the output" in kept.reason
+    assert "the output of layers/0 also goes to the model's output" in kept.reason
 
 
 @pytest.mark.usefixtures("lenient")
@@ -366,8 +366,8 @@ def test_modules_of_nnx_that_share_are_kept():
     model.eval()
     report = jx.fold(model, X).report
     assert [each.reason.split(";")[0] for each in report.kept] == [
-        "layers/0 has variables that are used elsewhere, too",
-        "layers/3 has variables that are used elsewhere, too",
+        "layers/0 has variables that are also used elsewhere",
+        "layers/3 has variables that are also used elsewhere",
     ]
 
 

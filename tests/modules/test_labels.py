@@ -1,4 +1,4 @@
-"""Which parameters are those of norms, and which biases a norm cancels."""
+"""Labels: which parameters belong to norms, and which biases a norm cancels."""
 
 import functools
 
@@ -64,7 +64,7 @@ CANCELLED = {"before_batch", "before_instance", "both"}
 
 
 def expected(parameters):
-    """By the names that the modules have."""
+    """Returns the expected labels, by the names of the modules."""
     return {
         module: dict.fromkeys(arrays, "norm")
         if module in NORMS
@@ -145,7 +145,7 @@ def stepped(optimizer, model, gradients):
 
 @pytest.mark.usefixtures("lenient")
 def test_labels_part_the_parameters_for_optax_with_nnx(model):
-    """As `nnx.Optimizer` passes them."""
+    """The labels match the parameters that `nnx.Optimizer` passes."""
     model = nnx.clone(model)
     labels = jx.parameter_labels(model, X)
     rates = {"norm": optax.sgd(0.5), "cancelled": optax.set_to_zero()}

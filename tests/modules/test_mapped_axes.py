@@ -1,4 +1,4 @@
-"""Mapped axes: what is split along one is normalised as one."""
+"""Mapped axes: parts that are split along a mapped axis are normalised together."""
 
 import chex
 import jax
@@ -8,7 +8,7 @@ from tests.modules.apis import each_api, most_different_norms, normal, training
 
 pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(4, 6, 3)
-# The axis of x to split: of the batch, of the positions, or of the features.
+# The axis of x to split: batch, spatial or feature axis.
 SPLIT = {"BatchNorm": 0, "InstanceNorm": 1, "GroupNorm": 1, "LayerNorm": 2, "RMSNorm": 2}
 
 

@@ -1,4 +1,4 @@
-"""Norms that describe themselves: what whole-model functions make of the description."""
+"""Norms that describe themselves, and how whole-model functions use the description."""
 
 import functools
 
@@ -19,14 +19,14 @@ X = 3 + jax.random.normal(KEY, (16, 5, 4))
 
 
 class Doubled(jn.BatchNorm):
-    """Inherits the description, and does something else."""
+    """Inherits the description, but computes something else."""
 
     def __call__(self, x, **call):
         return 2 * super().__call__(x, **call)
 
 
 class Clipped(jn.BatchNorm):
-    """Describes itself, and says that it does more."""
+    """Describes itself as doing more than an affine function."""
 
     def __call__(self, x, **call):
         return nn.relu(super().__call__(x, **call))
@@ -48,7 +48,7 @@ class Network(nn.Module):
 @pytest.mark.parametrize(
     ("norm", "reason"),
     [
-        (Doubled, "it is a Doubled, whose arithmetic may be its own"),
+        (Doubled, "it is a Doubled, whose arithmetic may differ"),
         (Clipped, "it is a Clipped, which does more than scale and shift"),
     ],
 )
@@ -75,7 +75,7 @@ CENTRING = {
 
 @pytest.mark.parametrize(("norm", "cancels"), CENTRING.values(), ids=CENTRING)
 def test_a_bias_is_cancelled_where_its_mean_is_subtracted(norm, cancels):
-    """The label is read off the description; the gradient is the proof."""
+    """The label follows from the description; the gradient confirms it."""
     model = Network(norm())
     variables = model.init(KEY, X)
     labels = jn.parameter_labels(model, variables, X)
@@ -130,10 +130,10 @@ FUNCTIONS = {
     ids=str,
 )
 def test_the_axes_are_those_of_the_function(case, api):
-    """In every layout of the table, by the axes along which its oracle has one mean."""
+    """In every layout of the table; the expected axes share one mean in its oracle."""
     name, options = FUNCTIONS[case.norm.name]
     axes = {"axis" if name == "BatchNorm" else "feature_axes": case.axis}
-    if name in ("LayerNorm", "RMSNorm"):  # whose modules have another default than they
+    if name in ("LayerNorm", "RMSNorm"):  # the modules' default differs from the functions'
         axes["reduction_axes"] = case.norm.over(case.layout)
     x = case.arrays()[0]
     if api == "linen":

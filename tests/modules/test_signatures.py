@@ -1,4 +1,4 @@
-"""Every constructor and call argument of flax, in its order and with its default."""
+"""Modules have flax's constructor and call arguments, in its order, with its defaults."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.modules.apis import each_api, each_norm
 
-# Linen's own, which it puts last.
+# Added by Linen, always last.
 LAST = ("parent", "name")
 
 
@@ -15,7 +15,7 @@ def parameters(function):
 
 
 def kept(ours, theirs):
-    """Those of our parameters that flax has too."""
+    """Returns our parameters that flax has too."""
     names = [each.name for each in theirs]
     return [each for each in ours if each.name in names]
 
@@ -31,7 +31,7 @@ def test_takes_the_arguments_of_flax_with_their_order_kinds_and_defaults(api, no
         (each.name, each.kind) for each in theirs
     ]
     for mine, other in zip(kept(ours, theirs), theirs, strict=True):
-        # An initialiser that flax makes anew for each module is as good as another.
+        # flax creates some initialisers anew for each module; they are equivalent.
         assert same(mine.default, other.default), mine.name
 
 

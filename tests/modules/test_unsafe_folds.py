@@ -1,4 +1,4 @@
-"""What would not be the same folded is kept, and told why."""
+"""Norms that cannot be folded exactly are kept, and the report says why."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from tests.modules.filled import variables_of
 
 
 class Standardised(nn.Dense):
-    """A layer that uses its kernel in its own way: a scale of it has no effect."""
+    """A layer that normalises its kernel, so that scaling the kernel has no effect."""
 
     @nn.compact
     def __call__(self, x):
@@ -70,7 +70,7 @@ def derived(x):
 
 
 class Besides(nn.Module):
-    """A layer whose variables are among those of the module that holds it."""
+    """A layer that shares a scope with the module that contains it."""
 
     def setup(self):
         self.dense, self.norm = nn.Dense(4, use_bias=False), jn.BatchNorm(train=False)
@@ -90,19 +90,19 @@ UNSAFE = {
     "its output is used twice": (shared_output, "also goes to add"),
     "the kernel is used elsewhere": (
         tied,
-        "dense has variables that are used elsewhere, too",
+        "dense has variables that are also used elsewhere",
     ),
     "an activation between": (
         lambda x: norm()(nn.relu(nn.Dense(4)(x))),
-        "it normalises what max in relu gives; and its output goes to the output",
+        "its input comes from max in relu; and its output goes to the model's output",
     ),
     "a reshape between": (
         lambda x: norm()(nn.Dense(8)(x).reshape(-1, 2, 4)),
-        "it normalises what reshape gives",
+        "its input comes from reshape",
     ),
     "dropout that drops": (
         lambda x: norm()(nn.Dropout(0.5, deterministic=False)(nn.Dense(4)(x))),
-        "it normalises what select_n",
+        "its input comes from select_n",
     ),
     "zero padding behind it": (
         lambda x: nn.Conv(2, (3,), name="conv")(norm()(nn.relu(x))),
@@ -118,15 +118,15 @@ UNSAFE = {
         lambda x: nn.Conv(2, (2,), input_dilation=2, padding=[(0, 0)], name="conv")(
             norm()(x)
         ),
-        "conv, which comes after it, puts zeros into its input",
+        "conv, which comes after it, dilates its input with zeros",
     ),
     "a mask": (
         lambda x: norm()(nn.Dense(4)(x), mask=jnp.ones((*x.shape[:-1], 1), bool)),
-        "is given a mask",
+        "it is called with a mask or weights",
     ),
     "a scale of each sample": (
         lambda x: norm()(nn.Dense(4)(x), scale=jnp.ones((len(x), 1, 1))),
-        "it is given a scale or bias in the call",
+        "it is called with a scale or bias",
     ),
     "statistics that are updated": (
         lambda x: norm(update=True)(nn.Dense(4)(x)),
@@ -134,7 +134,7 @@ UNSAFE = {
     ),
     "features on another axis": (
         lambda x: norm(axis=-2)(nn.Dense(4)(x)),
-        "its features are on the axes (1,), not on the last one",
+        "its feature axes are (1,), not the last axis alone",
     ),
     "weight normalisation": (
         lambda x: norm()(nn.WeightNorm(nn.Dense(4, name="dense"))(x)),
@@ -142,7 +142,7 @@ UNSAFE = {
     ),
     "a layer of another kind": (
         lambda x: norm()(Standardised(4, name="dense")(x)),
-        "dense is a Standardised, which may use its kernel in its own way",
+        "dense is a Standardised, which may use its kernel differently",
     ),
     "a masked kernel": (
         lambda x: norm()(nn.Conv(4, (1,), mask=jnp.ones((1, 4, 4)), name="conv")(x)),
@@ -158,18 +158,18 @@ UNSAFE = {
         lambda x: jax.vmap(norm(), in_axes=-1, out_axes=-1)(nn.Dense(4)(x)),
         "is mapped",
     ),
-    "a derivative of it": (derived, "has variables that are used elsewhere"),
+    "a derivative of it": (derived, "has variables that are also used elsewhere"),
     "a product of its own": (
         lambda x: norm()(nn.Dense(4, dot_general=signed, name="dense")(x)),
-        "dense multiplies by a function of its own",
+        "dense has a custom dot_general, conv_general_dilated or promote_dtype",
     ),
     "a bias that is not its own": (
         lambda x: Besides(name="all")(x),
-        "has a bias beside it that is not its own",
+        "shares its scope with a bias that is not its own",
     ),
     "axes of its own": (
         lambda x: nn.DenseGeneral(4, axis=-2, name="dense")(norm()(nn.relu(x))),
-        "dense has a kernel of shape (3, 4), or takes other axes than the last",
+        "dense has a kernel of shape (3, 4), or contracts axes other than the last",
     ),
     "a coarse layer behind it": (
         lambda x: nn.Dense(4, dtype=jnp.bfloat16, name="dense")(norm()(nn.relu(x))),

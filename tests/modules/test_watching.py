@@ -1,4 +1,4 @@
-"""Watching a model changes nothing, and sees its modules by their variables' paths."""
+"""Watching a model changes nothing, and reports modules by their variables' paths."""
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ X = jnp.array([[1.0, 2.0], [3.0, 5.0]])
 
 @pytest.fixture
 def seen():
-    """What was called, and a function to be called around it."""
+    """Returns a list of calls, and an `around` function that records them."""
     calls = []
 
     def around(path, module, call, args, kwargs):

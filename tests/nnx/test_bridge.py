@@ -1,4 +1,4 @@
-"""The wrappers of flax from one API to the other."""
+"""Flax's wrappers that bridge its two APIs."""
 
 import chex
 import pytest

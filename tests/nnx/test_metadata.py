@@ -1,4 +1,4 @@
-"""Metadata of parameters: kept as flax keeps it, and how they are laid out on devices."""
+"""Metadata of parameters: stored as in flax, and used to shard them across devices."""
 
 import jax
 import pytest

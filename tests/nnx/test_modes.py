@@ -1,4 +1,4 @@
-"""Training and evaluating: the methods, the flags and views of flax."""
+"""Training and evaluation, with flax's methods, flags and views."""
 
 import chex
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def test_evaluating_uses_the_running_statistics():
 
 
 def test_flags_of_the_constructor_that_contradict_are_refused():
-    """False is flax's default, and cannot be told from nothing said."""
+    """use_running_average=False is flax's default, so it is the same as no flag."""
     assert not jx.BatchNorm(3, train=True, rngs=nnx.Rngs(0)).use_running_average
     assert jx.BatchNorm(3, train=False, rngs=nnx.Rngs(0)).use_running_average
     with pytest.raises(ValueError, match="contradict each other"):

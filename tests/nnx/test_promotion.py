@@ -1,4 +1,4 @@
-"""The argument promote_dtype, which may be a function of the user."""
+"""The argument promote_dtype, which may be a custom function."""
 
 import jax.numpy as jnp
 import pytest
@@ -13,7 +13,7 @@ X = normal(4, 3, 6, dtype=COARSE)
 
 
 def halved(arrays, *, dtype):
-    """Rounds the statistics and parameters."""
+    """Rounds the statistics and parameters to 16 bits."""
     x, *others = arrays
     given = [None if each is None else each.astype(dtype or COARSE) for each in others]
     return x, *given

@@ -1,4 +1,4 @@
-"""A model that is trained, as a user writes it."""
+"""Trains a model, written as a user would."""
 
 import chex
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ Y = jnp.sum(X**2, -1, keepdims=True)
 
 
 def test_trains_with_optax_under_jit():
-    """Steps lower the loss and move the statistics; evaluating does not."""
+    """Steps lower the loss and update the statistics; evaluation does not."""
     rngs = nnx.Rngs(0)
     model = nnx.Sequential(
         nnx.Linear(3, 8, use_bias=False, rngs=rngs),

@@ -1,4 +1,4 @@
-"""The NNX norms under the transforms of flax, where they do as flax's do."""
+"""The NNX norms agree with flax's under its transforms."""
 
 import chex
 import jax
@@ -14,7 +14,7 @@ X = normal(4, 3, 6)
 
 
 class Norms(nnx.Module):
-    """All five norms, side by side, with the variance of flax that does not cancel."""
+    """All five norms side by side, without flax's fast variance, which can cancel."""
 
     def __init__(self, library, rngs):
         exact = {"use_fast_variance": False, "rngs": rngs}
@@ -30,7 +30,7 @@ class Norms(nnx.Module):
 
 
 def several(library):
-    """Two of them, with their variables stacked along a new first axis."""
+    """Returns two of these models, their variables stacked along a new first axis."""
 
     @nnx.split_rngs(splits=2)
     @nnx.vmap

@@ -1,4 +1,4 @@
-"""Folding: a norm with fixed statistics and the dense or conv layer beside it, made one."""
+"""Folding: merges a norm with fixed statistics into an adjacent dense or conv layer."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ Padding = str | int | Sequence[Any]
 
 
 class Affine(NamedTuple):
-    """y = scale·(x − centre) + shift, for each feature: what a norm is in evaluation.
+    """A norm in evaluation: y = scale·(x − centre) + shift, for each feature.
 
     Attributes:
       scale: γ/√(σ² + ε), of shape (C,), in at least float32.
-      centre: μ, likewise.
-      shift: β, likewise.
+      centre: μ, same shape and dtype.
+      shift: β, same shape and dtype.
 
     >>> affine = Affine(scale=jnp.array([2.0]), centre=jnp.array([5.0]), shift=jnp.ones(1))
     >>> affine.scale * (jnp.array([6.0]) - affine.centre) + affine.shift
@@ -42,22 +42,22 @@ def as_affine(
     epsilon: float = 1e-5,
     estimator: Estimator[State] | None = None,
 ) -> Affine:
-    """What `batch_norm(x, statistics, scale, bias, train=False)` does to each feature.
+    """Returns `batch_norm(x, statistics, scale, bias, train=False)` as an affine function.
 
         y = γ(x − μ)/√(σ² + ε) + β
 
-    As there, a feature whose σ² + ε is 0 gives β, whatever x is.
+    As in `batch_norm`, the output is β for any x where σ² + ε is 0.
 
     Args:
-      statistics: the estimator's state, of C features.
-      scale: γ of shape (C,); None is 1.
-      bias: β of shape (C,); None is 0.
+      statistics: the estimator's state for C features.
+      scale: γ of shape (C,); defaults to 1.
+      bias: β of shape (C,); defaults to 0.
       epsilon: added to the variance, ≥ 0.
-      estimator: what reads the statistics; defaults to `ema(0.99)`.
+      estimator: estimator that the statistics belong to; defaults to `ema(0.99)`.
 
     Raises:
-      TypeError: statistics are not those of the estimator.
-      ValueError: epsilon is negative, or what is given has other shapes than (C,).
+      TypeError: statistics are not a state of the estimator.
+      ValueError: epsilon is negative, or an array does not have shape (C,).
 
     Source: Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 2, line 11.
 
@@ -67,7 +67,7 @@ def as_affine(
     Array([1.5], dtype=float32)
     """
     if epsilon < 0:
-        raise ValueError(f"epsilon={epsilon}, but it is added to a variance: give one ≥ 0.")
+        raise ValueError(f"epsilon={epsilon} is negative; give a value ≥ 0.")
     shape = jnp.shape(named(statistics).get("mean", 0.0))
     follower = or_default(estimator)
     _, mean, var = follower.read(as_statistics(statistics, follower, shape))
@@ -85,26 +85,26 @@ def fold_output(
     layout: str | None = None,
     groups: int = 1,
 ) -> tuple[Array, Array]:
-    """The kernel and bias of the layer that does x ↦ affine(layer(x)).
+    """Returns the kernel and bias of the layer that computes x ↦ affine(layer(x)).
 
         W′ = scale·W,  b′ = scale·(b − centre) + shift
 
-    Exact for every dense and conv layer, whatever its strides, dilation and padding are,
-    transposed ones too: what follows acts on each output feature by itself.
+    Exact for every dense and conv layer, including transposed ones, with any strides,
+    dilation and padding, because the norm acts on each output feature separately.
 
     Args:
       kernel: the weights of the layer.
-      bias: of shape (C,), C being the layer's output features; None is 0.
-      affine: of the C features.
-      layout: which axis of the kernel is of Input and which of Output features, by these
-        letters, the others being any: "OI" and "OIHW" are torch's, "IOHW" of its transposed
-        layers. None is flax's, where they are the last two, "IO" and "HWIO".
-      groups: into how many groups the features are split. The kernel has the size of
-        one along I, or for torch's transposed layers along O.
+      bias: array of shape (C,) for C output features; defaults to 0.
+      affine: the norm, for the C features.
+      layout: a letter per axis of the kernel, with I for the Input and O for the Output
+        features: "OI" and "OIHW" in torch, "IOHW" for its transposed layers. Defaults to
+        flax's layout, whose last two axes are I and O, as in "IO" and "HWIO".
+      groups: number of groups of features. The kernel has the features of one group along
+        I, or for torch's transposed layers along O.
 
     Returns:
-      (kernel, bias), in the dtype of the kernel; the bias in that which it had. They are
-      computed in at least float32.
+      (kernel, bias), each in its original dtype; a new bias has the dtype of the kernel.
+      They are computed in at least float32.
 
     Raises:
       TypeError: the kernel does not have a real floating dtype.
@@ -122,7 +122,7 @@ def fold_output(
     fine, old, scale, centre, shift = _accumulating(kernel, given, *affine)
     into, out = _axes_of(kernel, layout)
     scaled = fine * _over(kernel, scale, out, into, groups, "output")
-    # Subtracted before it is scaled: b and μ may be alike, and the scale very large.
+    # Subtract before scaling: b and μ may be close, and the scale very large.
     moved = scale * (old - centre) + shift
     return scaled.astype(kernel.dtype), moved.astype(given.dtype)
 
@@ -136,25 +136,25 @@ def fold_input(
     groups: int = 1,
     padding: Padding = "VALID",
 ) -> tuple[Array, Array]:
-    """The kernel and bias of the layer that does x ↦ layer(affine(x)).
+    """Returns the kernel and bias of the layer that computes x ↦ layer(affine(x)).
 
         W′ = W·scale,  b′ = b + Σ W·(shift − scale·centre)
 
-    over the inputs and the positions of the kernel. Exact for dense layers, and for conv
-    layers that are not transposed and do not pad with zeros: these would stand for an
-    affine(x) of 0, where the norm gives shift − scale·centre for an x of 0.
+    summed over the input features and the kernel window. Exact for dense layers, and for
+    conv layers that are not transposed and do not pad with zeros: padding is 0 after the
+    norm, but the norm maps an x of 0 to shift − scale·centre.
 
     Args:
       kernel: the weights of the layer.
-      bias: of shape (features out,); None is 0.
-      affine: of the layer's input features.
-      layout: as of `fold_output`.
-      groups: likewise.
-      padding: of the conv layer, as of flax's: "VALID", "CIRCULAR", "REFLECT" and 0 are
-        possible, and "SAME" and "CAUSAL" with a kernel of size 1.
+      bias: array of shape (output features,); defaults to 0.
+      affine: the norm, for the layer's input features.
+      layout: layout of the kernel, as for `fold_output`.
+      groups: number of groups of features, as for `fold_output`.
+      padding: padding of the conv layer, as in flax: "VALID", "CIRCULAR", "REFLECT" or 0,
+        or "SAME" or "CAUSAL" with a kernel of size 1.
 
     Returns:
-      (kernel, bias), as of `fold_output`.
+      (kernel, bias), as for `fold_output`.
 
     Raises:
       TypeError: the kernel does not have a real floating dtype.
@@ -171,14 +171,14 @@ def fold_input(
     if pads_with_zeros(padding, window):
         raise ValueError(
             f"a layer with padding={padding!r} and a kernel of size {tuple(window)} pads "
-            "with zeros, which the norm before it does not give for zeros: it cannot be "
-            "folded into the layer; pad with 'VALID', 'CIRCULAR' or 'REFLECT', or keep it."
+            "with zeros, so the norm before it cannot be folded into it; use padding "
+            "'VALID', 'CIRCULAR' or 'REFLECT', or keep the norm."
         )
     if groups > 1 and kernel.shape[into] == len(affine.scale):
         raise ValueError(
             f"a kernel of shape {kernel.shape} with all {len(affine.scale)} input features "
-            f"and groups={groups} is of a transposed layer, into which no norm before it "
-            "can be folded; keep the norm."
+            f"and groups={groups} belongs to a transposed layer, and a norm before one "
+            "cannot be folded into it; keep the norm."
         )
     size = (kernel.shape[out],)
     given = jnp.zeros(size, kernel.dtype) if bias is None else _expected(bias, "bias", size)
@@ -190,7 +190,7 @@ def fold_input(
 
 
 def pads_with_zeros(padding: Padding, window: Sequence[int]) -> bool:
-    """Whether a conv layer whose kernel has this size may put zeros around its input."""
+    """Whether a conv layer with a kernel of this size may pad its input with zeros."""
     if isinstance(padding, str):
         inside = padding.upper() in ("VALID", "CIRCULAR", "REFLECT")
         return not inside and any(size > 1 for size in window)
@@ -200,33 +200,33 @@ def pads_with_zeros(padding: Padding, window: Sequence[int]) -> bool:
 
 
 def _expected(values: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
-    """The values as an array, if they have this shape."""
+    """Returns the values as an array, or raises if they do not have this shape."""
     values = as_floating(values, name)
     if values.shape != shape:
         raise ValueError(
-            f"{name} has shape {values.shape}, but {shape} is expected, one for each of "
-            "the features."
+            f"{name} has shape {values.shape}, but {shape} is expected: one value per "
+            "feature."
         )
     return values
 
 
 def _accumulating(*arrays: Array) -> tuple[Array, ...]:
-    """The arrays in one dtype, at least float32."""
+    """Casts the arrays to a common dtype, at least float32."""
     dtype = accumulation_dtype(*(each.dtype for each in arrays))
     return tuple(each.astype(dtype) for each in arrays)
 
 
 def _axes_of(kernel: Array, layout: str | None) -> tuple[int, int]:
-    """The axes of input and of output features."""
+    """Returns the axes of the input and the output features."""
     if layout is None and kernel.ndim >= 2:
         return kernel.ndim - 2, kernel.ndim - 1
     letters = layout or "IO"
     once = letters.count("I") == letters.count("O") == 1
     if not once or len(letters) != kernel.ndim:
         raise ValueError(
-            f"layout={layout!r} and a kernel of shape {kernel.shape}; give a letter for "
-            "each of its axes, I for that of input and O for that of output features, such "
-            "as 'HWIO'."
+            f"layout={layout!r} does not describe a kernel of shape {kernel.shape}; give "
+            "one letter per axis, with I for input and O for output features, such as "
+            "'HWIO'."
         )
     return letters.index("I"), letters.index("O")
 
@@ -234,19 +234,19 @@ def _axes_of(kernel: Array, layout: str | None) -> tuple[int, int]:
 def _over(
     kernel: Array, values: Array, along: int, across: int, groups: int, name: str
 ) -> Array:
-    """The values of features, to be multiplied with a kernel that has them along an axis.
+    """Reshapes per-feature values to multiply a kernel; the features lie along `along`.
 
-    Where the kernel has those of one group only, which of the groups goes by the place
-    across, along its axis of the other features.
+    If the kernel has only the features of one group along that axis, the group depends on
+    the index along the axis of the other features, `across`.
     """
     size, others = kernel.shape[along], kernel.shape[across]
     features = jnp.shape(values)
     whole = features == (size,)
     if not whole and (features != (size * groups,) or others % groups):
         raise ValueError(
-            f"a norm of {features} features, and a kernel of shape {kernel.shape} with "
-            f"{size} {name} features along axis {along} and groups={groups}; they do not "
-            "fit: check the layout and the groups."
+            f"a norm of {features} features does not fit a kernel of shape {kernel.shape} "
+            f"with {size} {name} features along axis {along} and groups={groups}; check "
+            "the layout and the groups."
         )
     axes = [axis for axis in range(kernel.ndim) if axis != along]
     if whole:

@@ -1,4 +1,4 @@
-"""Which norms of a model can be folded into which of its layers, and why others cannot."""
+"""Decides which norms of a model are folded into which layers, and why others are kept."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from jaxnorm.statistics.state_names import named, state_like, unnamed
 
 Arrays = Mapping[str, Array]
 ROOT = "the model"
-# A norm whose |mean| is more standard deviations than this costs the layer after it digits,
-# because its input is no longer centred. At 100, 1e-5 of the output in float32.
+# If a norm's |mean| is more standard deviations than this, folding it costs the layer after
+# it precision, as its input is no longer centred. At 100: 1e-5 of the output in float32.
 MOST_OFF = 100.0
 
 
@@ -23,9 +23,9 @@ class Fold(NamedTuple):
     """A norm that is folded.
 
     Attributes:
-      norm: its path.
-      layer: the path of what it is folded into.
-      into_output: whether it normalises that layer's output, or gives it its input.
+      norm: path of the norm.
+      layer: path of the layer it is folded into.
+      into_output: whether the norm comes after that layer, rather than before it.
     """
 
     norm: str
@@ -33,34 +33,34 @@ class Fold(NamedTuple):
     into_output: bool
 
     def __str__(self) -> str:
-        """A sentence."""
+        """Formats the fold as a sentence."""
         place = "before" if self.into_output else "after"
         return f"folded into {self.layer or ROOT}, which comes {place} it"
 
 
 class Kept(NamedTuple):
-    """A norm that is not.
+    """A norm that is kept.
 
     Attributes:
-      norm: its path.
-      reason: why it is not.
+      norm: path of the norm.
+      reason: why it is not folded.
     """
 
     norm: str
     reason: str
 
     def __str__(self) -> str:
-        """A sentence."""
+        """Formats the reason as a sentence."""
         return f"kept: {self.reason}"
 
 
 class FoldReport(NamedTuple):
-    """What became of the norms of a model, in the order in which they were called.
+    """Which norms of a model were folded or kept, in the order of their calls.
 
-    Printed, it is a table.
+    It prints as a table.
 
     Attributes:
-      norms: of each, whether it was folded, and into what, or why it was kept.
+      norms: for each norm, the layer it was folded into, or why it was kept.
     """
 
     norms: tuple[Fold | Kept, ...]
@@ -72,11 +72,11 @@ class FoldReport(NamedTuple):
 
     @property
     def kept(self) -> tuple[Kept, ...]:
-        """The norms that are not."""
+        """The norms that are kept."""
         return tuple(each for each in self.norms if isinstance(each, Kept))
 
     def __str__(self) -> str:
-        """The table."""
+        """Formats the report as a table."""
         names = [each.norm or ROOT for each in self.norms]
         width = max(map(len, names))
         lines = [
@@ -88,10 +88,11 @@ class FoldReport(NamedTuple):
 def pair(
     flow: Dataflow, layers: Mapping[str, Layer], norms: Mapping[str, RunningNorm]
 ) -> FoldReport:
-    """For each norm the layer that it can be folded into, or why there is none."""
+    """Finds the layer that each norm can be folded into, or why there is none."""
 
     def decide(norm: str) -> Fold | Kept:
-        refusal = norms[norm].refusal or _usage(flow, norm, norms[norm])
+        usage = _usage(flow, norm, norms[norm])
+        refusal = norms[norm].refusal or (usage and f"it {usage}")
         if refusal:
             return Kept(norm, refusal)
         before = _layer_before(flow, layers, norm, norms[norm])
@@ -106,11 +107,11 @@ def pair(
 def _layer_before(
     flow: Dataflow, layers: Mapping[str, Layer], norm: str, found: RunningNorm
 ) -> Fold | str:
-    """The layer whose output the norm normalises, or why none can take it."""
+    """Returns the fold into the layer before the norm, or why it is not possible."""
     source = flow.sources[f"{norm}:in"]
     path, _, end = (source.mark or "").rpartition(":")
     if end != "out":
-        return f"it normalises what {source.made_by} gives"
+        return f"its input comes from {source.made_by}"
     if path not in layers:
         return f"it normalises the output of {path or ROOT}"
     layer = layers[path]
@@ -125,7 +126,7 @@ def _layer_before(
 def _layer_after(
     flow: Dataflow, layers: Mapping[str, Layer], norm: str, found: RunningNorm
 ) -> Fold | str:
-    """The layer that its output goes into, or why none can take it."""
+    """Returns the fold into the layer after the norm, or why it is not possible."""
     uses = flow.uses[f"{norm}:out"]
     paths = [each.removesuffix(":in") for each in uses if each.endswith(":in")]
     if len(uses) != 1 or not paths or paths[0] not in layers:
@@ -146,31 +147,35 @@ def _layer_after(
 def _refusal(
     flow: Dataflow, layer: Layer, path: str, norm: RunningNorm, features: int
 ) -> str:
-    """Why a norm may not be folded into so many features of a layer; "" if it may."""
+    """Why a norm cannot be folded into this many features of a layer; "" if it can."""
     refusal = layer.refusal or _usage(flow, path, layer)
     if not refusal and _is_shared(flow, path, layer):
-        refusal = "has variables that are used elsewhere, too"
+        refusal = "has variables that are also used elsewhere"
     if refusal:
         return f"{path or ROOT} {refusal}"
     if norm.shapes["mean"] != (features,):
-        return f"{path or ROOT} has {features} features, the norm {norm.shapes['mean']}"
+        return (
+            f"{path or ROOT} has {features} features, but the norm's statistics have shape "
+            f"{norm.shapes['mean']}"
+        )
     return ""
 
 
 def _usage(flow: Dataflow, path: str, found: Layer | RunningNorm) -> str:
-    """Why the variables of a module may not be others; "" if they may.
+    """Why the variables of a module cannot be replaced; "" if they can.
 
-    There has to be one call, not mapped over anything, and they inputs of the program.
+    The module must be called once, outside of any mapped axis, and its variables must be
+    inputs of the program.
     """
     calls = flow.marked[f"{path}:in"]
     if calls != 1:
         return f"is called {calls} times"
     for name, shape in found.ends.items():
         if flow.shapes.get(f"{path}:{name}") != shape:
-            return "is mapped, or called where it is differentiated"
+            return "is mapped, or called inside a function that is differentiated"
     for name, shape in found.shapes.items():
         key = f"{path}:{name}"
-        # What nothing is made of may be gone from the program, and is not known.
+        # An unused variable may have been dropped from the program.
         source = flow.sources.get(key, Source())
         if source.stored is None or flow.shapes[key] != shape:
             return f"does not use its {name} as it is stored"
@@ -178,7 +183,7 @@ def _usage(flow: Dataflow, path: str, found: Layer | RunningNorm) -> str:
 
 
 def _is_shared(flow: Dataflow, path: str, layer: Layer) -> bool:
-    """Whether a variable goes into more than the layer itself, and its mark."""
+    """Whether any variable is used by more than the layer itself and its mark."""
     stored = (flow.sources[f"{path}:{name}"].stored for name in layer.shapes)
     return any(each is not None and len(flow.input_uses[each]) > 2 for each in stored)
 
@@ -193,13 +198,13 @@ def fold_pairs(
     norms: Mapping[str, RunningNorm],
     arrays: Mapping[str, Arrays],
 ) -> tuple[FoldReport, dict[str, Arrays]]:
-    """The report, and the kernel and bias of each layer that norms were folded into.
+    """Returns the final report, and the new kernel and bias of each changed layer.
 
     Args:
-      report: as of `pair`.
-      layers: by their paths.
-      norms: likewise.
-      arrays: the variables of each layer and norm, by its path and their names.
+      report: the result of `pair`.
+      layers: the layers, by path.
+      norms: the norms, by path.
+      arrays: the variables of each layer and norm, by path and name.
     """
     changed: dict[str, Arrays] = {}
 
@@ -211,8 +216,8 @@ def fold_pairs(
         if not each.into_output and off > MOST_OFF:
             return Kept(
                 each.norm,
-                f"its mean is {off:.3g} deviations off, which would cost "
-                f"{each.layer or ROOT}, which comes after it, digits",
+                f"its |mean| is {off:.3g} standard deviations, so folding it would cost "
+                f"{each.layer or ROOT}, which comes after it, precision",
             )
         folding = fold_output if each.into_output else fold_input
         kernel, bias = folding(
@@ -225,8 +230,8 @@ def fold_pairs(
         if not (_is_finite(kernel) and _is_finite(bias)):
             return Kept(
                 each.norm,
-                f"its statistics, or {each.layer} folded with it, are not finite in "
-                f"{kernel.dtype}",
+                f"its statistics, or the new kernel or bias of {each.layer}, are not "
+                f"finite in {kernel.dtype}",
             )
         changed[each.layer] = {"kernel": kernel, "bias": bias}
         return each
@@ -236,7 +241,7 @@ def fold_pairs(
 
 
 def _affine(norm: RunningNorm, arrays: Arrays, *, normalizes_only: bool = False) -> Affine:
-    """What the norm does to each feature, with its scale and bias or without."""
+    """Returns the norm as an affine function, with or without its scale and bias."""
     mean = arrays["mean"]
     like = state_like(norm.estimator, mean.shape, mean.dtype)
     state = unnamed({name: arrays[name] for name in named(like)}, like)
@@ -251,11 +256,11 @@ def _affine(norm: RunningNorm, arrays: Arrays, *, normalizes_only: bool = False)
 
 
 def _farthest(affine: Affine) -> float:
-    """By how many deviations the mean is off, at most; 0 if that is not known yet."""
+    """Returns the largest |mean| in standard deviations; 0 if the arrays are traced."""
     off = jnp.abs(affine.scale * affine.centre)
     return 0.0 if isinstance(off, Tracer) else float(jnp.max(off, initial=0.0))
 
 
 def _is_finite(array: Array) -> bool:
-    """Whether all of it is, or that is not known yet."""
+    """Whether all values are finite, or the array is traced."""
     return isinstance(array, Tracer) or bool(jnp.isfinite(array).all())
