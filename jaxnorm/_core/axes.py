@@ -4,12 +4,10 @@ Everything here looks at shapes only, so that operands that do not fit are rejec
 anything is computed.
 """
 
-import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
@@ -79,49 +77,6 @@ def sizes_of(shape: Shape, axes: tuple[int, ...]) -> Shape:
     return tuple(shape[each] for each in axes)
 
 
-def is_sharded(array: Any, axes: tuple[int, ...] | None = None) -> bool:
-    """Whether any of these axes (or any axis) of an array is sharded on an explicit mesh.
-
-    With automatic mesh axes, sharding is left to the compiler and is not known here.
-
-    >>> is_sharded(jnp.ones(3))
-    False
-    """
-    spec = jax.typeof(array).sharding.spec
-    return any(spec[i] is not None for i in (range(len(spec)) if axes is None else axes))
-
-
-def shards_along(array: Any, axis: int) -> int:
-    """Returns the number of shards along an axis on an explicit mesh; 1 elsewhere.
-
-    >>> shards_along(jnp.ones(3), 0)
-    1
-    """
-    sharding = jax.typeof(array).sharding
-    names = sharding.spec[axis]
-    if names is None:
-        return 1
-    names = names if isinstance(names, tuple) else (names,)
-    return math.prod(sharding.mesh.shape[name] for name in names)
-
-
-def gathered(array: Any, axes: tuple[int, ...]) -> Array:
-    """Gathers these axes on each device of an explicit mesh; elsewhere does nothing."""
-    if not is_sharded(array, axes):
-        return array
-    spec = jax.typeof(array).sharding.spec
-    whole = (None if i in axes else each for i, each in enumerate(spec))
-    return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*whole))
-
-
-def placed_as(array: Any, other: Any) -> Array:
-    """Shards `array` like `other`, of the same shape, on an explicit mesh."""
-    spec = jax.typeof(other).sharding.spec
-    if jax.typeof(array).sharding.spec == spec:
-        return array
-    return jax.sharding.reshard(array, spec)
-
-
 def expand(
     array: Shaped[Array, "..."], axes: tuple[int, ...], ndim: int
 ) -> Shaped[Array, "..."]:
@@ -133,48 +88,6 @@ def expand(
     (1, 64, 1, 1)
     """
     return jnp.expand_dims(array, complement(axes, ndim))
-
-
-def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None:
-    """Raises a ValueError unless each array (or None) fits x as a scale or bias.
-
-    It must have exactly the shape of the feature axes, or have the rank of x, with each
-    size being 1 or that of x, to vary over other axes as well. A scale of shape (1,) is
-    rejected: it would broadcast and hide a mistake in the axis.
-
-    Args:
-      shape: the shape of x.
-      features: the feature axes of x.
-      arrays: scale and bias, by name.
-
-    >>> check_affine((8, 28, 28, 3), (3,), scale=jnp.ones(3), bias=jnp.ones((8, 1, 1, 3)))
-    """
-    of_features = sizes_of(shape, features)
-    for name, array in arrays.items():
-        if array is None or jnp.shape(array) == of_features:
-            continue
-        given = jnp.shape(array)
-        if len(given) == len(shape) > len(features) and all(
-            one in (1, each) for one, each in zip(given, shape, strict=True)
-        ):
-            continue
-        per_sample = tuple(n if i in (0, *features) else 1 for i, n in enumerate(shape))
-        raise ValueError(
-            f"{name} has shape {given}, but x has shape {shape} and features of shape "
-            f"{of_features}, along feature_axes={features}; give {name} the shape "
-            f"{of_features}, or, for a {name} that varies over other axes as well, the "
-            "rank of x and size 1 along axes over which it does not vary, such as "
-            f"{per_sample} for one {name} per sample."
-        )
-
-
-def varies(array: Any, ndim: int, features: tuple[int, ...]) -> bool:
-    """Whether a scale or bias (or None) has the rank of x instead of its feature axes.
-
-    >>> varies(jnp.ones(3), 4, (3,)), varies(jnp.ones((8, 1, 1, 3)), 4, (3,))
-    (False, True)
-    """
-    return array is not None and jnp.ndim(array) == ndim > len(features)
 
 
 def is_multiple(size: Any, of: int) -> bool:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import gathered, is_sharded, placed_as, shards_along, sizes_of
+from jaxnorm._core.axes import sizes_of
 from jaxnorm._core.moments import Moments, pool, total_of_few
+from jaxnorm._core.sharding import gathered, is_sharded, placed_as, shards_along
 
 
 class Groups(NamedTuple):

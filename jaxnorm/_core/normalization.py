@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,62 +10,23 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import (
-    Axis,
-    Shape,
-    canonical_axes,
-    check_affine,
-    complement,
-    expand,
-    is_sharded,
-    sizes_of,
-    varies,
-)
+from jaxnorm._core.axes import Axis, Shape, canonical_axes, complement, expand, sizes_of
 from jaxnorm._core.deprecation import renamed_arguments
-from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_operand, check_number
+from jaxnorm._core.dtypes import Operand, accumulation_dtype, as_operand
 from jaxnorm._core.moments import Moments
+from jaxnorm._core.operands import (
+    Rounding,
+    check_operands,
+    check_rounding,
+    wide_affine,
+    wide_along,
+)
 from jaxnorm._core.residuals import keeping_only_x, reread, spread
+from jaxnorm._core.sharding import is_sharded
 from jaxnorm._core.variance.formulas import Measured
-from jaxnorm._core.weights import as_weights, clear, weighted
-
-Rounding = Literal["once", "twice"]
-
-
-def check_operands(
-    x: Float[Array, "..."],
-    features: tuple[int, ...],
-    scale: ArrayLike | None,
-    bias: ArrayLike | None,
-    epsilon: float,
-    weights: ArrayLike | None,
-) -> Shaped[Array, "..."] | None:
-    """Checks the operands that all norms share; returns the weights with the rank of x.
-
-    Looks at shapes, dtypes and epsilon only.
-    """
-    check_affine(x.shape, features, scale=scale, bias=bias)
-    for name, parameter in (("scale", scale), ("bias", bias)):
-        if parameter is not None and jnp.iscomplexobj(parameter):
-            raise TypeError(
-                f"{name} is complex, but the output of a norm is real; give its real part."
-            )
-    check_number(epsilon=epsilon)
-    if not epsilon >= 0:  # also rejects NaN
-        raise ValueError(
-            f"epsilon={epsilon}, but it is added to a variance under a root and must "
-            "be at least 0; a usual value is 1e-5."
-        )
-    return None if weights is None else as_weights(weights, x)
-
-
-def check_rounding(rounding: Any) -> None:
-    """Raises a ValueError unless it is one of the allowed values."""
-    if rounding not in get_args(Rounding):
-        raise ValueError(
-            f"rounding={rounding!r}, but one of {get_args(Rounding)} is expected."
-        )
+from jaxnorm._core.weights import clear, weighted
 
 
 @renamed_arguments(reduced="reduction_axes", features="feature_axes")
@@ -123,48 +84,6 @@ def normalize(
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     how = How(float(epsilon), dtype, rounding, "given")
     return normalize_given(x, moments, scale, bias, weights, kept, features, how)
-
-
-def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
-    """Expands an array with these axes of x, or with all axes, to the rank of x.
-
-    The result is in the accumulation dtype of x.
-    """
-    wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
-    return wide if varies(wide, x.ndim, axes) else expand(wide, axes, x.ndim)
-
-
-def wide_affine(
-    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, features: tuple[int, ...]
-) -> tuple[Array | None, Array | None]:
-    """Returns scale and bias (or None), expanded by `wide_along` from the feature axes."""
-    scale, bias = (
-        None if each is None else wide_along(each, features, x) for each in (scale, bias)
-    )
-    return scale, bias
-
-
-Affine = tuple[ArrayLike | None, ArrayLike | None]  # scale and bias
-
-
-def conditioned(x: Array, feature_axes: Axis, own: Affine, given: Affine) -> Affine:
-    """The scale and bias of given_scale·(γ·x̂ + β) + given_bias, of a module's own γ and β.
-
-    Raises a ValueError if the given ones do not fit x.
-    """
-    scale, bias = given
-    if scale is None and bias is None:
-        return own
-    features = canonical_axes(feature_axes, x.ndim)
-    check_affine(x.shape, features, scale=scale, bias=bias)
-    gamma, beta = wide_affine(x, *own, features)
-    scale, bias = wide_affine(x, scale, bias, features)
-    if scale is not None:
-        gamma = scale if gamma is None else scale * gamma
-        beta = None if beta is None else scale * beta
-    if bias is not None:
-        beta = bias if beta is None else beta + bias
-    return gamma, beta
 
 
 def normalize_given(

@@ -15,8 +15,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from jaxnorm._core.axes import is_sharded
 from jaxnorm._core.layouts import if_tidy, is_tidy
+from jaxnorm._core.sharding import is_sharded
 
 Vectors = TypeVar("Vectors")
 NAME = "jaxnorm_moments"

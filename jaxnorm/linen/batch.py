@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import canonical_axes, sizes_of
 from jaxnorm._core.dtypes import as_floating
-from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.operands import Rounding
 from jaxnorm.linen.modes import modes_of
 from jaxnorm.linen.parameters import affine, options
 from jaxnorm.linen.state import check_state, keep_state

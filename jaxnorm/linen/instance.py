@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import as_floating
-from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.operands import Rounding
 from jaxnorm.linen.parameters import affine, options
 from jaxnorm.model.spec import NormSpec, instance_spec
 from jaxnorm.norms.instance import instance_norm

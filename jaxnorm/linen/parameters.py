@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxnorm._core.axes import Axis, canonical_axes, sizes_of
-from jaxnorm._core.normalization import conditioned
+from jaxnorm._core.operands import conditioned
 from jaxnorm._core.weights import one_weighting
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.kernels.choosing import Implementation
-from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.operands import Rounding
 from jaxnorm.linen.parameters import affine, options
 from jaxnorm.model.spec import NormSpec, layer_spec
 from jaxnorm.norms.rms import rms_norm

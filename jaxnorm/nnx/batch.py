@@ -12,7 +12,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.operands import Rounding
 from jaxnorm._core.train_flags import resolve_train
 from jaxnorm.model.spec import NormSpec, batch_spec
 from jaxnorm.nnx.modes import modes_of

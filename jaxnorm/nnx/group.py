@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import count_groups
-from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.operands import Rounding
 from jaxnorm.model.spec import NormSpec, group_spec
 from jaxnorm.nnx.parameters import operands, options, parameter
 from jaxnorm.norms.group import group_norm

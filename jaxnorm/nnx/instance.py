@@ -11,7 +11,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.normalization import Rounding
+from jaxnorm._core.operands import Rounding
 from jaxnorm.model.spec import NormSpec, instance_spec
 from jaxnorm.nnx.parameters import operands, options, parameter
 from jaxnorm.norms.instance import instance_norm

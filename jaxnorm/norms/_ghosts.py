@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import gathered, is_multiple, placed_as, shards_along
+from jaxnorm._core.axes import is_multiple
 from jaxnorm._core.moments import Moments, merge, pool, synchronize
+from jaxnorm._core.sharding import gathered, placed_as, shards_along
 from jaxnorm.norms._own_moments import Plan, normalize_and_measure
 
 

@@ -8,10 +8,11 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import is_sharded, varies
 from jaxnorm._core.layouts import is_symbolic
 from jaxnorm._core.measurement import Samples
+from jaxnorm._core.operands import varies
 from jaxnorm._core.residuals import keeping_only_x
+from jaxnorm._core.sharding import is_sharded
 from jaxnorm.norms._own_moments import Plan, normalize_and_measure
 
 

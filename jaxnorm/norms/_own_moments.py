@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxnorm._core.axes import complement, sizes_of, varies
+from jaxnorm._core.axes import complement, sizes_of
 from jaxnorm._core.dtypes import accumulation_dtype
 from jaxnorm._core.kernels.choosing import (
     Implementation,
@@ -22,16 +22,8 @@ from jaxnorm._core.kernels.choosing import (
 from jaxnorm._core.kernels.rows import Kernel, normalize_rows
 from jaxnorm._core.measurement import Samples, measured
 from jaxnorm._core.moments import Moments, check_axis_groups, synchronize
-from jaxnorm._core.normalization import (
-    How,
-    Rounding,
-    check_moments,
-    check_rounding,
-    normalize_given,
-    normalized,
-    wide_affine,
-    wide_along,
-)
+from jaxnorm._core.normalization import How, check_moments, normalize_given, normalized
+from jaxnorm._core.operands import Rounding, check_rounding, varies, wide_affine, wide_along
 from jaxnorm._core.residuals import keeping_only_x, residual
 from jaxnorm._core.variance.choice import Purpose, settled
 from jaxnorm._core.variance.formulas import Measured

@@ -10,7 +10,7 @@ from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand, check_count
 from jaxnorm._core.measurement import Samples, measure_samples
 from jaxnorm._core.moments import synchronize
-from jaxnorm._core.normalization import Rounding, check_operands
+from jaxnorm._core.operands import Rounding, check_operands
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._ghosts import normalize_ghosts
 from jaxnorm.norms._own_moments import (

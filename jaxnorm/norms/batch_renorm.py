@@ -8,19 +8,13 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import (
-    Axis,
-    canonical_axes,
-    check_samples,
-    complement,
-    placed_as,
-    sizes_of,
-)
+from jaxnorm._core.axes import Axis, canonical_axes, check_samples, complement, sizes_of
 from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import accumulation_dtype, as_operand
 from jaxnorm._core.measurement import Samples, measure_samples
 from jaxnorm._core.moments import Moments, synchronize
-from jaxnorm._core.normalization import Rounding, check_operands
+from jaxnorm._core.operands import Rounding, check_operands
+from jaxnorm._core.sharding import placed_as
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._own_moments import (
     normalize_and_measure,

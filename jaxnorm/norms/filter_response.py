@@ -6,17 +6,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import (
-    Axis,
-    canonical_axes,
-    check_affine,
-    check_samples,
-    spatial_axes,
-)
+from jaxnorm._core.axes import Axis, canonical_axes, check_samples, spatial_axes
 from jaxnorm._core.dtypes import as_operand
 from jaxnorm._core.measurement import Samples
 from jaxnorm._core.moments import Moments
-from jaxnorm._core.normalization import Rounding, check_operands, wide_along
+from jaxnorm._core.operands import Rounding, check_affine, check_operands, wide_along
 from jaxnorm.norms._own_moments import normalize_and_measure, plan
 
 Given = tuple[Array | None, Array | None]  # the threshold and the learned part of ε

@@ -10,7 +10,7 @@ from jaxnorm._core.deprecation import renamed_arguments
 from jaxnorm._core.dtypes import as_operand
 from jaxnorm._core.kernels.choosing import Implementation
 from jaxnorm._core.measurement import Samples
-from jaxnorm._core.normalization import Rounding, check_operands
+from jaxnorm._core.operands import Rounding, check_operands
 from jaxnorm.norms._own_moments import normalize_by_own, plan
 
 

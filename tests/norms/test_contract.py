@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnorm._core import dtypes, normalization
+from jaxnorm._core import dtypes, operands
 from tests.support import oracle
 from tests.support.cases import NORMS, TOLERANCE, cases, rows
 
@@ -135,8 +135,8 @@ CODES = [
     inspect.unwrap(each).__code__
     for each in (
         dtypes.as_operand,
-        normalization.check_operands,
-        normalization.check_rounding,
+        operands.check_operands,
+        operands.check_rounding,
     )
 ]
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxnorm._core.axes import Shape, is_sharded
+from jaxnorm._core.axes import Shape
 from jaxnorm._core.layouts import is_symbolic, size_along
+from jaxnorm._core.sharding import is_sharded
 from jaxnorm._core.variance.choice import has_several_devices
 
 Implementation = Literal["xla", "kernel"]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxnorm._core.axes import is_sharded
 from jaxnorm._core.layouts import is_symbolic, number_along, size_along
+from jaxnorm._core.sharding import is_sharded
 from jaxnorm._core.variance.formulas import Measured, count_of, rounded, sum_over, to_dtype
 
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxnorm._core.axes import is_sharded
 from jaxnorm._core.layouts import ends_reduced, has_few_rows, is_tidy
 from jaxnorm._core.moments import Moments
+from jaxnorm._core.sharding import is_sharded
 from jaxnorm._core.variance.blocks import blocks_of, one_pass_in_blocks
 from jaxnorm._core.variance.formulas import (
     Measured,
