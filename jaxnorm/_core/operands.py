@@ -3,6 +3,7 @@
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
@@ -12,6 +13,7 @@ from jaxnorm._core.weights import as_weights
 
 Rounding = Literal["once", "twice"]
 ScaleAndBias = tuple[ArrayLike | None, ArrayLike | None]
+Wide = tuple[Array | None, Array | None]  # scale and bias in the rank and dtype of x
 
 
 def check_operands(
@@ -27,11 +29,6 @@ def check_operands(
     Looks at shapes, dtypes and epsilon only.
     """
     check_affine(x.shape, features, scale=scale, bias=bias)
-    for name, parameter in (("scale", scale), ("bias", bias)):
-        if parameter is not None and jnp.iscomplexobj(parameter):
-            raise TypeError(
-                f"{name} is complex, but the output of a norm is real; give its real part."
-            )
     check_number(epsilon=epsilon)
     if not epsilon >= 0:  # also rejects NaN
         raise ValueError(
@@ -50,11 +47,12 @@ def check_rounding(rounding: Any) -> None:
 
 
 def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None:
-    """Raises a ValueError unless each array (or None) fits x as a scale or bias.
+    """Raises an error unless each array (or None) fits x as a scale or bias.
 
     It must have exactly the shape of the feature axes, or have the rank of x, with each
     size being 1 or that of x, to vary over other axes as well. A scale of shape (1,) is
-    rejected: it would broadcast and hide a mistake in the axis.
+    rejected: it would broadcast and hide a mistake in the axis. A complex array is rejected
+    with a TypeError.
 
     Args:
       shape: the shape of x.
@@ -65,6 +63,10 @@ def check_affine(shape: Shape, features: tuple[int, ...], **arrays: Any) -> None
     """
     of_features = sizes_of(shape, features)
     for name, array in arrays.items():
+        if array is not None and jnp.iscomplexobj(array):
+            raise TypeError(
+                f"{name} is complex, but the output of a norm is real; give its real part."
+            )
         if array is None or jnp.shape(array) == of_features:
             continue
         given = jnp.shape(array)
@@ -91,21 +93,28 @@ def varies(array: Any, ndim: int, features: tuple[int, ...]) -> bool:
     return array is not None and jnp.ndim(array) == ndim > len(features)
 
 
-def wide_along(array: ArrayLike, axes: tuple[int, ...], x: Array) -> Array:
+def wide_along(
+    array: ArrayLike, axes: tuple[int, ...], x: Array, dtype: np.dtype | None = None
+) -> Array:
     """Expands an array with these axes of x, or with all axes, to the rank of x.
 
-    The result is in the accumulation dtype of x.
+    The result has the given dtype, which defaults to the accumulation dtype of x.
     """
-    wide = jnp.asarray(array).astype(accumulation_dtype(x.dtype))
+    wide = jnp.asarray(array).astype(dtype or accumulation_dtype(x.dtype))
     return wide if varies(wide, x.ndim, axes) else expand(wide, axes, x.ndim)
 
 
 def wide_affine(
-    x: Array, scale: ArrayLike | None, bias: ArrayLike | None, features: tuple[int, ...]
-) -> tuple[Array | None, Array | None]:
+    x: Array,
+    scale: ArrayLike | None,
+    bias: ArrayLike | None,
+    features: tuple[int, ...],
+    dtype: np.dtype | None = None,
+) -> Wide:
     """Returns scale and bias (or None), expanded by `wide_along` from the feature axes."""
     scale, bias = (
-        None if each is None else wide_along(each, features, x) for each in (scale, bias)
+        None if each is None else wide_along(each, features, x, dtype)
+        for each in (scale, bias)
     )
     return scale, bias
 
@@ -122,11 +131,18 @@ def conditioned(
         return own
     features = canonical_axes(feature_axes, x.ndim)
     check_affine(x.shape, features, scale=scale, bias=bias)
-    gamma, beta = wide_affine(x, *own, features)
-    scale, bias = wide_affine(x, scale, bias, features)
+    arrays = [each for each in (*given, *own) if each is not None]
+    finest = accumulation_dtype(x.dtype, *map(jnp.result_type, arrays))
+    outer, inner = (wide_affine(x, *each, features, finest) for each in (given, own))
+    return composed(outer, inner)
+
+
+def composed(outer: Wide, inner: Wide) -> Wide:
+    """Returns the scale and bias of the map x ↦ outer(inner(x)); None changes nothing."""
+    (scale, bias), (ratio, shift) = outer, inner
     if scale is not None:
-        gamma = scale if gamma is None else scale * gamma
-        beta = None if beta is None else scale * beta
+        shift = None if shift is None else scale * shift
+        ratio = scale if ratio is None else scale * ratio
     if bias is not None:
-        beta = bias if beta is None else beta + bias
-    return gamma, beta
+        shift = bias if shift is None else bias + shift
+    return ratio, shift

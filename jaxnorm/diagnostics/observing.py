@@ -14,7 +14,7 @@ from jaxnorm._core.weights import as_weights, clear, one_weighting, weighted
 from jaxnorm.diagnostics.activations import Activation, Range, active_range
 from jaxnorm.diagnostics.padding import padded_share
 from jaxnorm.diagnostics.settings import Setting, setting_of
-from jaxnorm.model.spec import NormSpec, arguments_of
+from jaxnorm.model.spec import NormSpec
 
 KEPT = ("scale", "bias", "mean", "var", "updates", "count", "batches")
 # Of a constant the variance is that of its rounding.
@@ -74,17 +74,16 @@ class Observer:
         path: str,
         module: Any,
         spec: NormSpec,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        x: Any,
+        given: Mapping[str, Any],
         y: Any,
         variables: Mapping[str, Any],
     ) -> Call:
         """Observes a call of a norm that returned y, and had these variables before."""
-        x, said = arguments_of(module, args, kwargs)
         x = jnp.asarray(x)
-        setting = setting_of(path, self.calls, module, spec, said)
+        setting = setting_of(path, self.calls, module, spec, given)
         self.calls += 1
-        weights = one_weighting(said.get("mask"), said.get("weights"))
+        weights = one_weighting(given.get("mask"), given.get("weights"))
         active = active_range(self.activation, path)
         return Call(setting, observe(setting, x, y, weights, variables, active))
 

@@ -81,9 +81,11 @@ def calibrate(
         if isinstance(module, BatchNorm):
             return norm(*args, **{**kwargs, "update": True})
         y = norm(*args, **kwargs)
-        moments = moments_of_input(NORMS, module, args, kwargs)
-        if moments is not None:
-            _collect(module, moments)
+        # A module that has no statistics of its own may hold a norm that has.
+        if module.has_variable("batch_stats", COLLECTORS[0]):
+            moments = moments_of_input(NORMS, module, args, kwargs)
+            if moments is not None:
+                _collect(module, moments)
         return y
 
     def apply(variables: Any, batch: Any) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.linen.calling import call_in_mode, in_mode
 from jaxnorm.linen.modules import NORMS, variables_of
 from jaxnorm.linen.watching import watching
+from jaxnorm.model.spec import arguments_of
 
 COLLECTION = "diagnosis"
 
@@ -110,8 +111,9 @@ def _run(
         before = variables_of(module)
         y = norm(*args, **kwargs)
         # Sown into a collection, observations leave any transform of the module.
-        spec = NORMS.spec(module, args, kwargs)
-        seen = observer.observe(path, module, spec, args, kwargs, y, before)
+        x, given = arguments_of(module, args, kwargs)
+        spec = NORMS.spec(module, x, given)
+        seen = observer.observe(path, module, spec, x, given, y, before)
         module.sow(COLLECTION, "calls", seen)
         return y
 

@@ -39,15 +39,15 @@ class FilterResponseNorm(InstanceNorm):
     learned_epsilon_init: Initializer = initial_epsilon
 
     @nn.nowrap
-    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+    def _normalize(self, x: Array, scale: Any, bias: Any, **others: Any) -> Array:
         features = sizes_of(x.shape, canonical_axes(self.feature_axes, x.ndim))
         shapes = {"threshold": features, "learned_epsilon": ()}
-        others = {
+        learned = {
             name: self.param(name, getattr(self, f"{name}_init"), shape, self.param_dtype)
             for name, shape in shapes.items()
             if getattr(self, f"use_{name}")
         }
-        return filter_response_norm(x, *affine, **others, **options)
+        return filter_response_norm(x, scale, bias, **learned, **others)
 
     @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:

@@ -47,8 +47,8 @@ class Folded(NamedTuple):
 
         def around(path: str, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
             if path in dtypes and module in NORMS:
-                x, _ = arguments_of(module, args, kwargs)
-                _check_evaluates(path, NORMS.spec(module, args, kwargs))
+                x, given = arguments_of(module, args, kwargs)
+                _check_evaluates(path, NORMS.spec(module, x, given))
                 return x.astype(dtypes[path])
             y = call(*args, **kwargs)
             if path in self.biased and isinstance(module, tuple(LAYERS)):

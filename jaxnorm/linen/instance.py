@@ -102,9 +102,9 @@ class InstanceNorm(nn.Module):
         )
 
     @nn.nowrap
-    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+    def _normalize(self, x: Array, scale: Any, bias: Any, **others: Any) -> Array:
         """Applies the norm; classes that inherit from this one apply another."""
-        return instance_norm(x, *affine, **options)
+        return instance_norm(x, scale, bias, **others)
 
     @nn.nowrap
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:

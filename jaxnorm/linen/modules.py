@@ -7,14 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from jaxnorm.linen.modes import modes_of
-from jaxnorm.model.spec import (
-    Norms,
-    NormSpec,
-    batch_spec,
-    group_spec,
-    instance_spec,
-    layer_spec,
-)
+from jaxnorm.model.spec import norms_of
 
 LAYERS = {
     nn.Dense: "dense",
@@ -23,37 +16,7 @@ LAYERS = {
     nn.ConvTranspose: "transposed",
 }
 
-
-def _batch(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return batch_spec(module, x, *modes_of(module, call))
-
-
-def _layer(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return layer_spec(module, x)
-
-
-def _rms(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return layer_spec(module, x, centred=False)
-
-
-def _instance(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return instance_spec(module, x)
-
-
-def _group(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return group_spec(module, x)
-
-
-# Flax's own classes. Those of jaxnorm describe themselves with a method `norm_spec`.
-NORMS = Norms(
-    {
-        nn.BatchNorm: _batch,
-        nn.LayerNorm: _layer,
-        nn.RMSNorm: _rms,
-        nn.InstanceNorm: _instance,
-        nn.GroupNorm: _group,
-    }
-)
+NORMS = norms_of(nn, modes_of)
 
 
 def variables_at(variables: Mapping[str, Any], path: str) -> dict[str, Array]:

@@ -27,8 +27,9 @@ def affine(
     """
     features = sizes_of(x.shape, canonical_axes(feature_axes, x.ndim))
     own = parameter(module, "scale", features), parameter(module, "bias", features)
+    combined = conditioned(x, feature_axes, own, (scale, bias))  # which checks them
     dtype = canonicalize_dtype(x, *own, scale, bias, dtype=module.dtype)
-    return *conditioned(x, feature_axes, own, (scale, bias)), dtype
+    return *combined, dtype
 
 
 def options(

@@ -48,9 +48,9 @@ class Labeller:
         if module not in self.norm_types:
             return call(*args, **kwargs)
         self.norms.add(path)
-        x, _ = arguments_of(module, args, kwargs)
-        if _cancels_bias(self.norm_types.spec(module, args, kwargs), x.shape):
-            x, args, kwargs = marked_input(module, args, kwargs, f"{path}:centred")
+        x, given = arguments_of(module, args, kwargs)
+        if _cancels_bias(self.norm_types.spec(module, x, given), x.shape):
+            x, args, kwargs = marked_input(args, kwargs, x, f"{path}:centred")
             self.ranks[f"{path}:centred"] = x.ndim
         return call(*args, **kwargs)
 

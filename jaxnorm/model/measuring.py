@@ -16,15 +16,15 @@ def moments_of_input(
 ) -> Moments | None:
     """Returns the moments of each feature over all other axes, or None.
 
-    None, if the module is not a norm with running statistics. The mask or weights of the
-    call count, and so do mapped axes that the module names.
+    Returns None if the module is not a norm with running statistics. Uses the mask or
+    weights of the call, and merges over the mapped axes that the module names.
     """
     if module not in norms:
         return None
-    spec = norms.spec(module, args, kwargs)
+    x, call = arguments_of(module, args, kwargs)
+    spec = norms.spec(module, x, call)
     if spec.estimator is None:
         return None
-    x, call = arguments_of(module, args, kwargs)
     x = as_floating(x)
     weights = one_weighting(call.get("mask"), call.get("weights"))
     weights = None if weights is None else as_weights(weights, x)

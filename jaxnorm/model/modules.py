@@ -1,6 +1,5 @@
 """Describes and marks the layers and norms of a model while it is called."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -176,10 +175,14 @@ class Watcher:
         """Calls a module; for a layer or norm, marks its input, output and variables."""
         # type() distinguishes a norm from a stand-in that overrides `__class__`.
         kinds = [k for each, k in self.kinds.items() if issubclass(type(module), each)]
-        spec = self._running_spec(module, args, kwargs)
-        if not kinds and spec is None:
+        is_norm = module in self.norm_types
+        if not kinds and not is_norm:
             return call(*args, **kwargs)
-        x, args, kwargs = marked_input(module, args, kwargs, f"{path}:in")
+        x, given = arguments_of(module, args, kwargs)
+        spec = self.norm_types.spec(module, x, given) if is_norm else None
+        if not kinds and (spec is None or spec.estimator is None):
+            return call(*args, **kwargs)
+        x, args, kwargs = marked_input(args, kwargs, x, f"{path}:in")
         variables = self.variables_of(module)
         for name, value in variables.items():
             mark(value, f"{path}:{name}")
@@ -187,7 +190,6 @@ class Watcher:
         shapes = {name: jnp.shape(value) for name, value in variables.items()}
         ends = {"in": x.shape, "out": y.shape}
         if spec is not None:
-            _, said = arguments_of(module, args, kwargs)
             self.norms[path] = describe_norm(
                 module,
                 spec,
@@ -195,8 +197,8 @@ class Watcher:
                 ends,
                 y.dtype,
                 exact=self.norm_types.is_exact(module),
-                masked=is_given(said, "mask", "weights"),
-                conditional=is_given(said, "scale", "bias"),
+                masked=is_given(given, "mask", "weights"),
+                conditional=is_given(given, "scale", "bias"),
             )
         else:
             exact = type(module) in self.kinds
@@ -205,15 +207,6 @@ class Watcher:
             )
         return y
 
-    def _running_spec(
-        self, module: Any, args: tuple[Any, ...], kwargs: Any
-    ) -> NormSpec | None:
-        """Describes a norm with running statistics; returns None for any other module."""
-        if module not in self.norm_types:
-            return None
-        spec = self.norm_types.spec(module, args, kwargs)
-        return spec if spec.estimator is not None else None
-
 
 def is_given(call: Mapping[str, Any], *names: str) -> bool:
     """Whether any of these arguments of a call is given and not None."""
@@ -221,13 +214,11 @@ def is_given(call: Mapping[str, Any], *names: str) -> bool:
 
 
 def marked_input(
-    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: str
+    args: tuple[Any, ...], kwargs: dict[str, Any], x: Any, key: str
 ) -> tuple[Array, tuple[Any, ...], dict[str, Any]]:
-    """Marks the input of a module; returns it, and args and kwargs that contain it."""
+    """Marks the input x of a module; returns it, and args and kwargs that contain it."""
+    marked = mark(x, key)
     if args:
-        x = mark(args[0], key)
-        return x, (x, *args[1:]), kwargs
-    signature = inspect.signature(type(module).__call__)
-    name = next(each for each in list(signature.parameters)[1:] if each in kwargs)
-    x = mark(kwargs[name], key)
-    return x, args, {**kwargs, name: x}
+        return marked, (marked, *args[1:]), kwargs
+    name = next(each for each, value in kwargs.items() if value is x)
+    return marked, args, {**kwargs, name: marked}

@@ -96,11 +96,8 @@ class Norms:
         kind = type(module)
         return "norm_spec" in vars(kind) or kind in self.described
 
-    def spec(
-        self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> NormSpec:
-        """Describes a call of a norm."""
-        x, call = arguments_of(module, args, kwargs)
+    def spec(self, module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
+        """Describes a call of a norm, with the arguments as `arguments_of` returns them."""
         if hasattr(type(module), "norm_spec"):
             return module.norm_spec(x, **call)
         describe = next(
@@ -114,14 +111,17 @@ def arguments_of(
 ) -> tuple[Any, dict[str, Any]]:
     """Returns the input of a module, and the other arguments of the call by name."""
     bound = inspect.signature(type(module).__call__).bind(module, *args, **kwargs)
-    _, x, *others = bound.arguments
-    call = {name: bound.arguments[name] for name in others}
-    for name, value in list(call.items()):
+    given: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
         kind = bound.signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_KEYWORD:
-            call = {**call, **value}
-            del call[name]
-    return bound.arguments[x], call
+            given |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            given |= {f"{name}[{i}]": each for i, each in enumerate(value)}
+        else:
+            given[name] = value
+    name, x = next(iter(given.items()))
+    return x, {other: value for other, value in given.items() if other != name}
 
 
 def layer_spec(module: Any, x: Any, **others: Any) -> NormSpec:
@@ -161,4 +161,22 @@ def batch_spec(module: Any, x: Any, train: bool, update: bool) -> NormSpec:
         train=train,
         update=update,
         ghost_size=getattr(module, "ghost_size", None),
+    )
+
+
+def norms_of(framework: Any, modes_of: Callable[..., tuple[bool, bool]]) -> Norms:
+    """Returns the norms of flax.linen or flax.nnx, and those that describe themselves.
+
+    `modes_of(module, call)` returns whether a batch norm trains, and whether it updates.
+    """
+    return Norms(
+        {
+            framework.BatchNorm: lambda module, x, call: batch_spec(
+                module, x, *modes_of(module, call)
+            ),
+            framework.LayerNorm: lambda module, x, call: layer_spec(module, x),
+            framework.RMSNorm: lambda module, x, call: layer_spec(module, x, centred=False),
+            framework.InstanceNorm: lambda module, x, call: instance_spec(module, x),
+            framework.GroupNorm: lambda module, x, call: group_spec(module, x),
+        }
     )

@@ -13,7 +13,7 @@ from jaxnorm._core.pairwise import Cascade
 from jaxnorm.model.measuring import moments_of_input
 from jaxnorm.nnx.batch import BatchNorm
 from jaxnorm.nnx.modules import NORMS
-from jaxnorm.nnx.watching import watched
+from jaxnorm.nnx.watching import Watched, watched
 from jaxnorm.statistics.calibration import (
     check_behind,
     check_collected,
@@ -106,9 +106,13 @@ def calibrate(
 
 def _norms(model: Any) -> dict[str, Any]:
     """The norms with running statistics in a model, by their paths."""
+    return _named(dict(nnx.iter_modules(model)))
+
+
+def _named(modules: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
     return {
         "/".join(map(str, path)) or "the norm": module
-        for path, module in nnx.iter_modules(model)
+        for path, module in modules.items()
         if module in NORMS and isinstance(getattr(module, "mean", None), nnx.BatchStat)
     }
 
@@ -133,12 +137,17 @@ def _measuring(model: Any, behind: str) -> Any:
     return watched(copy, _is_measured_from_outside, _measured)
 
 
-def _inside(model: Any) -> dict[str, Any]:
-    """The norms in such a copy, by their paths in the model."""
-    return {
-        path.removesuffix("/module") if path != "module" else "the norm": norm
-        for path, norm in _norms(model).items()
-    }
+def _inside(copy: Any) -> dict[str, Any]:
+    """The norms in such a copy, by their paths in the model that it was made of."""
+    modules = dict(nnx.iter_modules(copy))
+    watchers = {path for path, each in modules.items() if type(each) is Watched}
+
+    def original(path: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(each for i, each in enumerate(path) if path[:i] not in watchers)
+
+    return _named(
+        {original(path): modules[path] for path in modules if path not in watchers}
+    )
 
 
 def _is_measured_from_outside(kind: type) -> bool:
@@ -150,7 +159,9 @@ def _measured(
 ) -> Any:
     """Calls a norm that does not collect the moments of its input, and does it instead."""
     y = norm(*args, **kwargs)
-    moments = moments_of_input(NORMS, module, args, kwargs)
+    # A module that has no statistics of its own may hold a norm that has.
+    is_measured = hasattr(module, COLLECTORS[0])
+    moments = moments_of_input(NORMS, module, args, kwargs) if is_measured else None
     if moments is not None:
         collected = (getattr(module, each)[...] for each in COLLECTORS)
         flat = Moments(*(each.reshape(-1) for each in moments))

@@ -12,6 +12,7 @@ from jaxnorm.diagnostics.batches import Seen, compiled, report_of
 from jaxnorm.diagnostics.gap import differences
 from jaxnorm.diagnostics.observing import Call, Observer
 from jaxnorm.diagnostics.report import NormReport
+from jaxnorm.model.spec import arguments_of
 from jaxnorm.nnx.modules import NORMS
 from jaxnorm.nnx.watching import watched
 
@@ -103,8 +104,9 @@ def _run(
         y = norm(*args, **kwargs)
         # As variables of the module, observations leave any transform of it.
         number = sum(isinstance(each, Observation) for each in vars(module).values())
-        spec = NORMS.spec(module, args, kwargs)
-        seen = observer.observe(path, module, spec, args, kwargs, y, before)
+        x, given = arguments_of(module, args, kwargs)
+        spec = NORMS.spec(module, x, given)
+        seen = observer.observe(path, module, spec, x, given, y, before)
         # Inside a transform of JAX itself, rather than NNX, variables cannot be written.
         with contextlib.suppress(errors.TraceContextError):
             setattr(module, f"observed_{number}", Observation(seen))

@@ -55,14 +55,14 @@ class FilterResponseNorm(InstanceNorm):
         if use_learned_epsilon:
             self.learned_epsilon = nnx.Param(learned_epsilon_init(rngs.params(), (), dtype))
 
-    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+    def _normalize(self, x: Array, scale: Any, bias: Any, **others: Any) -> Array:
         features = features_of(self, x, self.feature_axes)
-        others = {
+        learned = {
             name: shaped(variable[...], features)
             for name in ("threshold", "learned_epsilon")
             if (variable := getattr(self, name)) is not None
         }
-        return filter_response_norm(x, *affine, **others, **options)
+        return filter_response_norm(x, scale, bias, **learned, **others)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.train_flags import resolve_train
 from jaxnorm.model.folding.pairing import FoldReport, fold_pairs, pair
-from jaxnorm.model.modules import Watcher
+from jaxnorm.model.modules import Watcher, is_given
 from jaxnorm.nnx.modes import modes_of
 from jaxnorm.nnx.modules import LAYERS, NORMS, is_layer_or_norm, variables_of
 from jaxnorm.nnx.watching import replaced, traced
@@ -104,6 +104,12 @@ class Folded(nnx.Module):
         """
         bound = inspect.signature(self.kind.__call__).bind(self, *args, **kwargs)
         x = bound.args[1]
+        if is_given(bound.arguments, "mask", "weights", "scale", "bias"):
+            raise ValueError(
+                f"{self.path} is folded into the layer next to it, and takes no mask, "
+                "weights, scale or bias; fold the model with the arguments that it is to "
+                "be called with, which leaves this norm in place."
+            )
         if any(modes_of(self, bound.arguments)):
             raise ValueError(
                 f"{self.path} is folded into the layer next to it, with fixed statistics, "

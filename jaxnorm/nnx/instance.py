@@ -130,9 +130,9 @@ class InstanceNorm(nnx.Module):
             **options(self, mask, weights),
         )
 
-    def _normalize(self, x: Array, *affine: Any, **options: Any) -> Array:
+    def _normalize(self, x: Array, scale: Any, bias: Any, **others: Any) -> Array:
         """Applies the norm; classes that inherit from this one apply another."""
-        return instance_norm(x, *affine, **options)
+        return instance_norm(x, scale, bias, **others)
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:
         """Describes a call to `diagnose`, `fold` and `parameter_labels`."""

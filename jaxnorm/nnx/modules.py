@@ -1,19 +1,11 @@
 """The layers and norms that are recognised in an NNX model, and their variables."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 from jaxtyping import Array
 
-from jaxnorm.model.spec import (
-    Norms,
-    NormSpec,
-    batch_spec,
-    group_spec,
-    instance_spec,
-    layer_spec,
-)
+from jaxnorm.model.spec import norms_of
 from jaxnorm.nnx.modes import modes_of
 
 LAYERS = {
@@ -23,37 +15,7 @@ LAYERS = {
     nnx.ConvTranspose: "transposed",
 }
 
-
-def _batch(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return batch_spec(module, x, *modes_of(module, call))
-
-
-def _layer(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return layer_spec(module, x)
-
-
-def _rms(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return layer_spec(module, x, centred=False)
-
-
-def _instance(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return instance_spec(module, x)
-
-
-def _group(module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
-    return group_spec(module, x)
-
-
-# Flax's own classes. Those of jaxnorm describe themselves with a method `norm_spec`.
-NORMS = Norms(
-    {
-        nnx.BatchNorm: _batch,
-        nnx.LayerNorm: _layer,
-        nnx.RMSNorm: _rms,
-        nnx.InstanceNorm: _instance,
-        nnx.GroupNorm: _group,
-    }
-)
+NORMS = norms_of(nnx, modes_of)
 
 
 def is_layer_or_norm(kind: type) -> bool:

@@ -93,7 +93,8 @@ def operands(
     wide = [shaped(each, features) for each in others[-len(names) :]]
     parameters = dict(zip(names, wide, strict=True))
     gamma, beta = parameters.get("scale"), parameters.get("bias")
-    dtype = canonicalize_dtype(promoted, gamma, beta, scale, bias, dtype=module.dtype)
     widened = accumulation_dtype(x.dtype, promoted.dtype) == promoted.dtype
     x = x if widened else promoted
-    return x, *conditioned(x, feature_axes, (gamma, beta), (scale, bias)), dtype
+    combined = conditioned(x, feature_axes, (gamma, beta), (scale, bias))  # checks them
+    dtype = canonicalize_dtype(promoted, gamma, beta, scale, bias, dtype=module.dtype)
+    return x, *combined, dtype

@@ -23,12 +23,36 @@ from jaxnorm._core.kernels.rows import Kernel, normalize_rows
 from jaxnorm._core.measurement import Samples, measured
 from jaxnorm._core.moments import Moments, check_axis_groups, synchronize
 from jaxnorm._core.normalization import How, check_moments, normalize_given, normalized
-from jaxnorm._core.operands import Rounding, check_rounding, varies, wide_affine, wide_along
+from jaxnorm._core.operands import (
+    Rounding,
+    check_rounding,
+    composed,
+    varies,
+    wide_affine,
+    wide_along,
+)
 from jaxnorm._core.residuals import keeping_only_x, residual
 from jaxnorm._core.variance.choice import Purpose, settled
 from jaxnorm._core.variance.formulas import Measured
 
-Correct = Callable[[Moments, float, Any], tuple[Array, Array]]
+
+class Correction(NamedTuple):
+    """What a norm changes between measuring and normalising; None changes nothing.
+
+    y = γ·((x − μ)/√(variance + ε)·ratio + shift) + β, all with the shape of the moments.
+
+    Attributes:
+      variance: in place of that of the moments.
+      ratio: r.
+      shift: d.
+    """
+
+    variance: Array | None = None
+    ratio: Array | None = None
+    shift: Array | None = None
+
+
+Correct = Callable[[Moments, float, Any], Correction]
 Finish = Callable[[Array, Any], Array]
 
 
@@ -153,8 +177,7 @@ def normalize_and_measure(
       bias: β, or None.
       weights: of x, or None.
       plan: of the norm.
-      correct: `correct(moments, epsilon, given)` returns r and d, of the shape of the
-        moments; then y = γ·((x − μ)/σ·r + d) + β.
+      correct: `correct(moments, epsilon, given)` returns a Correction.
       finish: `finish(y, given)` returns the output, before it is rounded. It is computed
         again in the backward pass, for which only `given` is stored.
       given: arrays for these two functions. (The functions themselves are static: give the
@@ -207,12 +230,13 @@ def _output_and_moments(
     moments = Moments(*kept)
     if correct is not None:
         kept_axes = complement(plan.samples.axes, x.ndim)
-        ratio, shift = (
-            wide_along(each, kept_axes, x) for each in correct(moments, plan.epsilon, given)
+        variance, ratio, shift = (
+            None if each is None else wide_along(each, kept_axes, x)
+            for each in correct(moments, plan.epsilon, given)
         )
-        shift = shift if scale is None else scale * shift
-        scale = ratio if scale is None else scale * ratio
-        bias = shift if bias is None else bias + shift
+        if variance is not None:
+            found = found._replace(var=variance)
+        scale, bias = composed((scale, bias), (ratio, shift))
     how = How(plan.epsilon, plan.dtype, plan.rounding, "given")
     end = None if finish is None else lambda y: finish(y, given)
     return normalized(wide, x, found, scale, bias, weights, how, end), moments

@@ -17,6 +17,7 @@ from jaxnorm._core.operands import Rounding, check_operands
 from jaxnorm._core.sharding import placed_as
 from jaxnorm._core.train_flags import resolve_update
 from jaxnorm.norms._own_moments import (
+    Correction,
     normalize_and_measure,
     normalize_by_running,
     plan,
@@ -138,7 +139,7 @@ def _correction(
     batch: Moments,
     epsilon: float,
     given: tuple[Moments, ArrayLike, ArrayLike],
-) -> tuple[Array, Array]:
+) -> Correction:
     """Returns r and d of each feature."""
     running, r_max, d_max = given
     wide = accumulation_dtype(batch.mean.dtype, running.mean.dtype)
@@ -156,4 +157,4 @@ def _correction(
     )
     r = jnp.where(known, jnp.clip(ratio, 1 / r_max, r_max), 1)
     d = jnp.clip(shift, -d_max, d_max)
-    return r, d
+    return Correction(ratio=r, shift=d)

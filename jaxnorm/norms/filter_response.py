@@ -11,7 +11,7 @@ from jaxnorm._core.dtypes import as_operand
 from jaxnorm._core.measurement import Samples
 from jaxnorm._core.moments import Moments
 from jaxnorm._core.operands import Rounding, check_affine, check_operands, wide_along
-from jaxnorm.norms._own_moments import normalize_and_measure, plan
+from jaxnorm.norms._own_moments import Correction, normalize_and_measure, plan
 
 Given = tuple[Array | None, Array | None]  # the threshold and the learned part of ε
 
@@ -82,11 +82,8 @@ def filter_response_norm(
     reduced = spatial_axes(x.shape, features, reduction_axes)
     check_samples(x.shape, reduced, mapped=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    others = {"threshold": threshold, "learned_epsilon": learned_epsilon}
-    arrays = {name: each for name, each in others.items() if each is not None}
-    check_affine(
-        x.shape, features, **{name: each for name, each in arrays.items() if jnp.ndim(each)}
-    )
+    threshold = _wide("threshold", threshold, features, x)
+    learned = _wide("learned_epsilon", learned_epsilon, features, x)
 
     how = plan(
         Samples(reduced, about_zero=True),
@@ -97,13 +94,9 @@ def filter_response_norm(
         axis_name=axis_name,
         axis_index_groups=axis_index_groups,
     )
-    given = tuple(
-        None if each is None else _wide(each, features, x) for each in others.values()
-    )
-    if given[1] is not None:  # in the shape of the moments
-        given = (given[0], _of_moments(given[1], reduced, x))
-    correct = None if learned_epsilon is None else _by_learned_epsilon
+    correct = None if learned is None else _by_learned_epsilon
     finish = None if threshold is None else _above_threshold
+    given = threshold, None if learned is None else _of_moments(learned, reduced, x)
     y, _ = normalize_and_measure(x, scale, bias, weights, how, correct, finish, given)
     return y
 
@@ -120,15 +113,20 @@ def initial_epsilon(
     return jnp.full(shape, 1e-4, dtype)
 
 
-def _wide(array: ArrayLike, features: tuple[int, ...], x: Array) -> Array:
-    """A scalar, or an array of the features, in the rank of x."""
+def _wide(
+    name: str, array: ArrayLike | None, features: tuple[int, ...], x: Array
+) -> Array | None:
+    """A scalar, or an array that fits x as a scale, in the rank of x; None is None."""
+    if array is None:
+        return None
     if jnp.ndim(array) == 0:
-        array = jnp.reshape(array, (1,) * x.ndim)
-        return wide_along(array, tuple(range(x.ndim)), x)
+        return wide_along(jnp.reshape(array, (1,) * x.ndim), tuple(range(x.ndim)), x)
+    check_affine(x.shape, features, **{name: array})
     return wide_along(array, features, x)
 
 
 def _of_moments(learned: Array, reduced: tuple[int, ...], x: Array) -> Array:
+    """The learned ε in the shape of the moments; raises if it varies within a sample."""
     if any(learned.shape[i] != 1 for i in reduced):
         raise ValueError(
             f"learned_epsilon has shape {learned.shape}, but it is added to moments over "
@@ -138,17 +136,11 @@ def _of_moments(learned: Array, reduced: tuple[int, ...], x: Array) -> Array:
     return jnp.squeeze(learned, reduced)
 
 
-def _by_learned_epsilon(
-    moments: Moments, epsilon: float, given: Given
-) -> tuple[Array, Array]:
-    """The ratio √(ν² + ε)/√(ν² + ε + |εₗ|), and no shift."""
+def _by_learned_epsilon(moments: Moments, epsilon: float, given: Given) -> Correction:
+    """Adds |εₗ| to the mean square, as ε is added later."""
     _, learned = given
     assert learned is not None
-    known = moments.var + epsilon
-    wanted = known + jnp.abs(learned)
-    usable = (known > 0) & (wanted > 0)
-    ratio = jnp.where(usable, known, 1) / jnp.where(usable, wanted, 1)
-    return jnp.sqrt(ratio), jnp.zeros_like(ratio)
+    return Correction(variance=moments.var + jnp.abs(learned))
 
 
 def _above_threshold(y: Array, given: Given) -> Array:

@@ -55,9 +55,10 @@ def layer_norm(
       implementation: "xla", or "kernel" for a Pallas kernel in the backward pass. The
         kernel needs a TPU or a GPU (Hopper or newer); x and y in float32 or bfloat16;
         moments over the last axes, with at most 8192 features, a multiple of 256, and a
-        multiple of 16 rows; no weights; and one device, which includes the inside of
-        `jax.shard_map` with check_vma=False. In all other cases "kernel" silently falls
-        back to "xla". With None, jaxnorm chooses; at present always "xla".
+        multiple of 16 rows; no weights, axis_name, or conditional scale or bias; and one
+        device, which includes the inside of `jax.shard_map` with check_vma=False. In all
+        other cases "kernel" silently falls back to "xla". With None, jaxnorm chooses; at
+        present always "xla".
 
     Returns:
       y, with the shape of x.

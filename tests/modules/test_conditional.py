@@ -7,6 +7,7 @@ import pytest
 
 from tests.modules.apis import each_api, most_different_norms, normal, training
 
+pytestmark = pytest.mark.usefixtures("lenient")
 X = normal(4, 3, 6)
 SCALE, BIAS = (
     0.5 + jax.random.uniform(jax.random.key(each), (4, 1, 6)) for each in range(2)
@@ -77,7 +78,26 @@ def test_16_bit_outputs_are_rounded_once(api, norm):
 @each_api
 @most_different_norms
 @pytest.mark.parametrize("name", ["scale", "bias"])
+def test_complex_ones_are_refused(api, norm, name):
+    with pytest.raises(TypeError, match=f"{name} is complex"):
+        model_of(api, norm)(X, **{name: jnp.ones((4, 1, 6), complex)})
+
+
+@each_api
+@most_different_norms
+@pytest.mark.parametrize("name", ["scale", "bias"])
 def test_other_shapes_are_refused(api, norm, name):
     message = rf"{name} has shape \(4, 6\).* \(6,\).* \(4, 1, 6\) for one {name} per sample"
     with pytest.raises(ValueError, match=message):
         model_of(api, norm)(X, **{name: jnp.ones((4, 6))})
+
+
+@each_api
+@most_different_norms
+def test_what_is_finer_than_x_stays_so(api, norm):
+    with jax.enable_x64(True):
+        scale = 1 + 1e-12 * jnp.cos(jnp.arange(24.0)).reshape(4, 1, 6)
+        model = model_of(api, norm, dtype=jnp.float64, param_dtype=jnp.float64, **WITHOUT)
+        plain, found = model(X)[0], model(X, scale=scale)[0]
+        expected = np.broadcast_to(scale - 1, X.shape)
+        np.testing.assert_allclose(found / plain - 1, expected, atol=1e-14)

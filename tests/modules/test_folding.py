@@ -216,6 +216,15 @@ class TestNNX:
         model.eval()
         close(model(X), trained(X))
 
+    def test_what_the_layer_cannot_do_is_refused(self):
+        rngs = nnx.Rngs(0)
+        model = nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), jx.BatchNorm(4, rngs=rngs))
+        model.eval()
+        folded, _ = jx.fold(model, jnp.ones((2, 3)))
+        for name in ("mask", "weights", "scale", "bias"):
+            with pytest.raises(ValueError, match=r"layers/1 is folded .* takes no mask"):
+                folded.layers[1](jnp.ones((2, 4)), **{name: jnp.ones((2, 1))})
+
     def test_norms_that_train_are_kept(self, trained):
         model = nnx.clone(trained)
         model.train()

@@ -44,6 +44,9 @@ def test_zeros_give_the_bias_and_finite_gradients(learned):
     assert jnp.isfinite(jax.grad(lambda x: norm(x).sum())(zeros)).all()
     if learned is not None:
         assert jnp.isfinite(jax.grad(lambda e: norm(zeros, e).sum())(learned))
+    if learned:  # y = x/√|εₗ| + β near 0
+        slope = jax.grad(lambda x: norm(x).sum())(zeros)
+        np.testing.assert_allclose(slope, 1 / np.sqrt(learned), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["threshold", "learned_epsilon"])
