@@ -19,6 +19,9 @@ from jaxnorm._core.axes import Shape, sizes_of
 SMALL = 2**12
 # It also does so if the axes after the reduced ones have this many elements.
 WIDE = 2**14
+# XLA for a GPU compiles a norm of rows to one kernel if they have at most so many elements.
+# Found by compiling for an H100: 2¹⁴ are read once, 3·2¹³ several times.
+LONGEST_IN_KERNEL = 2**14
 
 
 def size_along(shape: Shape, axes: tuple[int, ...]) -> Any:
@@ -124,6 +127,15 @@ def ends_reduced(shape: Shape, axes: tuple[int, ...]) -> bool:
     """
     found = runs(shape, axes)
     return bool(found) and found[-1][0]
+
+
+def fits_a_gpu_kernel(shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Whether what is reduced is short enough for one kernel of XLA for a GPU.
+
+    >>> fits_a_gpu_kernel((32, 4096), (1,)), fits_a_gpu_kernel((32, 56, 56, 64), (1, 2, 3))
+    (True, False)
+    """
+    return is_at_least(-size_along(shape, axes), -LONGEST_IN_KERNEL)
 
 
 def has_few_rows(shape: Shape, axes: tuple[int, ...]) -> bool:

@@ -175,8 +175,26 @@ def _normalize(
             _rounded(each, how.dtype) for each in (scale, bias, centred * inverse)
         )
         return _rounded(normal * scale, how.dtype) + bias
-    # One small factor, with the shape of moments or features, so that x is multiplied once.
+    operands = centred, inverse, scale, bias
+    if how.moments == "given":
+        return _by_one_factor(*operands)
+    return lax.platform_dependent(
+        *operands, cuda=_factor_by_factor, rocm=_factor_by_factor, default=_by_one_factor
+    )
+
+
+def _by_one_factor(centred: Array, inverse: Array, scale: Array, bias: Array) -> Array:
+    """Multiplies x once, by a factor with the shape of the moments or features."""
     return centred * (scale * inverse) + bias
+
+
+def _factor_by_factor(centred: Array, inverse: Array, scale: Array, bias: Array) -> Array:
+    """Applies scale and bias last, whose computation XLA for a GPU then fuses, too.
+
+    With a scale that is computed, or that varies between samples, it would not compile a
+    norm to a single kernel otherwise.
+    """
+    return centred * inverse * scale + bias
 
 
 def _rounded(values: Array, dtype: np.dtype) -> Array:

@@ -20,6 +20,7 @@ from jaxnorm._core.kernels.choosing import (
     shape_of_rows,
 )
 from jaxnorm._core.kernels.rows import Kernel, normalize_rows
+from jaxnorm._core.layouts import fits_a_gpu_kernel
 from jaxnorm._core.measurement import Samples, measured
 from jaxnorm._core.moments import Moments, check_axis_groups, synchronize
 from jaxnorm._core.normalization import How, check_moments, normalize_given, normalized
@@ -118,8 +119,8 @@ def normalize_by_own(
 ) -> Array:
     """Normalises x by its own moments. The operands have been checked."""
     lone = weights is None and plan.samples.groups is None and plan.axis_name is None
-    # XLA for a GPU compiles it to one kernel only if scale and bias need no computation.
-    purpose = "output" if lone and _are_wide(x, scale, bias) else "norm"
+    within = lone and fits_a_gpu_kernel(x.shape, plan.samples.axes)
+    purpose = "output" if within else "norm"
     is_kernel = (
         lone
         and plan.implementation == "kernel"
@@ -185,11 +186,6 @@ def normalize_and_measure(
     """
     scale, bias = wide_affine(x, scale, bias, plan.features)
     return _output_and_moments(x, scale, bias, weights, given, plan, correct, finish)
-
-
-def _are_wide(x: Array, *vectors: ArrayLike | None) -> bool:
-    wide = accumulation_dtype(x.dtype)
-    return all(each is None or jnp.result_type(each) == wide for each in vectors)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5), inline=True)

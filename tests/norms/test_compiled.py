@@ -3,8 +3,10 @@
 `python -m experiments.benchmarks.compiled --kernels` shows the kernels behind a number.
 """
 
+import functools
+
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import pytest
 
 from experiments.benchmarks.compiled import measuring, programs, targets
@@ -121,12 +123,19 @@ def compiler(request):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("lenient")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(
-    ("op", "shape"),
-    [pytest.param(*each, id=f"{each[0]}-{size(each[1])}") for each in BOUNDS],
+    ("compiler", "op", "shape", "dtype"),
+    [
+        pytest.param(
+            compiler, op, shape, dtype, id=f"{compiler}-{op}-{size(shape)}-{dtype}"
+        )
+        for number, compiler in enumerate(targets.PLATFORMS)
+        for place, (op, shape) in enumerate(BOUNDS)
+        # In turn: each takes half a minute. The published table has them all.
+        for dtype in [("bfloat16", "float32")[(number + place) % 2]]
+    ],
+    indirect=["compiler"],
 )
-@pytest.mark.parametrize("compiler", targets.PLATFORMS, indirect=True)
 def test_passes_and_memory_stay_within_bounds(compiler, op, shape, dtype):
     case = Case(compiler, op, shape, dtype, "jaxnorm")
     ours = measuring.figures(case)
@@ -134,14 +143,105 @@ def test_passes_and_memory_stay_within_bounds(compiler, op, shape, dtype):
     assert excesses(case, ours, flax) == []
 
 
+def counted(function, arguments, compiler):
+    """The passes over the first argument of a function, forward and in both directions."""
+    x, place = arguments[0], measuring.alone(compiler)
+
+    def both(g, *arguments):
+        y, vjp = jax.vjp(function, *arguments)
+        return y, vjp(g)
+
+    found = []
+    for program in (
+        measuring.compile_for(function, arguments, place),
+        measuring.compile_for(both, (x, *arguments), place),
+    ):
+        ran = measuring.kernels(program)
+        moved = sum(each.read + each.written for each in ran)
+        found.append(moved / (x.size * x.dtype.itemsize))
+    return found
+
+
+TOKENS = (32, 1024, 768)
+FLAX = nn.LayerNorm(use_scale=False, use_bias=False)
+
+
+def by_hand(x, scale, bias):
+    """Adaptive layer norm with flax's norm, as it is written in most transformers."""
+    norm = FLAX.clone(dtype=x.dtype)
+    return norm.apply({}, x) * (1 + scale) + bias
+
+
+def adaptive(x, scale, bias):
+    return layer_norm(x, 1 + scale, bias)
+
+
+# Functions of x, scale and bias, the shapes of x and the scale, and the dtype of the scale
+# where it is not that of x; forward passes on (H100, v5e).
+COMPUTED = {
+    "one per sample": (adaptive, TOKENS, (32, 1, 768), None),
+    "one per sample, float32": (adaptive, TOKENS, (32, 1, 768), "float32"),
+    "zero-centred": (adaptive, ROWS, ROWS[1:], "float32"),
+    "in x's dtype": (layer_norm, ROWS, ROWS[1:], None),
+}
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize(
+    ("function", "shape", "vector", "other"), COMPUTED.values(), ids=COMPUTED
+)
+@pytest.mark.parametrize("compiler", targets.PLATFORMS, indirect=True)
+def test_a_scale_that_is_computed_costs_no_pass(compiler, function, shape, vector, other):
+    """On an H100 the forward pass is one kernel, which reads x once and writes y."""
+    x = jax.ShapeDtypeStruct(shape, "bfloat16")
+    scale = jax.ShapeDtypeStruct(vector, other or x.dtype)
+    forward, both = counted(function, (x, scale, scale), compiler)
+    assert forward <= OF_ROWS["fwd"][targets.PLATFORMS.index(compiler)]
+    assert both <= 7.1
+    if vector[0] != shape[-1]:
+        flax = counted(by_hand, (x, scale, scale), compiler)
+        assert forward <= flax[0] + VECTORS
+        assert both <= flax[1] + VECTORS
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("compiler", targets.PLATFORMS, indirect=True)
+def test_an_adaptive_block_of_a_network_costs_no_pass_more_than_by_hand(compiler):
+    """X + dense(relu(dense(adaLN(x)))), as in a diffusion transformer."""
+
+    def block(norm):
+        def apply(x, scale, bias, first, second):
+            return x + nn.relu(norm(x, scale, bias) @ first) @ second
+
+        return apply
+
+    x = jax.ShapeDtypeStruct(TOKENS, "bfloat16")
+    vector = jax.ShapeDtypeStruct((32, 1, 768), "bfloat16")
+    kernel = jax.ShapeDtypeStruct((768, 768), "bfloat16")
+    arguments = (x, vector, vector, kernel, kernel)
+    ours, flax = (counted(block(each), arguments, compiler) for each in (adaptive, by_hand))
+    assert ours[0] <= flax[0] + VECTORS
+    assert ours[1] <= flax[1] + VECTORS
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("compiler", ["gpu"], indirect=True)
-def test_parameters_in_16_bits_cost_no_pass_more_than_flax(compiler):
-    """They are cast, and XLA for a GPU cannot use computed vectors in a single kernel."""
-    x = jax.ShapeDtypeStruct(ROWS, jnp.bfloat16)
-    scale = jax.ShapeDtypeStruct(ROWS[1:], jnp.bfloat16)
-    program = measuring.compile_for(
-        layer_norm, (x, scale, scale), measuring.alone(compiler)
+def test_rows_that_fit_no_kernel_cost_no_pass_more_than_flax(compiler, dtype):
+    """XLA for a GPU fuses up to 16,384 elements of a row with their sums."""
+    vector = jax.ShapeDtypeStruct((64,), "float32")
+    norm = nn.LayerNorm(reduction_axes=(1, 2, 3), dtype=dtype)
+
+    def flax(x, scale, bias):
+        return norm.apply({"params": {"scale": scale, "bias": bias}}, x)
+
+    arguments = (jax.ShapeDtypeStruct(IMAGES, dtype), vector, vector)
+    ours = counted(
+        functools.partial(layer_norm, reduction_axes=(1, 2, 3)), arguments, compiler
     )
-    moved = sum(each.read + each.written for each in measuring.kernels(program))
-    assert moved <= 3.1 * x.size * x.dtype.itemsize
+    theirs = counted(flax, arguments, compiler)
+    assert ours[0] <= OF_FLAX * theirs[0]
+    assert ours[1] <= OF_FLAX * theirs[1]
