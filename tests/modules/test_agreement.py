@@ -73,7 +73,7 @@ def test_agrees_with_flax(api, norm, data):
 @pytest.mark.slow
 @each_api
 @each_norm
-@settings(max_examples=50)  # each takes seconds to compile
+@settings(max_examples=15)  # each takes seconds to compile
 @given(st.data())
 def test_agrees_with_flax_in_many_cases(api, norm, data):
     check(api, norm, data.draw(cases(api, norm)))

@@ -208,7 +208,7 @@ def test_of_a_network_that_is_well_nothing_is_told(kind):
 
 @pytest.mark.slow
 @each_kind
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
 def test_of_networks_that_are_well_nothing_is_told(kind, seed, size):
     subject, batches = well(kind, seed=seed, size=size)

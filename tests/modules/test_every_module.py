@@ -90,9 +90,7 @@ def has_module(case):
 ROWS = {row.module: row for row in reversed(NORMS)}  # for batch norm, the training row
 LAST = cases(["float32"], ["float"], few=True)
 CASES = [
-    case
-    for case in cases(["float32"], ["float"]) + cases(["float32"], few=True)
-    if has_module(case)
+    case for case in cases(["float32"], ["none", "float"], in_turn=True) if has_module(case)
 ]
 # The other norms differ from these only in their axes.
 FAST = [case for case in LAST if case.norm.name in ("batch_norm-train", "group_norm")]

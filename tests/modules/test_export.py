@@ -113,7 +113,8 @@ def arrays_of(case):
 @pytest.mark.parametrize(
     "case",
     rows(
-        cases(("float32",)) + cases(("bfloat16", "float64"), few=True),
+        cases(("float32",), in_turn=True)
+        + cases(("bfloat16", "float64"), ("float",), few=True),
         FAST,
     ),
     ids=str,

@@ -11,6 +11,8 @@ from jaxnorm import batch_norm, ema, measure
 from tests.support import oracle
 from tests.support.cases import EPSILON, NORMS, WEIGHTINGS, Case, Layout, rows
 
+pytestmark = pytest.mark.optimized
+
 ULP = 2.0**-23
 MEANS = (0.0, 10.0, 1e3, 1e4, 1e6)
 CASES = [

@@ -23,7 +23,7 @@ from jaxnorm import (
 from jaxnorm._core import moments
 from tests.support.cases import cases, rows
 
-pytestmark = pytest.mark.usefixtures("several_devices")
+pytestmark = [pytest.mark.optimized, pytest.mark.usefixtures("several_devices")]
 CASES = [
     case
     for case in cases(["float32"], ["none", "float"], few=True)

@@ -14,6 +14,8 @@ from jaxnorm._core import dtypes, operands
 from tests.support import oracle
 from tests.support.cases import NORMS, TOLERANCE, cases, rows
 
+pytestmark = pytest.mark.optimized
+
 
 def precision_of(case):
     """float64 exists only under x64."""

@@ -35,7 +35,11 @@ def test_equal_the_oracle(case):
             np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * size)
 
 
-EXACT = [case for case in cases(["float64"]) if case.norm.exact_derivative]
+EXACT = [
+    case
+    for case in cases(["float64"], ["none", "float"], in_turn=True)
+    if case.norm.exact_derivative
+]
 
 
 @pytest.mark.slow
@@ -122,7 +126,7 @@ def test_what_has_weight_zero_reaches_no_gradient(case):
 @pytest.mark.parametrize(
     "case",
     rows(
-        cases(["float32"], ["none"]),
+        cases(["float32"], ["none"], few=True),
         [
             case
             for case in cases(["float32"], ["none"], few=True)

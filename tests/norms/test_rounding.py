@@ -20,6 +20,8 @@ from jaxnorm import batch_norm, ema
 from tests.support import oracle
 from tests.support.cases import NORMS, Case, Layout
 
+pytestmark = pytest.mark.optimized
+
 BF16 = ml_dtypes.bfloat16
 EPSILON = 1e-6
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from tests.support.cases import cases, rows
 
-ALL_CASES = cases(["float32"])
+ALL_CASES = cases(["float32"], in_turn=True)
 LAST_CASES = cases(["float32"], few=True)
 # Each takes seconds to compile. Masks are computed like weights, without the products, and
 # the norms of one sample differ only in their axes.
@@ -112,7 +112,7 @@ def test_all_ways_to_a_second_derivative_agree(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", LAST_CASES, ids=str)
+@pytest.mark.parametrize("case", cases(["float32"], ["float"], few=True), ids=str)
 def test_vmap_commutes_with_derivatives(case):
     """Vmap of grad, of jvp and of a Hessian-vector product, and the derivative of vmap."""
     x, _, _, g = case.arrays()
@@ -230,9 +230,23 @@ SHARDED = [
 ]
 
 
-@pytest.mark.parametrize("case", rows(SHARDED, FAST_CASES), ids=str)
+WAYS = ("shard_map", "vmap", "pmap", "shard_map-unchecked")
+
+
 @pytest.mark.parametrize(
-    "way", rows(["vmap", "pmap", "shard_map", "shard_map-unchecked"], ["shard_map"])
+    ("case", "way"),
+    [
+        pytest.param(
+            case,
+            way,
+            id=f"{case}-{way}",
+            marks=() if case in FAST_CASES and way == "shard_map" else pytest.mark.slow,
+        )
+        for way in WAYS
+        # An axis is mapped by `shard_map` in every layout.
+        for case in SHARDED
+        if way == "shard_map" or case.layout is case.norm.layouts[-1]
+    ],
 )
 def test_a_mapped_axis_equals_the_whole_batch(case, way):
     """With unequal counts and an empty shard, in forward and in reverse mode."""

@@ -461,6 +461,7 @@ def cases(
     dtypes=("float32", "bfloat16", "float16", "float64"),
     weightings=WEIGHTINGS,
     few=False,
+    in_turn=False,
 ):
     """The rows of the table with these dtypes and weights.
 
@@ -469,15 +470,25 @@ def cases(
       weightings: how x is weighted.
       few: for tests that compile much: of each norm the last layout only, which has
         features between other axes.
+      in_turn: for those, too: the other layouts take the dtypes and weights in turn, one
+        each, instead of all of them.
     """
+    ways = [(dtype, weighting) for dtype in dtypes for weighting in weightings]
+
+    def ways_of(norm, layout):
+        if layout.conditional:
+            # A scale of other axes is used in the same way whatever the dtype and weights.
+            return [(dtypes[0], weightings[-1])]
+        place = norm.layouts.index(layout)
+        if in_turn and layout is not norm.layouts[-1]:
+            return [ways[(place + NORMS.index(norm)) % len(ways)]]
+        return ways
+
     return [
-        Case(norm, layout, dtype, weighting)
+        Case(norm, layout, *way)
         for norm in NORMS
         for layout in (norm.layouts[-1:] if few else norm.layouts)
-        for dtype in dtypes
-        for weighting in weightings
-        # A scale of other axes is used in the same way whatever the dtype and weights.
-        if not layout.conditional or (dtype, weighting) == (dtypes[0], weightings[-1])
+        for way in ways_of(norm, layout)
     ]
 
 
