@@ -151,8 +151,10 @@ class BatchNorm(nn.Module):
             state,
             scale,
             bias,
-            # A single example, as in `init` outside of vmap, has no batch axis yet.
-            train=train and not (initializing and x.ndim == len(features)),
+            # A single example, as in `init` outside of vmap, has no batch axis yet, and an
+            # empty batch has no samples.
+            train=train
+            and not (initializing and (x.ndim == len(features) or 0 in x.shape)),
             update=update and not initializing,
             feature_axes=self.axis,
             estimator=estimator,

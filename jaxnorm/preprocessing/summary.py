@@ -1,7 +1,7 @@
 """Input statistics: moments and range of an array, or of a data set read in batches."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -160,7 +160,8 @@ def fit(
 
     Raises:
       TypeError: a batch does not have a real floating dtype: map it to
-        x.astype(jnp.float32) first.
+        x.astype(jnp.float32) first; a batch is a mapping; its weights are integers, as
+        labels are.
       ValueError: there is nothing to summarise; the features of a batch differ in shape
         from those before; an axis or weights do not fit.
 
@@ -192,13 +193,8 @@ def _summarize_batch(
     batch: Any, feature_axes: Axis, shape: tuple[int, ...] | None
 ) -> Summary:
     """Summarises a batch whose features must have this shape; None allows any."""
-    pair = batch if isinstance(batch, tuple) else (batch, None)
-    if len(pair) != 2:
-        raise ValueError(
-            f"a batch is a tuple of {len(pair)}, but an array x, or a tuple of two, "
-            "(x, weights), is expected; select x, as in (x for x, *_ in data)."
-        )
-    x = as_floating(pair[0])
+    given, weights = _array_and_weights(batch)
+    x = as_floating(given)
     axes = canonical_axes(feature_axes, x.ndim)
     given = sizes_of(x.shape, axes)
     if shape is not None and given != shape:
@@ -208,7 +204,33 @@ def _summarize_batch(
             "pass as feature_axes= axes that have the same size in all batches, and crop "
             "or pad batches that vary."
         )
-    return _summarize(x, axes, pair[1])
+    return _summarize(x, axes, weights)
+
+
+def _array_and_weights(batch: Any) -> tuple[Any, Any]:
+    """Returns x and its weights or None; raises if the batch is made of other things."""
+    if isinstance(batch, Mapping):
+        raise TypeError(
+            f"a batch is a {type(batch).__name__} with the keys {[*batch]}, but an array, "
+            'or a tuple (x, weights), is expected; select x, as in (batch["image"] for '
+            "batch in data)."
+        )
+    if not isinstance(batch, tuple):
+        return batch, None
+    if len(batch) != 2:
+        raise ValueError(
+            f"a batch is a tuple of {len(batch)}, but an array x, or a tuple of two, "
+            "(x, weights), is expected; select x, as in (x for x, *_ in data)."
+        )
+    x, weights = batch
+    if weights is not None and jnp.issubdtype(jnp.result_type(weights), jnp.integer):
+        raise TypeError(
+            f"a batch is a tuple (x, weights) whose weights have dtype "
+            f"{jnp.result_type(weights)}, but a boolean mask or floating weights are "
+            "expected. If they are labels, select x, as in (x for x, _ in data); if they "
+            "are counts, give weights.astype(jnp.float32)."
+        )
+    return x, weights
 
 
 def check_summary(summary: Any) -> None:

@@ -53,6 +53,16 @@ def test_no_norm_needs_its_mapped_axis_to_be_initialised(norm):
     chex.assert_trees_all_equal(variables, expected)
 
 
+def test_an_empty_batch_initialises_what_any_batch_does():
+    """As with flax, which is often initialised with `jnp.empty((0, …))`."""
+    module = jn.BatchNorm(train=True)
+    y, variables = module.init_with_output(KEY, X[:0])
+    assert y.shape == (0, 4, 3)
+    chex.assert_trees_all_equal(variables, module.init(KEY, X))
+    with pytest.raises(ValueError, match="skip the empty batch"):
+        module.apply(variables, X[:0], mutable=["batch_stats"])
+
+
 def test_parameters_in_a_model_have_the_names_of_flax():
     class Model(nn.Module):
         library: object

@@ -272,9 +272,23 @@ def test_batches_that_do_not_fit_are_refused(x):
     with pytest.raises(ValueError, match=r"tuple of 3.*\(x, weights\)"):
         fit([(x, x, x)])
     with pytest.raises(ValueError, match="does not broadcast"):
-        fit([(x, np.arange(48))])
+        fit([(x, np.arange(48.0))])
     with pytest.raises(ValueError, match="axis 2 is out of range"):
         fit([x], feature_axes=2)
+
+
+def test_labels_are_not_taken_for_weights(x):
+    """Also where they would broadcast, as those of one-dimensional samples do."""
+    for labels in (np.arange(48), np.ones((48, 1), np.int32)):
+        with pytest.raises(TypeError, match=r"int(32|64).*If they are labels, select x"):
+            fit([(x, labels)])
+    mask = np.arange(48)[:, None] < 40
+    assert fit([(x, mask)]).moments.count.tolist() == [40, 40, 40]
+
+
+def test_what_holds_an_array_is_not_taken_for_one(x):
+    with pytest.raises(TypeError, match=r"a dict with the keys \['image'\].*select x"):
+        fit([{"image": x}])
 
 
 @pytest.mark.usefixtures("unchecked")
