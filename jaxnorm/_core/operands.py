@@ -29,13 +29,18 @@ def check_operands(
     Looks at shapes, dtypes and epsilon only.
     """
     check_affine(x.shape, features, scale=scale, bias=bias)
+    check_epsilon(epsilon)
+    return None if weights is None else as_weights(weights, x)
+
+
+def check_epsilon(epsilon: Any) -> None:
+    """Raises a TypeError unless it is a number, and a ValueError if it is below 0."""
     check_number(epsilon=epsilon)
     if not epsilon >= 0:  # also rejects NaN
         raise ValueError(
             f"epsilon={epsilon}, but it is added to a variance under a root and must "
             "be at least 0; a usual value is 1e-5."
         )
-    return None if weights is None else as_weights(weights, x)
 
 
 def check_rounding(rounding: Any) -> None:

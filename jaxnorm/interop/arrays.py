@@ -12,8 +12,10 @@ from jaxtyping import Array
 def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the values of a mapping as NumPy arrays of numbers, by name.
 
-    Raises a TypeError that names every value that is not one: torch tensors, which may be
-    on a device or require a gradient, and Python objects, which would need unpickling.
+    Numbers of another byte order get the machine's. Raises a TypeError that names every
+    value that is no such array: torch tensors, which may be on a device or require a
+    gradient; Python objects, which would need unpickling; masked arrays, whose mask would
+    be lost; and numbers that are wider than any of JAX.
 
     >>> as_arrays({"weight": [1.0, 2.0]})
     {'weight': array([1., 2.])}
@@ -27,7 +29,14 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if tensors:
         raise TypeError(
             f"{_some(tensors)} are tensors, but arrays are expected; pass "
-            "value.detach().cpu().numpy() for each."
+            "value.detach().cpu().numpy() for each, and for those in bfloat16, which NumPy "
+            "does not have, value.detach().cpu().float().numpy()."
+        )
+    masked = [name for name, value in state.items() if np.ma.is_masked(value)]
+    if masked:
+        raise TypeError(
+            f"{_some(masked)} are masked arrays, whose masked values are unknown; pass "
+            "value.filled(0.0), or what they are to be."
         )
     arrays = {name: np.asarray(value) for name, value in state.items()}
     strange = [
@@ -40,7 +49,20 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
             f"{_some(strange)} are not named arrays of numbers; pass only the weights, "
             "as loaded by safetensors or h5py. Nothing is unpickled here."
         )
-    return arrays
+    wide = [name for name, array in arrays.items() if _is_wider_than_double(array.dtype)]
+    if wide:
+        raise TypeError(
+            f"{_some(wide)} are wider than float64, the widest float of JAX; pass "
+            "value.astype(np.float64) for each, which rounds."
+        )
+    return {
+        name: array.astype(array.dtype.newbyteorder("="), copy=False)
+        for name, array in arrays.items()
+    }
+
+
+def _is_wider_than_double(dtype: np.dtype) -> bool:
+    return dtype.itemsize > {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)
 
 
 def _some(names: list[Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
+from jaxnorm._core.operands import check_epsilon
 from jaxnorm.interop.arrays import as_arrays, to_jax
 
 
@@ -30,6 +31,9 @@ class Norm:
     batch_stats: dict[str, Array] = field(default_factory=dict)
     unkept: dict[str, np.ndarray] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.options.get("epsilon", 0.0))
 
     @property
     def variables(self) -> dict[str, dict[str, Array]]:

@@ -17,14 +17,34 @@ def matcher(pattern: str, separator: str) -> Callable[[str], tuple[str, ...] | N
     >>> matcher("layer*.*.conv", ".")("layer1.0.conv")
     ('1', '0')
     """
-    one = f"([^{re.escape(separator)}]*)"
-    stars = {"**": "(.*)", "*": one}
-    parts = re.split(r"(\*\*|\*)", pattern)
-    compiled = re.compile("".join(stars.get(each, re.escape(each)) for each in parts))
+    parts = [each for each in re.split(r"(\*\*|\*)", pattern) if each]
 
     def match(name: str) -> tuple[str, ...] | None:
-        found = compiled.fullmatch(name)
-        return found and found.groups()
+        # Not a regular expression, which takes exponential time for several stars: what did
+        # not match once is not tried again.
+        failed = set()
+
+        def rest(number: int, start: int) -> tuple[str, ...] | None:
+            if number == len(parts):
+                return () if start == len(name) else None
+            if (number, start) in failed:
+                return None
+            part = parts[number]
+            if part in ("*", "**"):
+                end = name.find(separator, start) if part == "*" else -1
+                # Stars match as much as they can.
+                for stop in range(len(name) if end < 0 else end, start - 1, -1):
+                    others = rest(number + 1, stop)
+                    if others is not None:
+                        return name[start:stop], *others
+            elif name.startswith(part, start):
+                others = rest(number + 1, start + len(part))
+                if others is not None:
+                    return others
+            failed.add((number, start))
+            return None
+
+        return rest(0, 0)
 
     return match
 
@@ -78,6 +98,11 @@ class Paths:
                 target = _filled(target, stars)
         if target is None:
             return None
+        if any(each in (".", "..") for each in target.split("/")):
+            raise ValueError(
+                f"{module} is mapped to {target!r}, but a path starts at the top of the "
+                'variables; write it out, as in "Block_0/BatchNorm_0".'
+            )
         # The text that `**` matches, as in "block.**", may contain separators.
         parts = target.replace(self._separator, "/").split("/")
         return tuple(each for each in parts if each)

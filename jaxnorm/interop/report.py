@@ -63,6 +63,15 @@ MENDS = {
 }
 
 
+MOST_LISTED = 50  # of each kind; an array of another model has one line each
+
+
+def _listed(lines: list[str]) -> str:
+    shown = "".join(f"\n- {line}" for line in lines[:MOST_LISTED])
+    more = len(lines) - MOST_LISTED
+    return f"{shown}\n- and {more} more" if more > 0 else shown
+
+
 class Problems:
     """The problems of a conversion, by kind."""
 
@@ -79,7 +88,7 @@ class Problems:
         if found:
             number = sum(map(len, found.values()))
             listed = "".join(
-                f"\n{kind}, {MENDS[kind]}:" + "".join(f"\n- {line}" for line in lines)
+                f"\n{kind}, {MENDS[kind]}:" + _listed(lines)
                 for kind, lines in found.items()
             )
             raise ValueError(

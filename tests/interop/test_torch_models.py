@@ -242,6 +242,29 @@ def test_the_coarse_and_the_random():
     np.testing.assert_equal(back, half)
 
 
+def test_another_byte_order_is_read():
+    for order in "<>":
+        state = {"m.bias": np.array([1.5, -2.0], f"{order}f4")}
+        variables, _ = from_torch(state, {"m": shapes(bias=(2,))})
+        assert variables["m"]["bias"].tolist() == [1.5, -2.0]
+        back, _ = to_torch(variables, state)
+        np.testing.assert_equal(back, state)
+
+
+def test_many_strays_are_counted():
+    state = {f"stray.{i}": np.zeros(1) for i in range(10_000)}
+    with pytest.raises(ValueError, match=r"10000 arrays(.|\n)*and 9950 more") as raised:
+        from_torch(state, {})
+    assert len(str(raised.value)) < 5_000
+
+
+@pytest.mark.parametrize("target", ["../norm", "./norm", "block/../norm"])
+def test_a_path_starts_at_the_top(target):
+    state, template = {"m.bias": counting(2)}, {"norm": shapes(bias=(2,))}
+    with pytest.raises(ValueError, match=r"a path starts at the top"):
+        from_torch(state, template, names={"m": target})
+
+
 def test_what_is_there_is_not_kept():
     with pytest.raises(ValueError, match="'m/bias' in keep"):
         from_torch({"m.bias": counting(2)}, {"m": shapes(bias=(2,))}, keep=["m/bias"])
@@ -254,7 +277,10 @@ def test_what_is_no_array_is_refused(unchecked):
     template = {"m": shapes(bias=(2,))}
     for state, repair in (
         ({"m.bias": Tensor()}, r"value.detach\(\).cpu\(\).numpy\(\)"),
+        ({"m.bias": Tensor()}, r"bfloat16.*value.detach\(\).cpu\(\).float\(\)"),
         ({"m.bias": np.array([None])}, "Nothing is unpickled here"),
+        ({"m.bias": np.ma.array([1.0, 2.0], mask=[True, False])}, r"value.filled\(0.0\)"),
+        ({"m.bias": np.ones(2, np.longdouble)}, r"m.bias.*value.astype\(np.float64\)"),
         ({"m.bias": "text"}, "not named arrays of numbers"),
         ([1.0], "a mapping of names to arrays is expected"),
     ):

@@ -154,3 +154,12 @@ def test_what_is_of_no_norm_is_refused():
         interop.layer_norm(STATE)
     with pytest.raises(ValueError, match="torch's momentum is 1 − decay"):
         interop.batch_norm(STATE, momentum=1.5)
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, float("nan")])
+def test_an_epsilon_below_zero_is_refused(epsilon):
+    """Before a model is built with it."""
+    for norm in (interop.batch_norm, interop.layer_norm, interop.rms_norm):
+        state = STATE if norm is interop.batch_norm else {"weight": SCALE}
+        with pytest.raises(ValueError, match="must be at least 0"):
+            norm(state, epsilon=epsilon)
