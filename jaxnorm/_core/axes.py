@@ -172,12 +172,16 @@ def spatial_axes_of_groups(
 ) -> tuple[int, ...]:
     """Same as `spatial_axes`, but ignores feature axes in `reduction_axes`.
 
+    An array of features alone is one example, without a batch or spatial axis.
+
     >>> spatial_axes_of_groups((8, 28, 28, 3), features=(3,), reduction_axes=(1, 2, 3))
     (1, 2)
     """
     if reduction_axes is not None:
         given = canonical_axes(reduction_axes, len(shape))
         reduction_axes = tuple(each for each in given if each not in features)
+    elif len(features) == len(shape):
+        reduction_axes = ()
     return spatial_axes(shape, features, reduction_axes)
 
 

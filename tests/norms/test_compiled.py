@@ -169,7 +169,7 @@ FLAX = nn.LayerNorm(use_scale=False, use_bias=False)
 def by_hand(x, scale, bias):
     """Adaptive layer norm with flax's norm, as it is written in most transformers."""
     norm = FLAX.clone(dtype=x.dtype)
-    return norm.apply({}, x) * (1 + scale) + bias
+    return (norm.apply({}, x) * (1 + scale) + bias).astype(x.dtype)
 
 
 def adaptive(x, scale, bias):
