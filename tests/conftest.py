@@ -28,9 +28,6 @@ jaxtyping.install_import_hook("jaxnorm", f"{annotations.__name__}.check")
 from jaxnorm._core import normalization  # noqa: E402
 from jaxnorm._core.variance import blocks, choice, formulas  # noqa: E402
 
-# What `.ci/run` selects by this is compiled as in the default run.
-QUICKLY = "(slow or peer) and not optimized"
-
 # The devices are for tests of sharding, which ask for `several_devices`. All else is tested
 # by the formula that a machine with one CPU device has.
 has_several_devices = choice.has_several_devices
@@ -41,14 +38,15 @@ hypothesis.settings.load_profile("default")
 
 
 def pytest_configure(config):
-    """Compiles quickly, which takes a third off a run, unless `optimized` tests are run.
+    """Turns off optimisation in the default run, and where `optimized` tests are left out.
 
-    These compile as a user does. No backend is started yet, which reads the flags.
+    This saves about a third of the time. No backend, which reads the flags, is started yet.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As in the background of a shell. What tests interrupt would ignore it, too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if config.getoption("markexpr") in ("not slow", QUICKLY):
+    selected = config.getoption("markexpr")
+    if selected == "not slow" or "not optimized" in selected:
         os.environ["XLA_FLAGS"] += (
             " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
             " --xla_cpu_use_fusion_emitters=false"

@@ -176,6 +176,8 @@ def spatial_axes_of_groups(
 
     >>> spatial_axes_of_groups((8, 28, 28, 3), features=(3,), reduction_axes=(1, 2, 3))
     (1, 2)
+    >>> spatial_axes_of_groups((6,), features=(0,), reduction_axes=None)
+    ()
     """
     if reduction_axes is not None:
         given = canonical_axes(reduction_axes, len(shape))

@@ -19,8 +19,8 @@ from jaxnorm._core.axes import Shape, sizes_of
 SMALL = 2**12
 # It also does so if the axes after the reduced ones have this many elements.
 WIDE = 2**14
-# XLA for a GPU compiles a norm of rows to one kernel if they have at most so many elements.
-# Found by compiling for an H100: 2¹⁴ are read once, 3·2¹³ several times.
+# XLA for a GPU compiles a norm to one kernel if a row has no more elements than this.
+# Found by compiling for an H100: rows of 2¹⁴ are read once, rows of 3·2¹³ more than once.
 LONGEST_IN_KERNEL = 2**14
 
 

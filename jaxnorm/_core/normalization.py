@@ -189,10 +189,10 @@ def _by_one_factor(centred: Array, inverse: Array, scale: Array, bias: Array) ->
 
 
 def _factor_by_factor(centred: Array, inverse: Array, scale: Array, bias: Array) -> Array:
-    """Applies scale and bias last, whose computation XLA for a GPU then fuses, too.
+    """Multiplies by the scale last, so that XLA for a GPU can fuse what computes it.
 
-    With a scale that is computed, or that varies between samples, it would not compile a
-    norm to a single kernel otherwise.
+    Otherwise it does not compile a norm to a single kernel if the scale is computed or
+    varies between samples.
     """
     return centred * inverse * scale + bias
 

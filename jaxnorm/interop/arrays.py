@@ -12,10 +12,10 @@ from jaxtyping import Array
 def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the values of a mapping as NumPy arrays of numbers, by name.
 
-    Numbers of another byte order get the machine's. Raises a TypeError that names every
-    value that is no such array: torch tensors, which may be on a device or require a
+    Arrays are converted to the byte order of the machine. Raises a TypeError that names the
+    values that cannot be used: torch tensors, which may be on a device or require a
     gradient; Python objects, which would need unpickling; masked arrays, whose mask would
-    be lost; and numbers that are wider than any of JAX.
+    be lost; and floats wider than float64, which JAX does not have.
 
     >>> as_arrays({"weight": [1.0, 2.0]})
     {'weight': array([1., 2.])}

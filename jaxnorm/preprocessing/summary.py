@@ -193,8 +193,8 @@ def _summarize_batch(
     batch: Any, feature_axes: Axis, shape: tuple[int, ...] | None
 ) -> Summary:
     """Summarises a batch whose features must have this shape; None allows any."""
-    given, weights = _array_and_weights(batch)
-    x = as_floating(given)
+    array, weights = _array_and_weights(batch)
+    x = as_floating(array)
     axes = canonical_axes(feature_axes, x.ndim)
     given = sizes_of(x.shape, axes)
     if shape is not None and given != shape:
@@ -208,7 +208,7 @@ def _summarize_batch(
 
 
 def _array_and_weights(batch: Any) -> tuple[Any, Any]:
-    """Returns x and its weights or None; raises if the batch is made of other things."""
+    """Returns the x and weights (or None) of a batch; raises if it is anything else."""
     if isinstance(batch, Mapping):
         raise TypeError(
             f"a batch is a {type(batch).__name__} with the keys {[*batch]}, but an array, "

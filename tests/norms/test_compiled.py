@@ -176,8 +176,8 @@ def adaptive(x, scale, bias):
     return layer_norm(x, 1 + scale, bias)
 
 
-# Functions of x, scale and bias, the shapes of x and the scale, and the dtype of the scale
-# where it is not that of x; forward passes on (H100, v5e).
+# Functions of x, scale and bias; the shapes of x and of the scale; the dtype of the scale
+# where it is not that of x.
 COMPUTED = {
     "one per sample": (adaptive, TOKENS, (32, 1, 768), None),
     "one per sample, float32": (adaptive, TOKENS, (32, 1, 768), "float32"),
@@ -199,7 +199,7 @@ def test_a_scale_that_is_computed_costs_no_pass(compiler, function, shape, vecto
     forward, both = counted(function, (x, scale, scale), compiler)
     assert forward <= OF_ROWS["fwd"][targets.PLATFORMS.index(compiler)]
     assert both <= 7.1
-    if vector[0] != shape[-1]:
+    if len(vector) == len(shape):
         flax = counted(by_hand, (x, scale, scale), compiler)
         assert forward <= flax[0] + VECTORS
         assert both <= flax[1] + VECTORS

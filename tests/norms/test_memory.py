@@ -10,7 +10,7 @@ from flax.nnx import Rngs, merge, split
 
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
-from tests.support.cases import LARGE_BATCH, NORMS, WEIGHTINGS, Case, rows
+from tests.support.cases import LARGE_BATCH, NORMS, WEIGHTINGS, Case, pairs, rows
 
 pytestmark = pytest.mark.optimized
 
@@ -48,17 +48,10 @@ WAYS = {"eager": lambda f: f, "jit": jax.jit}
 
 @pytest.mark.parametrize(
     ("case", "way"),
-    [
-        pytest.param(
-            case,
-            way,
-            id=f"{case}-{way}",
-            marks=() if case in FAST and way == "jit" else pytest.mark.slow,
-        )
-        for way in WAYS
-        for case in CASES
-        if case in FAST or way == "jit"
-    ],
+    pairs(
+        [(each, "jit") for each in CASES] + [(each, "eager") for each in FAST],
+        [(each, "jit") for each in FAST],
+    ),
 )
 def test_one_copy_of_x_is_kept(case, way):
     """And one copy of the weights, if any."""

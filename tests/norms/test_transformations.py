@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from tests.support.cases import cases, rows
+from tests.support.cases import cases, pairs, rows
 
 ALL_CASES = cases(["float32"], in_turn=True)
 LAST_CASES = cases(["float32"], few=True)
@@ -230,23 +230,18 @@ SHARDED = [
 ]
 
 
-WAYS = ("shard_map", "vmap", "pmap", "shard_map-unchecked")
-
-
 @pytest.mark.parametrize(
     ("case", "way"),
-    [
-        pytest.param(
-            case,
-            way,
-            id=f"{case}-{way}",
-            marks=() if case in FAST_CASES and way == "shard_map" else pytest.mark.slow,
-        )
-        for way in WAYS
-        # An axis is mapped by `shard_map` in every layout.
-        for case in SHARDED
-        if way == "shard_map" or case.layout is case.norm.layouts[-1]
-    ],
+    pairs(
+        [
+            (case, way)
+            for way in ("shard_map", "vmap", "pmap", "shard_map-unchecked")
+            # An axis is mapped by `shard_map` in every layout.
+            for case in SHARDED
+            if way == "shard_map" or case.layout is case.norm.layouts[-1]
+        ],
+        [(case, "shard_map") for case in FAST_CASES],
+    ),
 )
 def test_a_mapped_axis_equals_the_whole_batch(case, way):
     """With unequal counts and an empty shard, in forward and in reverse mode."""

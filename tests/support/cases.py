@@ -501,5 +501,19 @@ def rows(every, fast):
     ]
 
 
+def pairs(every, fast):
+    """The same as `rows`, for tests with two parameters, such as a case and a way."""
+    import pytest
+
+    return [
+        pytest.param(
+            *each,
+            id="-".join(map(str, each)),
+            marks=() if each in fast else pytest.mark.slow,
+        )
+        for each in every
+    ]
+
+
 # The rounding of an output of size about 1, times a few operations.
 TOLERANCE = {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
