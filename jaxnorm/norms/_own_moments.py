@@ -20,7 +20,7 @@ from jaxnorm._core.kernels.choosing import (
     shape_of_rows,
 )
 from jaxnorm._core.kernels.rows import Kernel, normalize_rows
-from jaxnorm._core.layouts import fits_a_gpu_kernel
+from jaxnorm._core.layouts import suits_a_gpu_kernel
 from jaxnorm._core.measurement import Samples, measured
 from jaxnorm._core.moments import Moments, check_axis_groups, synchronize
 from jaxnorm._core.normalization import How, check_moments, normalize_given, normalized
@@ -119,7 +119,12 @@ def normalize_by_own(
 ) -> Array:
     """Normalises x by its own moments. The operands have been checked."""
     lone = weights is None and plan.samples.groups is None and plan.axis_name is None
-    within = lone and fits_a_gpu_kernel(x.shape, plan.samples.axes)
+    within = lone and suits_a_gpu_kernel(
+        x.shape,
+        plan.samples.axes,
+        x.dtype.itemsize,
+        about_zero=plan.samples.about_zero,
+    )
     purpose = "output" if within else "norm"
     is_kernel = (
         lone

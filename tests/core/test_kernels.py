@@ -269,3 +269,10 @@ def test_pallas_is_imported_where_it_is_needed():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "False"
+
+
+def test_a_gpu_gets_rows_that_fit_its_registers():
+    assert choosing.holds("cuda", 4096)
+    assert not choosing.holds("cuda", 4096 + choosing.FEATURES)
+    assert choosing.holds("tpu", 8192)
+    assert choosing.holds(None, 10**6)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ PROGRAM = (
     f"sys.modules.update(dict.fromkeys({WITHOUT!r}));"
     "runpy.run_module('experiments.device_check', run_name='__main__')"
 )
+DEVICES = Path(__file__).parents[2] / "docs/numerics/devices"
 NORM = NORMS[0]
 CASE = Case(NORM, Layout((64, 3), -1), "float32", "none")
 TIMED = shapes.Timed("layer_norm", (8, 16), "float32", "forward")
@@ -58,6 +60,14 @@ def test_a_rehearsal_goes_through_all_parts(tmp_path):
     for table in report.tables(result["measurements"]):
         assert table.title in done.stdout
         assert report.markdown(table) in report.page(result)
+
+
+@pytest.mark.parametrize("path", DEVICES.glob("*.json"), ids=lambda each: each.stem)
+def test_the_page_of_a_device_is_its_result(path):
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    result = report.read(path)
+    assert not result["settings"]["rehearsal"]
+    assert text.partition("<!-- result -->\n")[2] == report.page(result) + "\n"
 
 
 def test_without_a_gpu_it_is_refused_in_a_line(capsys, tmp_path):

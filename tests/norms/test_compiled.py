@@ -73,7 +73,9 @@ BEYOND_TEMPORARIES = {
     ("tpu", "conv", OPS["conv"].shapes[0]): 1.0,
     # A GPU kernel leaves partial sums of the gradients of scale and bias.
     ("gpu", "layer_norm_kernel", ROWS): 0.12,
+    ("gpu", "layer_norm_kernel", SHORT_ROWS): 0.14,
     ("gpu", "rms_norm_kernel", ROWS): 0.06,
+    ("gpu", "rms_norm_kernel", SHORT_ROWS): 0.07,
     ("gpu", "mlp_kernel", ROWS): 0.06,
     ("tpu", "mlp_kernel", ROWS): 1.0,
 }
@@ -228,17 +230,23 @@ def test_an_adaptive_block_of_a_network_costs_no_pass_more_than_by_hand(compiler
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("lenient")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [(IMAGES, "bfloat16"), (IMAGES, "float32"), ((1024, 1, 1, 2**14), "bfloat16")],
+)
 @pytest.mark.parametrize("compiler", ["gpu"], indirect=True)
-def test_rows_that_fit_no_kernel_cost_no_pass_more_than_flax(compiler, dtype):
-    """XLA for a GPU fuses up to 16,384 elements of a row with their sums."""
-    vector = jax.ShapeDtypeStruct((64,), "float32")
+def test_rows_that_suit_no_kernel_cost_no_pass_more_than_flax(compiler, shape, dtype):
+    """XLA for a GPU fuses up to 16,384 elements of a row with their sums.
+
+    Of 16 bits, 8,192 are the most for which that is also faster.
+    """
+    vector = jax.ShapeDtypeStruct(shape[-1:], "float32")
     norm = nn.LayerNorm(reduction_axes=(1, 2, 3), dtype=dtype)
 
     def flax(x, scale, bias):
         return norm.apply({"params": {"scale": scale, "bias": bias}}, x)
 
-    arguments = (jax.ShapeDtypeStruct(IMAGES, dtype), vector, vector)
+    arguments = (jax.ShapeDtypeStruct(shape, dtype), vector, vector)
     ours = counted(
         functools.partial(layer_norm, reduction_axes=(1, 2, 3)), arguments, compiler
     )

@@ -11,9 +11,12 @@ from jaxtyping import Array
 
 from jaxnorm._core.kernels.row import gradient_of_rows
 
-# Two for each of the 132 multiprocessors of an H100. Each sums its rows' gradients of scale
-# and bias in registers, so that few partial sums are left.
-PROGRAMS = 264
+# An H100 has this many. Each of its programs sums its rows' gradients of scale and bias in
+# registers, so that few partial sums are left.
+MULTIPROCESSORS = 132
+# Programs for short rows wait for memory, so a multiprocessor runs as many at a time as
+# read this many features; but no more, and no fewer, than these. Timed on an H100.
+AT_A_TIME, FEWEST, MOST = 2**13, 2, 16
 
 
 def pull_back(
@@ -36,7 +39,7 @@ def pull_back(
       has_bias: whether there is a bias.
     """
     number, features = x.shape
-    programs = min(PROGRAMS, number)
+    programs = min(number_of_programs(features), number)
     partial = jax.ShapeDtypeStruct((programs, features), jnp.float32)
     kernel = plgpu.kernel(
         functools.partial(_kernel, epsilon=epsilon, about_zero=about_zero),
@@ -49,6 +52,16 @@ def pull_back(
     )
     dx, *sums = kernel(x, scale, g)
     return dx, *(each.sum(0) for each in sums)
+
+
+def number_of_programs(features: int) -> int:
+    """Returns how many programs share the rows.
+
+    >>> number_of_programs(4096), number_of_programs(768), number_of_programs(256)
+    (264, 1056, 2112)
+    """
+    power_of_two = 1 << ((AT_A_TIME // features).bit_length() - 1)
+    return MULTIPROCESSORS * min(max(power_of_two, FEWEST), MOST)
 
 
 def _kernel(x: Any, scale: Any, g: Any, dx: Any, *sums: Any, **options: Any) -> None:

@@ -16,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from jaxnorm._core.kernels.choosing import runs_on_gpu
+from jaxnorm._core.kernels.choosing import holds, runs_on_gpu
 
 # Maps x, scale and bias (or None) to y; hashable, and equal if it computes the same.
 Formula = Callable[[Array, Array, Array | None], Array]
@@ -189,7 +189,7 @@ def _compiled(
     *operands: Array, platform: str | None, kernel: Kernel, has_bias: bool
 ) -> tuple[Array, ...]:
     function = kernels().get(platform or "default")
-    if function is None:
+    if function is None or not holds(platform, operands[0].shape[1]):
         return _pull_back(*operands, kernel=kernel, has_bias=has_bias)
     return function(
         *operands,
