@@ -26,9 +26,9 @@ def imported(
     arrays, leaves = as_arrays(state), flat(template)
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
     laid = {each.target: each.layout.into(arrays[each.source]) for each in plan.links}
+    # Statistics of an unknown number of batches are those of a long training.
     laid |= {
-        path: np.full(leaves[path].shape, start, leaves[path].dtype)
-        for path, start in plan.started.items()
+        path: np.full(leaves[path].shape, np.inf, np.float32) for path in plan.uncounted
     }
     filled = {path: leaves[path] for path in plan.kept}
     for path, array in laid.items():
@@ -62,9 +62,10 @@ def exported(
                 "variables themselves, not the shapes from jax.eval_shape."
             )
     plan = Matching(convention, arrays, leaves, names, rules, keep).plan
-    for path, start in plan.started.items():
-        if (np.asarray(leaves[path]) != start).any():
-            line = f"{shown(path)}: {np.asarray(leaves[path]).max()} is not in the state"
+    for path in plan.uncounted:
+        number = np.asarray(leaves[path]).max()
+        if number != np.inf:
+            line = f"{shown(path)}: {number:.0f} has no place in the state"
             plan.problems.add("counts", line)
     filled = {name: np.array(array) for name, array in arrays.items()}
     for link in plan.links:
@@ -94,8 +95,8 @@ def _report(
             *(Entry(source, None, reason) for source, reason in plan.unkept.items()),
             *(Entry(None, shown(path), "kept as it is") for path in plan.kept),
             *(
-                Entry(None, shown(path), f"missing, so {start}")
-                for path, start in plan.started.items()
+                Entry(None, shown(path), "missing, so infinite, as after a long training")
+                for path in plan.uncounted
             ),
         )
     )

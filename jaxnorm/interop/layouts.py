@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 
+MOST_BATCHES = 2**24
+
+
 @dataclass(frozen=True)
 class Layout:
     """A change of layout and its inverse, which preserve every value.
@@ -109,24 +112,29 @@ def features_last(there: tuple[int, ...], here: tuple[int, ...]) -> Layout:
 
 
 def counted(features: tuple[int, ...]) -> Layout:
-    """Repeats a number of batches for every feature.
+    """Repeats a number of batches for every feature, as a float.
 
     >>> counted((3,)).into(np.array(7))
-    array([7, 7, 7], dtype=int32)
+    array([7., 7., 7.], dtype=float32)
     """
 
     def into(array: np.ndarray) -> np.ndarray:
         number = array.ravel()[0] if array.size == 1 else -1
-        if not 0 <= number <= np.iinfo(np.int32).max or number != int(number):
-            raise ValueError(f"{array} is not a number of batches that fits in int32")
-        return np.full(features, array.reshape(()), np.int32)
+        if not 0 <= number <= MOST_BATCHES or number != int(number):
+            raise ValueError(
+                f"{array} is not a number of batches from 0 to 2²⁴ = {MOST_BATCHES}, at "
+                "which a count in float32 stops; for more batches, pass this limit"
+            )
+        return np.full(features, array.reshape(()), np.float32)
 
     def back(array: np.ndarray) -> np.ndarray:
         if array.size == 0 or (array != array.flat[0]).any():
             raise ValueError(
-                f"features have had {np.unique(array).tolist()[:3]} batches, but the other"
+                f"features have had {[int(each) for each in np.rint(np.unique(array)[:3])]} batches, but the other"
                 " library keeps a single number"
             )
-        return array.ravel()[0:1].reshape(())
+        if not np.isfinite(array).all():
+            raise ValueError("their number is unknown (infinite)")
+        return np.rint(array.ravel()[0:1]).astype(np.int64).reshape(())
 
     return Layout("for every feature", into, back)

@@ -39,8 +39,6 @@ class Convention:
         ValueError if there is none, or more than one.
       unkept: `unkept(module, name, slots)`, why an array without a slot may be left out,
         or None.
-      start: `start(slot, slots)`, the initial value of a slot that the library does not
-        have, or None.
     """
 
     separator: str
@@ -48,7 +46,6 @@ class Convention:
     slot: Callable[[str, Slots], str | None]
     layout: Callable[[Path, str, Shape, Shape], Layout]
     unkept: Callable[[str, str, Slots], str | None]
-    start: Callable[[str, Slots], int | None]
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,14 @@ class Plan:
       links: the arrays that are converted.
       unkept: names without a counterpart here, and why they may be left out.
       kept: paths without an array in the other library whose values are kept.
-      started: paths without an array in the other library, and their initial values.
+      uncounted: paths of numbers of batches that the other library does not have.
       problems: everything else.
     """
 
     links: list[Link] = field(default_factory=list)
     unkept: dict[str, str] = field(default_factory=dict)
     kept: list[Path] = field(default_factory=list)
-    started: dict[Path, int] = field(default_factory=dict)
+    uncounted: list[Path] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
 
 
@@ -152,11 +149,11 @@ class Matching:
             for slot, path in slots.items():
                 if path in self._sources:
                     continue
-                start = self._convention.start(slot, slots)
+                counts = slot == "updates" and slots.get("mean") in self._sources
                 if self._keep.find(shown(path)):
                     self.plan.kept.append(path)
-                elif start is not None and slots["mean"] in self._sources:
-                    self.plan.started[path] = start
+                elif counts:
+                    self.plan.uncounted.append(path)
                 else:
                     shape = tuple(self._leaves[path].shape)
                     self.plan.problems.add("missing", f"{shown(path)} {shape}")

@@ -58,7 +58,8 @@ MENDS = {
     "shape, or give its layout in rules",
     "twice": "mapped to the same place; map each to its own in names, or one to None",
     "dtype": "of another kind or too precise; convert it first, or round it with cast=True",
-    "counts": "of batches, for which there is a single number; set updates to one number",
+    "counts": "of batches, of which torch keeps one number for a norm, and keras none; set "
+    "updates to one number, add num_batches_tracked to the state, or list the path in keep",
     "unused": "patterns that match nothing; correct or remove them",
 }
 

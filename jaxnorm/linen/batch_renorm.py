@@ -34,7 +34,7 @@ class BatchRenorm(BatchNorm):
     Array([[1.],
            [3.]], dtype=float32)
     >>> updates["batch_stats"]["steps"]
-    Array(1, dtype=int32)
+    Array(1., dtype=float32)
     """
 
     limits: Limits = renorm_schedule()
@@ -44,7 +44,7 @@ class BatchRenorm(BatchNorm):
     ) -> tuple[Array, Any]:
         """Applies the norm with the limits for the number of updates so far."""
         check_no_ghosts(self.ghost_size)
-        steps = jnp.zeros((), jnp.int32)
+        steps = jnp.zeros(())
         if self.is_initializing() or self.has_variable("batch_stats", "steps"):
             steps = self.variable("batch_stats", "steps", lambda: steps).value
         elif update:

@@ -41,18 +41,19 @@ def keep_state(
     """Returns the stored variables, by name, and the estimator's state with their values.
 
     Missing values are the estimator's initial ones; they become variables if the state is
-    updated. But the number of batches or samples behind an existing mean is never made up.
+    updated. Statistics without a count, such as those of a flax module, are those of a long
+    training, if the estimator can go on from these.
     """
     like = state_like(estimator, features, dtype)
     missing = [name for name in named(like) if not module.has_variable("batch_stats", name)]
-    unknown = [each for each in missing if each in ("updates", "count")]
     stays = update or module.is_initializing()
-    if unknown and "mean" not in missing and stays:
-        raise ValueError(
-            f"{path_of(module)} has statistics without {unknown}, which its estimator "
-            "needs to weight them; take these from init's variables, and set their values."
-        )
-    first = named(estimator.init(features, dtype)) if missing else {}
+    state = estimator.init(features, dtype) if missing else {}
+    if stays and "mean" not in missing and {"updates", "count"} & set(missing):
+        try:
+            state = estimator.matured(state)
+        except ValueError as error:
+            raise ValueError(f"{path_of(module)} has statistics alone: {error}") from None
+    first = named(state)
     kept = {
         name: module.variable("batch_stats", name, lambda name=name: first[name])
         for name in named(like)

@@ -206,8 +206,10 @@ class BatchNorm(nnx.Module):
         )
         if update:
             for name, value in named(statistics).items():
-                # As in flax: a variable backed by a reference cannot hold a tangent.
-                kept[name][...] = jax.lax.stop_gradient(value.reshape(kept[name].shape))
+                # As in flax: a variable backed by a reference cannot hold a tangent. Not
+                # `kept[name][...] =`, which would write into an array of NumPy.
+                value = jax.lax.stop_gradient(value.reshape(kept[name].shape))
+                kept[name].set_value(value)
         return y
 
     def _follower(self) -> Estimator[Any]:

@@ -33,7 +33,7 @@ class BatchRenorm(BatchNorm):
     Array([[1.],
            [3.]], dtype=float32)
     >>> model.steps[...]
-    Array(1, dtype=int32)
+    Array(1., dtype=float32)
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BatchRenorm(BatchNorm):
         super().__init__(num_features, **options)
         check_no_ghosts(self.ghost_size)
         self.limits = limits
-        self.steps = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.steps = nnx.BatchStat(jnp.zeros(()))
 
     def _normalize(
         self, *arguments: Any, update: bool, **options: Any
@@ -53,7 +53,7 @@ class BatchRenorm(BatchNorm):
             *arguments, r_max=r_max, d_max=d_max, update=update, **options
         )
         if update:
-            self.steps[...] += 1
+            self.steps.set_value(self.steps[...] + 1)
         return result
 
     def norm_spec(self, x: Any, **call: Any) -> NormSpec:

@@ -101,7 +101,7 @@ def calibrate(
             if isinstance(variable, nnx.BatchStat)
         }
         for each, value in settled(kept, measured[name], unbiased=unbiased).items():
-            getattr(norm, each)[...] = value
+            getattr(norm, each).set_value(value)
 
 
 def _norms(model: Any) -> dict[str, Any]:
@@ -167,5 +167,5 @@ def _measured(
         flat = Moments(*(each.reshape(-1) for each in moments))
         merged = merge_into(Moments(*collected), flat)
         for name, value in zip(COLLECTORS, merged, strict=True):
-            getattr(module, name)[...] = value
+            getattr(module, name).set_value(value)
     return y

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import accumulation_dtype, check_number
 from jaxnorm._core.moments import Moments, merge_into, unbiased_variance
@@ -37,13 +37,16 @@ class CountedStatistics(NamedTuple):
     Attributes:
       mean: as in `Statistics`.
       var: as in `Statistics`.
-      updates: the number of batches in them, int32, for each feature, since a batch in
-        which a feature has no weight does not count for it.
+      updates: the number of batches in them, for each feature, since a batch in which a
+        feature has no weight does not count for it. A float, so that the state can be
+        averaged, cast and differentiated like any other variable; in float32 it counts up
+        to 2²⁴. Infinity is the count after a long training: `ema` then behaves as without
+        an option, and `cumulative` changes no more.
     """
 
     mean: Float[Array, "*features"]
     var: Float[Array, "*features"]
-    updates: Int[Array, "*features"]
+    updates: Float[Array, "*features"]
 
 
 @overload
@@ -278,13 +281,17 @@ class EqualAverage(Average[CountedStatistics]):
         return CountedStatistics(
             mean=jnp.zeros(shape, dtype),
             var=jnp.ones(shape, dtype),
-            updates=jnp.zeros(shape, jnp.int32),
+            updates=jnp.zeros(shape, accumulation_dtype(dtype)),
         )
+
+    def matured(self, state: CountedStatistics) -> CountedStatistics:
+        """Refused: every batch counts the same."""
+        raise ValueError(_uncounted("updates", "batches"))
 
     def shares(self, state: CountedStatistics, dtype: np.dtype) -> tuple[Array, Array]:
         """n/(n + 1) and 1/(n + 1)."""
-        n = state.updates.astype(dtype)
-        return n / (n + 1), 1 / (n + 1)
+        added = 1 / (state.updates.astype(dtype) + 1)
+        return 1 - added, added
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,9 +302,16 @@ class AgedAverage(EqualAverage):
     debias: bool
     warmup: bool
 
+    def matured(self, state: CountedStatistics) -> CountedStatistics:
+        """Infinitely many updates: neither debiased nor warmed up any more."""
+        return state._replace(updates=jnp.full_like(state.updates, jnp.inf))
+
     def shares(self, state: CountedStatistics, dtype: np.dtype) -> tuple[Array, Array]:
         """1 − decay of this step for the new value; divided by `_seen` if debiased."""
-        n = state.updates.astype(dtype)
+        n = state.updates
+        # A count that can grow no more, as of a state cast to 16 bits, is that of a long
+        # training.
+        n = jnp.where(n + 1 == n, jnp.inf, n.astype(dtype))
         added = jnp.full_like(n, 1 - self.decay)
         if self.warmup:
             added = jnp.maximum(added, 9 / (10 + n))  # 1 − (1 + n)/(10 + n)
@@ -334,6 +348,10 @@ class Pooled(Estimator[Moments]):
         """Merges the batch into the state."""
         return _where_seen(moments, merge_into(state, moments), state)
 
+    def matured(self, state: Moments) -> Moments:
+        """Refused: every sample counts the same."""
+        raise ValueError(_uncounted("count", "samples"))
+
     def read(self, state: Moments) -> Moments:
         """The mean and variance of all samples."""
         return _forever(
@@ -341,12 +359,18 @@ class Pooled(Estimator[Moments]):
         )
 
 
+def _uncounted(name: str, what: str) -> str:
+    return (
+        f"the number of {what} in them, {name!r}, is missing, but this estimator averages "
+        f"all {what}; set {name!r} to their number, or use ema() to go on from them."
+    )
+
+
 def _one_older(state: Any) -> Any:
-    """Adds one update, if the state counts them, up to at most 2³¹ − 1."""
+    """Adds one update, if the state counts them."""
     if not isinstance(state, CountedStatistics):
         return state
-    last = jnp.iinfo(state.updates.dtype).max
-    return state._replace(updates=jnp.minimum(state.updates, last - 1) + 1)
+    return state._replace(updates=state.updates + 1)
 
 
 def _where_seen(moments: Moments, new: Any, old: Any) -> Any:

@@ -30,6 +30,16 @@ class Estimator(Generic[State]):
         """Returns the state after one more batch; a count of 0 changes no statistics."""
         raise NotImplementedError
 
+    def matured(self, state: State) -> State:
+        """Returns the state with the counts that it has after a long training.
+
+        It is for statistics that come without a count of updates, such as those of flax,
+        keras or an old file of torch: with a count of 0, one batch would replace them. A
+        ValueError if a state is the average of as many batches as it counts, since an
+        unknown number of them cannot be continued.
+        """
+        return state
+
     def read(self, state: State) -> Moments:
         """Returns the moments to normalise with in evaluation.
 
@@ -53,8 +63,10 @@ def as_statistics(
 ) -> State:
     """Returns `statistics` as arrays, if they are a state of `estimator` for this shape.
 
-    Raises a TypeError if they have another structure or kind of dtype, or `estimator` is
-    not an Estimator; a ValueError if they have another shape.
+    Floats may have any precision, as after a cast or an average; integers become floats
+    where the estimator keeps floats. Raises a TypeError if they have another structure, or
+    are not real, or `estimator` is not an Estimator; a ValueError if they have another
+    shape.
     """
     check_estimator(estimator)
     expected = jax.eval_shape(lambda: estimator.init(shape))
@@ -71,7 +83,7 @@ def as_statistics(
             f"statistics has the shapes {given}, but the features of x have shape "
             f"{shape}; {mend}"
         )
-    if jax.tree.map(_is_floating, statistics) != jax.tree.map(_is_floating, expected):
+    if not all(map(_is_real, jax.tree.leaves(statistics))):
         dtypes, kept = (
             jax.tree.map(lambda each: each.dtype.name, tree)
             for tree in (statistics, expected)
@@ -80,11 +92,16 @@ def as_statistics(
             f"statistics has the dtypes {dtypes}, but this estimator keeps {kept}, or "
             f"floats of another size; {mend}"
         )
-    return statistics
+    return jax.tree.map(_as_float, statistics, expected)
 
 
-def _is_floating(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.floating)
+def _is_real(array: Any) -> bool:
+    return any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
+
+
+def _as_float(array: Any, expected: Any) -> Any:
+    """Converts integers to the dtype of `expected`, unless that is of integers, too."""
+    return array.astype(expected.dtype) if array.dtype.kind in "iu" else array
 
 
 def _describe(tree: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import accumulation_dtype, check_count
 from jaxnorm._core.moments import Moments, merge_into
@@ -23,11 +23,11 @@ class SkipNonfiniteState(NamedTuple):
 
     Attributes:
       statistics: the state of the wrapped estimator.
-      skipped: the number of batches left out, int32, of shape ().
+      skipped: the number of batches left out, of shape (); a float, like all counts here.
     """
 
     statistics: Any
-    skipped: Int[Array, ""]
+    skipped: Float[Array, ""]
 
 
 def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[SkipNonfiniteState]:
@@ -47,7 +47,7 @@ def skip_nonfinite(estimator: Estimator[Any]) -> Estimator[SkipNonfiniteState]:
     >>> guarded = skip_nonfinite(ema(0.9))
     >>> bad = measure(jnp.array([1.0, jnp.nan]), reduction_axes=0)
     >>> guarded.update(guarded.init(()), bad)
-    SkipNonfiniteState(statistics=Statistics(mean=Array(0., dtype=float32), var=Array(1., dtype=float32)), skipped=Array(1, dtype=int32))
+    SkipNonfiniteState(statistics=Statistics(mean=Array(0., dtype=float32), var=Array(1., dtype=float32)), skipped=Array(1., dtype=float32))
     """  # noqa: E501 (a doctest's output cannot be broken)
     check_estimator(estimator)
     return SkipNonfinite(estimator)
@@ -58,6 +58,10 @@ class Wrapper(Estimator[State]):
     """An estimator that wraps another, and reads its statistics."""
 
     estimator: Estimator[Any]
+
+    def matured(self, state: Any) -> Any:
+        """Matures the statistics of the wrapped estimator."""
+        return state._replace(statistics=self.estimator.matured(state.statistics))
 
     def read(self, state: Any) -> Moments:
         """Reads the statistics of the wrapped estimator."""
@@ -73,16 +77,15 @@ class SkipNonfinite(Wrapper[SkipNonfiniteState]):
     ) -> SkipNonfiniteState:
         """Nothing skipped."""
         return SkipNonfiniteState(
-            self.estimator.init(shape, dtype), jnp.zeros((), jnp.int32)
+            self.estimator.init(shape, dtype), jnp.zeros((), accumulation_dtype(dtype))
         )
 
     def update(self, state: SkipNonfiniteState, moments: Moments) -> SkipNonfiniteState:
         """Adds the batch, or counts it as skipped."""
         finite, usable = _if_finite(moments)
-        more = jnp.where(finite, 0, 1).astype(jnp.int32)
+        more = jnp.where(finite, 0, 1).astype(state.skipped.dtype)
         return SkipNonfiniteState(
-            self.estimator.update(state.statistics, usable),
-            jnp.minimum(state.skipped, jnp.iinfo(jnp.int32).max - more) + more,
+            self.estimator.update(state.statistics, usable), state.skipped + more
         )
 
 
@@ -92,12 +95,12 @@ class AccumulateState(NamedTuple):
     Attributes:
       statistics: the state of the wrapped estimator.
       pending: the merged moments of the batches since its last update.
-      batches: the number of these batches, int32, of shape ().
+      batches: the number of these batches, of shape ().
     """
 
     statistics: Any
     pending: Moments
-    batches: Int[Array, ""]
+    batches: Float[Array, ""]
 
 
 def accumulate(estimator: Estimator[Any], every: int) -> Estimator[AccumulateState]:
@@ -144,7 +147,8 @@ class Accumulate(Wrapper[AccumulateState]):
     ) -> AccumulateState:
         """Nothing pending."""
         statistics = self.estimator.init(shape, dtype)
-        return AccumulateState(statistics, _nothing(shape, dtype), jnp.zeros((), jnp.int32))
+        none = jnp.zeros((), accumulation_dtype(dtype))
+        return AccumulateState(statistics, _nothing(shape, dtype), none)
 
     def update(self, state: AccumulateState, moments: Moments) -> AccumulateState:
         """Adds the batch to those pending; passes them on, merged, if they are complete."""
@@ -156,7 +160,8 @@ class Accumulate(Wrapper[AccumulateState]):
             jnp.zeros_like(batches),
         )
         waiting = AccumulateState(state.statistics, pending, batches)
-        full = batches >= self.every
+        # In 16 bits, a count stops at 256 or 2,048.
+        full = (batches >= self.every) | (batches == state.batches)
         return jax.tree.map(lambda u, w: jnp.where(full, u, w), updated, waiting)
 
 

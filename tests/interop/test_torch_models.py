@@ -91,7 +91,7 @@ NAMES = {"features.0": "Conv_0", "features.1": "BatchNorm_0", "classifier": "hea
 
 
 def with_updates(template):
-    updates = {"updates": jax.ShapeDtypeStruct((4,), np.int32)}
+    updates = {"updates": jax.ShapeDtypeStruct((4,), np.float32)}
     norm = template["batch_stats"]["BatchNorm_0"] | updates
     return template | {"batch_stats": {"BatchNorm_0": norm}}
 
@@ -117,7 +117,7 @@ def test_what_is_counted_is_kept():
     variables, _ = from_torch(STATE, with_updates(TEMPLATE), NAMES)
     updates = variables["batch_stats"]["BatchNorm_0"]["updates"]
     assert updates.tolist() == [7, 7, 7, 7]
-    assert updates.dtype == np.int32
+    assert updates.dtype == np.float32
     later = dict(STATE) | {"features.1.num_batches_tracked": np.int64(0)}
     np.testing.assert_equal(to_torch(variables, later, NAMES).arrays, STATE)
 
@@ -126,12 +126,12 @@ def test_what_is_counted_is_kept():
         to_torch(variables, STATE, NAMES)
 
 
-def test_without_a_number_of_batches_it_is_0():
-    """As in torch, for states saved before it counted batches."""
+def test_without_a_number_of_batches_statistics_are_mature():
+    """For states that torch saved before it counted batches."""
     state = {name: each for name, each in STATE.items() if "tracked" not in name}
     variables, report = from_torch(state, with_updates(TEMPLATE), NAMES)
-    assert not variables["batch_stats"]["BatchNorm_0"]["updates"].any()
-    assert "— → batch_stats/BatchNorm_0/updates: missing, so 0" in str(report)
+    assert np.isinf(variables["batch_stats"]["BatchNorm_0"]["updates"]).all()
+    assert "— → batch_stats/BatchNorm_0/updates: missing, so infinite" in str(report)
     np.testing.assert_equal(to_torch(variables, state, NAMES).arrays, state)
 
 
@@ -305,5 +305,5 @@ def test_a_cast_rounds_and_does_not_overflow(value, dtype):
 def test_counts_are_not_lost_on_the_way_back():
     norm = {"mean": jnp.zeros(2), "var": jnp.ones(2), "updates": jnp.full(2, 7)}
     state = {"bn.running_mean": np.zeros(2, "f"), "bn.running_var": np.ones(2, "f")}
-    with pytest.raises(ValueError, match="7 is not in the state"):
+    with pytest.raises(ValueError, match="7 has no place in the state"):
         to_torch({"bn": norm}, state)

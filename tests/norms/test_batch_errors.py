@@ -9,7 +9,7 @@ from jaxnorm import Statistics, batch_norm, ema
 
 START = ema(0.9).init((3,))
 X = jnp.ones((6, 3))
-INTEGERS = Statistics(jnp.zeros(3, int), jnp.ones(3, int))
+COMPLEX_STATE = Statistics(jnp.zeros(3, complex), jnp.ones(3, complex))
 COMPLEX = jnp.full(3, 1j)
 LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
 
@@ -48,7 +48,7 @@ LISTS = Statistics([0.0] * 3, [1.0] * 3)  # pyright: ignore
             r"Statistics\(mean, var\)",
         ),
         (lambda: batch_norm(X, None, train=False), TypeError, r"estimator\.init"),
-        (lambda: batch_norm(X, INTEGERS, train=True), TypeError, "dtypes.*int32"),
+        (lambda: batch_norm(X, COMPLEX_STATE, train=True), TypeError, "dtypes.*complex64"),
         (lambda: batch_norm(X, LISTS, train=True), TypeError, "an array in each field"),
         (
             lambda: batch_norm(X, START, train=True, estimator=0.9),

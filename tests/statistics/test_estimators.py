@@ -190,13 +190,53 @@ def test_debiasing_holds_for_decays_that_float32_takes_for_1(decay):
     assert var == pytest.approx(1, rel=1e-5)
 
 
-def test_the_number_of_updates_does_not_overflow():
-    last = jnp.iinfo(jnp.int32).max
-    estimator = ema(0.5, debias=True)
-    state = estimator.init((2,))._replace(updates=jnp.full(2, last))
+@pytest.mark.parametrize(
+    ("dtype", "last"), [("float32", 2**24), ("float16", 2**11), ("bfloat16", 2**8)]
+)
+@pytest.mark.parametrize("options", [{"debias": True}, {"warmup": True}])
+def test_the_number_of_updates_does_not_overflow(options, dtype, last):
+    """Where it stops, the average has the decay of a long training."""
+    estimator = ema(0.999, **options)
+    state = estimator.init((2,))._replace(updates=jnp.full(2, last, dtype))
     after_one = after(estimator, [batch(4.0)], state)
+    assert after_one.updates.dtype == dtype
     assert (after_one.updates == last).all()
-    assert (after_one.mean == 2).all()
+    np.testing.assert_allclose(after_one.mean, 0.004, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_microbatches_are_counted_in_16_bits_as_far_as_they_can_be(dtype):
+    estimator = accumulate(ema(0.5), every=5000)
+    state = jax.tree.map(lambda each: each.astype(dtype), estimator.init(()))
+    last = {"float16": 2**11, "bfloat16": 2**8}[dtype]
+    waiting = state._replace(batches=jnp.asarray(last - 1, dtype))
+    waiting = estimator.update(waiting, Moments(*map(jnp.float32, (4, 3, 1))))
+    assert float(waiting.statistics.mean) == 0
+    done = estimator.update(waiting, Moments(*map(jnp.float32, (4, 3, 1))))
+    assert (float(done.statistics.mean), float(done.batches)) == (1.5, 0)
+
+
+@pytest.mark.parametrize("options", [{"debias": True}, {"warmup": True}])
+def test_matured_statistics_are_followed_as_by_a_plain_average(options):
+    estimator, plain = ema(0.9, **options), ema(0.9)
+    loaded = {"mean": jnp.full(2, 5.0), "var": jnp.full(2, 4.0)}
+    batches = [batch(0.5), batch(3.0, 2.0)]
+    wrapped = skip_nonfinite(accumulate(estimator, 1))
+    state = wrapped.matured(wrapped.init((2,)))
+    inner = state.statistics.statistics._replace(**loaded)
+    state = state._replace(statistics=state.statistics._replace(statistics=inner))
+    found = after(wrapped, batches, state).statistics.statistics
+    expected = after(plain, batches, plain.init((2,))._replace(**loaded))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(found.var, expected.var, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "what"), [(cumulative(), "batches"), (population(), "samples")]
+)
+def test_averages_of_all_cannot_go_on_from_an_unknown_number(estimator, what):
+    with pytest.raises(ValueError, match=f"the number of {what}.*use ema"):
+        skip_nonfinite(estimator).matured(skip_nonfinite(estimator).init(()))
 
 
 @each_estimator
@@ -375,8 +415,8 @@ def test_any_decay_can_be_warmed_up(decay, debias):
 
 def test_counters_stop_at_the_largest_number():
     estimator = skip_nonfinite(ema(0.9))
-    last = jnp.iinfo(jnp.int32).max
-    state = estimator.init((2,))._replace(skipped=jnp.int32(last))
+    last = 2**24
+    state = estimator.init((2,))._replace(skipped=jnp.float32(last))
     assert int(estimator.update(state, batch(jnp.nan)).skipped) == last
 
 

@@ -185,4 +185,4 @@ def _parts(weights: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     }
 
 
-KERAS = Convention("/", _parts, _slot, _layout, _unkept, lambda slot, slots: None)
+KERAS = Convention("/", _parts, _slot, _layout, _unkept)

@@ -151,8 +151,4 @@ def _unkept(module: str, name: str, slots: Slots) -> str | None:
     return None
 
 
-def _start(slot: str, slots: Slots) -> int | None:
-    return 0 if slot == "updates" and "mean" in slots else None
-
-
-TORCH = Convention(".", _parts, _slot, _layout, _unkept, _start)
+TORCH = Convention(".", _parts, _slot, _layout, _unkept)

@@ -51,6 +51,6 @@ def to_state(norm: Norm, prefix: str = "") -> dict[str, np.ndarray]:
     }
     if "updates" in ours:
         updates = np.asarray(ours["updates"])
-        state[COUNT] = counted(updates.shape).back(updates).astype(np.int64)
+        state[COUNT] = counted(updates.shape).back(updates)
     start = f"{prefix}." if prefix else ""
     return {start + name: np.array(array) for name, array in (state | norm.unkept).items()}

@@ -24,9 +24,8 @@ def batch_norm(
 
     The estimator is torch's average, `ema(1 − momentum, unbiased=True)`, since torch's
     running variance is m/(m − 1)·σ². With momentum=None it is `cumulative(unbiased=True)`,
-    with num_batches_tracked updates, or 0 if that is missing. Without running statistics,
-    torch normalises with the batch in evaluation too; the options are then train=True and
-    update=False.
+    with num_batches_tracked updates. Without running statistics, torch normalises with the
+    batch in evaluation too; the options are then train=True and update=False.
 
     Args:
       state: names to arrays: weight, bias, running_mean, running_var and
@@ -42,7 +41,7 @@ def batch_norm(
     Raises:
       TypeError: a value is not an array of numbers.
       ValueError: names are left over or missing, shapes differ, or momentum is outside
-        [0, 1].
+        [0, 1]; with momentum=None, num_batches_tracked is missing.
 
     >>> state = {"bn.running_mean": np.float32([5.0]), "bn.running_var": np.float32([4.0])}
     >>> norm = batch_norm(state, "bn")
@@ -63,10 +62,14 @@ def batch_norm(
     rules = ["weight → scale, running_mean → mean, running_var → var"]
     if momentum is None:
         options["estimator"] = cumulative(unbiased=True)
-        tracked = arrays.get(COUNT, np.int64(0))
-        updates = counted(statistics["mean"].shape).into(np.asarray(tracked))
+        if COUNT not in arrays:
+            raise ValueError(
+                f"{COUNT} is missing, but with momentum=None the running statistics are the "
+                "mean of so many batches; add it to the state, with 0 to start anew."
+            )
+        updates = counted(statistics["mean"].shape).into(np.asarray(arrays[COUNT]))
         statistics["updates"] = to_jax(updates)
-        rules.append(f"{COUNT} → updates" + ("" if COUNT in arrays else ", missing, so 0"))
+        rules.append(f"{COUNT} → updates")
         return Norm("BatchNorm", options, params, statistics, {}, tuple(rules))
     options["estimator"] = ema(1 - momentum, unbiased=True)
     return Norm("BatchNorm", options, params, statistics, *_without_count(arrays, rules))
