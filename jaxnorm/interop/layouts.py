@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 MOST_BATCHES = 2**24
 
 
@@ -129,9 +128,10 @@ def counted(features: tuple[int, ...]) -> Layout:
 
     def back(array: np.ndarray) -> np.ndarray:
         if array.size == 0 or (array != array.flat[0]).any():
+            some = [int(each) for each in np.rint(np.unique(array)[:3])]
             raise ValueError(
-                f"features have had {[int(each) for each in np.rint(np.unique(array)[:3])]} batches, but the other"
-                " library keeps a single number"
+                f"features have had {some} batches, but the other library keeps a single "
+                "number"
             )
         if not np.isfinite(array).all():
             raise ValueError("their number is unknown (infinite)")

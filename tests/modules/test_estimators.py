@@ -160,7 +160,7 @@ def test_statistics_of_a_checkpoint_without_their_age_are_mature():
     plain, model = made(LINEN), made(LINEN, estimator=KINDS["debiased"][0])
     loaded = jax.tree.map(lambda each: each + 3, plain.variables["batch_stats"])
     variables = model.variables | {"batch_stats": loaded}
-    y, trained = model.apply(variables, BATCHES[0], **training("BatchNorm"))
+    _, trained = model.apply(variables, BATCHES[0], **training("BatchNorm"))
     decay = KINDS["debiased"][0].decay
     expected = decay * loaded["mean"] + (1 - decay) * BATCHES[0].mean((0, 1))
     chex.assert_trees_all_close(trained["mean"], expected, rtol=1e-5)
@@ -170,7 +170,7 @@ def test_statistics_of_a_checkpoint_without_their_age_are_mature():
 def test_statistics_alone_are_refused_by_averages_of_all_batches():
     plain, model = made(LINEN), made(LINEN, estimator=jaxnorm.cumulative())
     variables = model.variables | {"batch_stats": plain.variables["batch_stats"]}
-    with pytest.raises(ValueError, match="'updates', is missing.*set 'updates' to their"):
+    with pytest.raises(ValueError, match=r"'updates', is missing.*set 'updates' to their"):
         model.apply(variables, BATCHES[0], **training("BatchNorm"))
     model.apply(variables, BATCHES[0], use_running_average=True)
 

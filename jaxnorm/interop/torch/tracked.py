@@ -64,8 +64,8 @@ def batch_norm(
         options["estimator"] = cumulative(unbiased=True)
         if COUNT not in arrays:
             raise ValueError(
-                f"{COUNT} is missing, but with momentum=None the running statistics are the "
-                "mean of so many batches; add it to the state, with 0 to start anew."
+                f"{COUNT} is missing, but with momentum=None the running statistics are "
+                "the mean of so many batches; add it to the state, with 0 to start anew."
             )
         updates = counted(statistics["mean"].shape).into(np.asarray(arrays[COUNT]))
         statistics["updates"] = to_jax(updates)
