@@ -11,6 +11,7 @@ import jaxnorm
 from jaxnorm import CountedStatistics, Estimator, Moments, Statistics
 
 X = jnp.ones((4, 3))
+AVERAGE = jaxnorm.ema(0.9)
 
 
 def test_an_estimator_knows_its_state():
@@ -25,7 +26,7 @@ def test_an_estimator_knows_its_state():
 
 
 def test_batch_norm_returns_the_state_that_it_is_given():
-    y, statistics = jaxnorm.batch_norm(X, jaxnorm.ema(0.9).init((3,)), train=True)
+    y, statistics = jaxnorm.batch_norm(X, AVERAGE.init((3,)), train=True, estimator=AVERAGE)
     assert_type(y, jax.Array)
     assert_type(statistics, Statistics)
     equal = jaxnorm.cumulative()

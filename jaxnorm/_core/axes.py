@@ -5,6 +5,7 @@ anything is computed.
 """
 
 import operator
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,21 +188,25 @@ def spatial_axes_of_groups(
     return spatial_axes(shape, features, reduction_axes)
 
 
-def check_samples(shape: Shape, reduced: tuple[int, ...], *, mapped: bool) -> None:
+def check_samples(shape: Shape, reduced: tuple[int, ...], *, single: bool) -> None:
     """Raises a ValueError if an array of this shape has no samples to take moments of.
 
-    `mapped` means that there are more along an axis of vmap, pmap or shard_map.
+    Warns if there is a single one, unless `single` says that this has a meaning, or that
+    there are more along an axis of vmap, pmap or shard_map.
     """
-    if not reduced and not mapped:
-        raise ValueError(
-            f"x has shape {shape}, and no axis is left to take moments over: each value "
-            "would be normalised by itself; give x an axis of samples or a spatial axis, "
-            "or choose other feature_axes= or reduction_axes=."
-        )
-    if 0 in sizes_of(shape, reduced):
+    sizes = sizes_of(shape, reduced)
+    if 0 in sizes:
         raise ValueError(
             f"x has shape {shape}, so there are no samples along its axes {reduced} to "
             "take moments of; skip the empty batch, or use weights of 0 for padding."
+        )
+    if not single and all(isinstance(each, int) and each == 1 for each in sizes):
+        warnings.warn(
+            f"x has shape {shape}, and its moments are taken over the axes {reduced}, of a "
+            "single element: each value is normalised by itself, and at most its sign is "
+            "left; give x an axis of samples or a spatial axis, or choose other "
+            "feature_axes= or reduction_axes=.",
+            stacklevel=3,
         )
 
 

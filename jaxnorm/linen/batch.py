@@ -9,7 +9,7 @@ from flax.typing import Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.axes import canonical_axes, sizes_of
+from jaxnorm._core.axes import canonical_axes, complement, sizes_of
 from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.operands import Rounding
 from jaxnorm.linen.modes import modes_of
@@ -136,7 +136,9 @@ class BatchNorm(nn.Module):
         train, update = modes_of(self, flags)
         initializing = self.is_initializing()
         x = as_floating(x)
-        features = sizes_of(x.shape, canonical_axes(self.axis, x.ndim))
+        axes = canonical_axes(self.axis, x.ndim)
+        features = sizes_of(x.shape, axes)
+        batch = sizes_of(x.shape, complement(axes, x.ndim))
         estimator = while_calibrating(
             ema(self.momentum) if self.estimator is None else self.estimator,
             self.variables.get("batch_stats", {}),
@@ -151,10 +153,8 @@ class BatchNorm(nn.Module):
             state,
             scale,
             bias,
-            # A single example, as in `init` outside of vmap, has no batch axis yet, and an
-            # empty batch has no samples.
-            train=train
-            and not (initializing and (x.ndim == len(features) or 0 in x.shape)),
+            # In `init`, one example or an empty batch may stand for a batch.
+            train=train and not (initializing and (set(batch) <= {1} or 0 in batch)),
             update=update and not initializing,
             feature_axes=self.axis,
             estimator=estimator,

@@ -87,8 +87,7 @@ class InstanceNorm(nn.Module):
         Raises:
           TypeError: x does not have a real floating dtype.
           ValueError: an axis is out of range or repeated; the first axis is a feature axis;
-            there are no spatial axes; a mask, weights, scale or bias do not fit x; both a
-            mask and weights are given.
+            a mask, weights, scale or bias do not fit x; both a mask and weights are given.
         """
         x = as_floating(x)
         scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)

@@ -117,8 +117,8 @@ class InstanceNorm(nnx.Module):
         Raises:
           TypeError: x does not have a real floating dtype.
           ValueError: x does not have num_features features; an axis is out of range or
-            repeated; the first axis is a feature axis; there are no spatial axes; a mask,
-            weights, scale or bias do not fit x; both a mask and weights are given.
+            repeated; the first axis is a feature axis; a mask, weights, scale or bias
+            do not fit x; both a mask and weights are given.
         """
         x, scale, bias, dtype = operands(self, x, self.feature_axes, scale, bias)
         return self._normalize(

@@ -18,7 +18,7 @@ from jaxnorm.norms._own_moments import (
     normalize_by_running,
     plan,
 )
-from jaxnorm.statistics.averages import or_default
+from jaxnorm.statistics.averages import or_reader
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
@@ -61,7 +61,9 @@ def batch_norm(
       feature_axes: the feature axis or axes: -1 for channels last, 1 for channels first.
         All other axes are reduced.
       epsilon: ε ≥ 0, added to the variance.
-      estimator: how the running statistics follow the batches; defaults to `ema(0.99)`.
+      estimator: how the running statistics follow the batches: the one whose `init` made
+        them. Needed if they are updated, or have a count; by default, the state of a plain
+        `ema` is read.
       weights: boolean mask or non-negative weights that broadcast against x. Elements with
         weight 0 are excluded from the statistics; see `normalize` for their output.
       axis_name: mapped axes (of vmap, pmap, shard_map) whose batches form one batch.
@@ -84,10 +86,15 @@ def batch_norm(
 
     Raises:
       TypeError: x does not have a real floating dtype; train or update is not a bool;
-        statistics are not a state of the estimator; ghost_size is not an integer.
+        statistics are not a state of the estimator, or are to be updated without one;
+        ghost_size is not an integer.
       ValueError: an axis is out of range or repeated; scale, bias, statistics or weights
         do not fit the features; epsilon is negative; in training, the batch has no
-        samples or x has only feature axes; ghost_size is less than 1.
+        samples; ghost_size is less than 1, or there is no axis of samples to split.
+
+    Warns:
+      UserWarning: in training, each feature has a single sample, so that the output is β
+        and the variance 0.
 
     Source: Ioffe & Szegedy 2015, "Batch Normalization" (arXiv:1502.03167), algorithms 1
     and 2. The paper's running variance is unbiased, m/(m−1)·σ², as with
@@ -113,7 +120,7 @@ def batch_norm(
     if ghost_size is not None:
         check_count(ghost_size=ghost_size)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    follower = or_default(estimator)
+    follower = or_reader(estimator, update=update)
     statistics = as_statistics(statistics, follower, sizes_of(x.shape, features))
 
     samples = Samples(reduced)
@@ -127,8 +134,13 @@ def batch_norm(
         axis_index_groups=axis_index_groups,
     )
     if train or update:
-        mapped = axis_name is not None and ghost_size is None
-        check_samples(x.shape, reduced, mapped=mapped)
+        single = axis_name is not None or not train
+        check_samples(x.shape, reduced, single=single)
+    if train and ghost_size is not None and not reduced:
+        raise ValueError(
+            f"ghost_size={ghost_size}, but x has shape {x.shape} and no axis of samples to "
+            "split; give x one, or leave ghost_size out."
+        )
     if train and ghost_size is not None:
         y, moments = normalize_ghosts(x, scale, bias, weights, how, ghost_size)
     elif train:

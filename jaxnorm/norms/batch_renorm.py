@@ -23,7 +23,7 @@ from jaxnorm.norms._own_moments import (
     plan,
 )
 from jaxnorm.norms.renorm_limits import check_limits
-from jaxnorm.statistics.averages import or_default
+from jaxnorm.statistics.averages import or_reader
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 
 
@@ -72,7 +72,9 @@ def batch_renorm(
       feature_axes: the feature axis or axes: -1 for channels last, 1 for channels first.
         All other axes are reduced.
       epsilon: ε ≥ 0, added to the variances.
-      estimator: how the running statistics follow the batches; defaults to `ema(0.99)`.
+      estimator: how the running statistics follow the batches: the one whose `init` made
+        them. Needed if they are updated, or have a count; by default, the state of a plain
+        `ema` is read.
       weights: boolean mask or non-negative weights that broadcast against x. Elements with
         weight 0 are excluded from the statistics; see `normalize` for their output.
       axis_name: mapped axes (of vmap, pmap, shard_map) whose batches form one batch.
@@ -93,8 +95,11 @@ def batch_renorm(
 
     >>> from jaxnorm import ema
     >>> x = jnp.array([[1.0], [3.0]])
-    >>> statistics = ema(0.9).init((1,))
-    >>> y, _ = batch_renorm(x, statistics, train=True, epsilon=0.0)
+    >>> average = ema(0.9)
+    >>> statistics = average.init((1,))
+    >>> y, _ = batch_renorm(
+    ...     x, statistics, train=True, epsilon=0.0, estimator=average
+    ... )
     >>> y  # same as with the running mean 0 and standard deviation 1
     Array([[1.],
            [3.]], dtype=float32)
@@ -105,12 +110,12 @@ def batch_renorm(
     update = resolve_update(train, update=update)
     check_limits(r_max, d_max)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
-    follower = or_default(estimator)
+    follower = or_reader(estimator, update=update)
     statistics = as_statistics(statistics, follower, sizes_of(x.shape, features))
 
     running = follower.read(statistics)
     if train or update:
-        check_samples(x.shape, reduced, mapped=axis_name is not None)
+        check_samples(x.shape, reduced, single=True)  # normalised as in evaluation
     how = plan(
         Samples(reduced),
         features,

@@ -67,7 +67,7 @@ def filter_response_norm(
       TypeError: x does not have a real floating dtype.
       ValueError: an axis is out of range, repeated, or named as both a feature and a
         reduction axis; scale, bias, threshold, learned_epsilon or weights do not fit x;
-        epsilon is negative; there are no spatial axes.
+        epsilon is negative.
 
     Source: Singh & Krishnan 2019, "Filter Response Normalization Layer" (arXiv:1911.09737),
     equations 1 to 3, and section 3.3 for the learned ε.
@@ -80,7 +80,7 @@ def filter_response_norm(
     x, dtype = as_operand(x, dtype)
     features = canonical_axes(feature_axes, x.ndim)
     reduced = spatial_axes(x.shape, features, reduction_axes)
-    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_samples(x.shape, reduced, single=True)  # the learned ε is meant for it
     weights = check_operands(x, features, scale, bias, epsilon, weights)
     threshold = _wide("threshold", threshold, features, x)
     learned = _wide("learned_epsilon", learned_epsilon, features, x)

@@ -70,8 +70,10 @@ def group_norm(
     Raises:
       TypeError: x does not have a real floating dtype.
       ValueError: an axis is out of range or repeated; the features cannot be divided into
-        the groups; scale, bias or weights do not fit x; epsilon is negative; each group
-        has one feature and there are no spatial axes.
+        the groups; scale, bias or weights do not fit x; epsilon is negative.
+
+    Warns:
+      UserWarning: each group has one feature and one position, so that the output is β.
 
     Source: Wu & He 2018, "Group Normalization" (arXiv:1803.08494), equations 1, 2 and 7.
     With one group this is layer normalisation of the whole sample; with as many groups as
@@ -87,7 +89,7 @@ def group_norm(
     channels = sizes_of(x.shape, features)
     groups = count_groups(math.prod(channels), num_groups, group_size)
     together = reduced if groups == math.prod(channels) else (*reduced, *features)
-    check_samples(x.shape, together, mapped=axis_name is not None)
+    check_samples(x.shape, together, single=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     how = plan(

@@ -54,8 +54,10 @@ def instance_norm(
     Raises:
       TypeError: x does not have a real floating dtype.
       ValueError: an axis is out of range, repeated, or named as both a feature and a
-        reduction axis; scale, bias or weights do not fit x; epsilon is negative; there
-        are no spatial axes, so that the output would be β everywhere.
+        reduction axis; scale, bias or weights do not fit x; epsilon is negative.
+
+    Warns:
+      UserWarning: each feature of a sample has a single position, so that the output is β.
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance Normalization: The Missing
     Ingredient for Fast Stylization" (arXiv:1607.08022), equation 5.
@@ -68,7 +70,7 @@ def instance_norm(
     x, dtype = as_operand(x, dtype)
     features = canonical_axes(feature_axes, x.ndim)
     reduced = spatial_axes(x.shape, features, reduction_axes)
-    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_samples(x.shape, reduced, single=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     how = plan(

@@ -69,6 +69,9 @@ def layer_norm(
         x; epsilon is negative; there are no elements to take moments over; rounding or
         implementation is not one of the allowed values.
 
+    Warns:
+      UserWarning: the moments are those of a single element, so that the output is β.
+
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization" (arXiv:1607.06450), equations
     3 and 4. The paper, too, has one gain and one bias per feature.
 
@@ -79,7 +82,7 @@ def layer_norm(
     x, dtype = as_operand(x, dtype)
     features = canonical_axes(feature_axes, x.ndim)
     reduced = features if reduction_axes is None else canonical_axes(reduction_axes, x.ndim)
-    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_samples(x.shape, reduced, single=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     how = plan(

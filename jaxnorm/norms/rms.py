@@ -69,6 +69,9 @@ def rms_norm(
         x; epsilon is negative; there are no elements to take moments over; rounding or
         implementation is not one of the allowed values.
 
+    Warns:
+      UserWarning: the moments are those of a single element, of which the sign is left.
+
     Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"
     (arXiv:1910.07467), equation 4.
 
@@ -81,7 +84,7 @@ def rms_norm(
     x, dtype = as_operand(x, dtype)
     features = canonical_axes(feature_axes, x.ndim)
     reduced = features if reduction_axes is None else canonical_axes(reduction_axes, x.ndim)
-    check_samples(x.shape, reduced, mapped=axis_name is not None)
+    check_samples(x.shape, reduced, single=axis_name is not None)
     weights = check_operands(x, features, scale, bias, epsilon, weights)
 
     how = plan(

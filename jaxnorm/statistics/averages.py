@@ -158,10 +158,18 @@ def cumulative(unbiased: bool = False) -> Estimator[CountedStatistics]:
     return EqualAverage(unbiased)
 
 
-def or_default(estimator: Estimator[State] | None) -> Estimator[State]:
-    """Returns the estimator; None is flax's default, `ema(0.99)`."""
-    default: Any = ema(0.99)
-    return default if estimator is None else estimator
+def or_reader(estimator: Estimator[State] | None, *, update: bool) -> Estimator[State]:
+    """Returns the estimator; None reads the state of an `ema`, but cannot update it.
+
+    A state does not carry its decay, so another than it was made with would go unnoticed.
+    """
+    if estimator is None and update:
+        raise TypeError(
+            "estimator= is missing, but the statistics are updated; pass the estimator "
+            "that they were initialised with, such as estimator=ema(0.99), or update=False."
+        )
+    reader: Any = ema(1.0)
+    return reader if estimator is None else estimator
 
 
 @overload

@@ -28,12 +28,12 @@ RENAMED = {
     jaxnorm.instance_norm: ((X,), {"feature_axes": 1, "reduction_axes": 2}, STATELESS),
     jaxnorm.batch_norm: (
         (X, STATISTICS),
-        {"train": True, "feature_axes": 1},
+        {"train": True, "update": False, "feature_axes": 1},
         {"feature_axes": "axis"},
     ),
     jaxnorm.batch_renorm: (
         (X, STATISTICS),
-        {"train": True, "feature_axes": 1},
+        {"train": True, "update": False, "feature_axes": 1},
         {"feature_axes": "axis"},
     ),
     jaxnorm.normalize: (

@@ -211,3 +211,27 @@ def test_a_mask_protects_the_outputs_of_evaluation_too(api):
     )
     chex.assert_trees_all_equal(ours[3], jnp.zeros_like(X[3]))  # equal to the bias
     assert jnp.isnan(theirs[3]).all()
+
+
+@each_api
+@pytest.mark.parametrize(
+    ("norm", "x", "arguments"),
+    [
+        ("InstanceNorm", X[0], {}),
+        ("BatchNorm", X[0, 0], {}),
+        ("BatchNorm", X[:1, 0], {}),
+        ("GroupNorm", X[0], {"num_groups": X.shape[-1]}),
+        ("LayerNorm", X[..., :1], {}),
+    ],
+)
+def test_single_values_are_taken_as_by_flax(api, norm, x, arguments):
+    """They give the bias, and in jaxnorm a warning."""
+    ours, theirs = api.pair(norm, x, **arguments)
+    with pytest.warns(UserWarning, match="a single element"):
+        y, statistics = ours.apply(ours.variables, x, **training(norm))
+    expected, others = theirs.apply(theirs.variables, x, **training(norm))
+    chex.assert_trees_all_close(y, expected, atol=1e-6)
+    for one, other in zip(
+        jax.tree.leaves(statistics), jax.tree.leaves(others), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -76,7 +76,7 @@ def test_normalising_and_updating_are_switched_apart(api, where, train, update):
     y, statistics = model.apply(model.variables, x, use_running_average=not train, **called)
     before = model.variables["batch_stats"]
     state = jaxnorm.Statistics(**arrays(before))
-    expected, _ = jaxnorm.batch_norm(x, state, train=train)
+    expected, _ = jaxnorm.batch_norm(x, state, train=train, estimator=jaxnorm.ema(0.99))
     chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
     moments = jaxnorm.measure(x, (0, 1))
     if update:
@@ -131,7 +131,11 @@ def test_weights_are_taken_in_place_of_a_mask(api, norm):
 def test_ghosts_are_those_of_the_function(api):
     ours = made(api, ghost_size=2)
     expected, _ = jaxnorm.batch_norm(
-        BATCHES[0], jaxnorm.ema(0.99).init((6,)), train=True, ghost_size=2
+        BATCHES[0],
+        jaxnorm.ema(0.99).init((6,)),
+        train=True,
+        estimator=jaxnorm.ema(0.99),
+        ghost_size=2,
     )
     y = ours(BATCHES[0], **training("BatchNorm"))
     chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)

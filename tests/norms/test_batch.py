@@ -24,7 +24,7 @@ X = jnp.ones(SHAPE)
 train = jax.jit(functools.partial(batch_norm, train=True, estimator=ema(0.9)))
 evaluate = jax.jit(functools.partial(batch_norm, train=False, estimator=ema(0.9)))
 # Jitted separately, so that the standard deviation is the same: one without epsilon.
-standardize = jax.jit(functools.partial(batch_norm, train=True, epsilon=0.0))
+standardize = jax.jit(functools.partial(batch_norm, train=True, update=False, epsilon=0.0))
 
 
 @given(batches)
@@ -39,7 +39,8 @@ def test_the_same_inputs_give_bitwise_the_same_outputs(x):
 def test_has_no_effects_under_any_flag():
     x = jnp.ones(SHAPE)
     for mode in (True, False):
-        jaxpr = jax.make_jaxpr(functools.partial(batch_norm, train=mode))(x, START)
+        function = functools.partial(batch_norm, train=mode, estimator=ema(0.9))
+        jaxpr = jax.make_jaxpr(function)(x, START)
         assert not jaxpr.effects
 
 
@@ -98,10 +99,12 @@ def test_the_statistics_of_a_batch_without_weight_stay(rng):
 
 def test_a_scan_over_steps_carries_the_statistics(rng):
     xs = rng.normal(2, 3, (4, *SHAPE)).astype(np.float32)
-    scanned, ys = jax.lax.scan(lambda s, x: batch_norm(x, s, train=True)[::-1], START, xs)
+    scanned, ys = jax.lax.scan(
+        lambda s, x: batch_norm(x, s, train=True, estimator=ema(0.99))[::-1], START, xs
+    )
     looped = START
     for x, y in zip(xs, ys, strict=True):
-        expected, looped = batch_norm(x, looped, train=True)
+        expected, looped = batch_norm(x, looped, train=True, estimator=ema(0.99))
         np.testing.assert_allclose(y, expected, atol=1e-5)
     chex.assert_trees_all_close(scanned, looped, rtol=1e-5)
 
@@ -110,7 +113,7 @@ def test_a_step_is_traced_once():
     @jax.jit
     @chex.assert_max_traces(n=1)
     def step(x, statistics):
-        return batch_norm(x, statistics, train=True)[1]
+        return batch_norm(x, statistics, train=True, estimator=ema(0.99))[1]
 
     statistics = START
     for _ in range(3):
@@ -119,8 +122,8 @@ def test_a_step_is_traced_once():
 
 def test_a_16_bit_input_may_be_given_a_wider_output(rng):
     x = jnp.asarray(rng.normal(size=SHAPE), jnp.bfloat16)
-    wide, _ = batch_norm(x, START, train=True, dtype=jnp.float32)
-    narrow, _ = batch_norm(x, START, train=True)
+    wide, _ = batch_norm(x, START, train=True, estimator=ema(0.99), dtype=jnp.float32)
+    narrow, _ = batch_norm(x, START, train=True, estimator=ema(0.99))
     assert wide.dtype == jnp.float32
     np.testing.assert_array_equal(wide.astype(jnp.bfloat16), narrow)
     assert (wide != narrow.astype(jnp.float32)).any()  # not rounded in between
@@ -135,7 +138,7 @@ def test_has_the_signature_of_the_contract():
     parameters = inspect.signature(batch_norm).parameters
     defaults = {name: each.default for name, each in parameters.items()}
     assert defaults.pop("estimator") is None
-    _, usual = batch_norm(X, START, train=True)
+    _, usual = batch_norm(X, START, train=True, estimator=ema(0.99))
     _, expected = batch_norm(X, START, train=True, estimator=ema(0.99))
     chex.assert_trees_all_equal(usual, expected)
     required = inspect.Parameter.empty
@@ -168,11 +171,13 @@ def test_a_float64_output_is_as_fine_as_it_says(rng):
     _, mean, var = oracle.moments(x, (0,))
     expected = oracle.normalize(x, mean, var, np.ones(3), np.zeros(3), (1,), 1e-5)
     with jax.enable_x64(True):
-        y, _ = batch_norm(x, START, train=True, dtype=jnp.float64)
+        y, _ = batch_norm(x, START, train=True, estimator=ema(0.99), dtype=jnp.float64)
         np.testing.assert_allclose(y, expected, atol=1e-9)
 
 
 def test_takes_the_coarsest_floats():
-    y, statistics = batch_norm(X.astype(jnp.float8_e4m3fn), START, train=True)
+    y, statistics = batch_norm(
+        X.astype(jnp.float8_e4m3fn), START, train=True, estimator=ema(0.99)
+    )
     assert y.dtype == jnp.float8_e4m3fn
     chex.assert_type(statistics, jnp.float32)

@@ -23,14 +23,16 @@ def test_shards_return_the_statistics_of_the_whole_batch(rng, check):
     split, whole = PartitionSpec("devices"), PartitionSpec()
     sharded = jax.jit(
         jax.shard_map(
-            lambda x, w, s: batch_norm(x, s, train=True, weights=w, axis_name="devices"),
+            lambda x, w, s: batch_norm(
+                x, s, train=True, estimator=ema(0.99), weights=w, axis_name="devices"
+            ),
             mesh=mesh,
             in_specs=(split, split, whole),
             out_specs=(split, whole),
             check_vma=check,
         )
     )
-    expected = batch_norm(x, START, train=True, weights=weights)
+    expected = batch_norm(x, START, train=True, estimator=ema(0.99), weights=weights)
     chex.assert_trees_all_close(sharded(x, weights, START), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -39,13 +41,20 @@ def test_groups_of_devices_are_batches_of_their_own(rng):
     groups = [[0, 1], [2, 3]]
     mapped = jax.pmap(
         lambda x: batch_norm(
-            x, START, train=True, axis_name="devices", axis_index_groups=groups
+            x,
+            START,
+            train=True,
+            estimator=ema(0.99),
+            axis_name="devices",
+            axis_index_groups=groups,
         ),
         axis_name="devices",
     )
     y, statistics = mapped(x)
     for group in groups:
-        together, expected = batch_norm(np.concatenate(x[group]), START, train=True)
+        together, expected = batch_norm(
+            np.concatenate(x[group]), START, train=True, estimator=ema(0.99)
+        )
         np.testing.assert_allclose(np.concatenate(y[np.array(group)]), together, atol=1e-5)
         for device in group:
             got = jax.tree.map(lambda each, device=device: each[device], statistics)
@@ -62,9 +71,10 @@ def test_a_sharded_batch_under_jit_is_one_batch(rng):
 def test_lone_examples_are_a_batch_under_vmap(rng):
     x = rng.normal(size=(6, 3)).astype(np.float32)
     mapped = jax.vmap(
-        lambda x: batch_norm(x, START, train=True, axis_name="batch"), axis_name="batch"
+        lambda x: batch_norm(x, START, train=True, estimator=ema(0.99), axis_name="batch"),
+        axis_name="batch",
     )
     y, statistics = mapped(x)
-    expected, expected_statistics = batch_norm(x, START, train=True)
+    expected, expected_statistics = batch_norm(x, START, train=True, estimator=ema(0.99))
     np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(statistics.mean[0], expected_statistics.mean, atol=1e-6)

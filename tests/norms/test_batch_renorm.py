@@ -34,7 +34,7 @@ def test_without_room_for_corrections_it_is_batch_norm(x):
 def test_a_batch_of_one_class_is_not_pulled_to_the_mean(x):
     """Batch norm gives any batch a mean of β, and so loses the class of the batch."""
     lopsided = x + 3
-    by_batch, _ = batch_norm(lopsided, RUNNING, train=True)
+    by_batch, _ = batch_norm(lopsided, RUNNING, train=True, estimator=ema(0.99))
     renormalized, _ = train(lopsided, RUNNING)
     np.testing.assert_allclose(by_batch.mean(0), 0, atol=1e-5)
     assert (renormalized.mean(0) > 0.8).all()
@@ -52,9 +52,13 @@ def test_updates_and_evaluates_as_batch_norm_does(x):
 def test_corrections_take_no_part_in_the_derivative(x):
     """The gradient of x sums to 0 over a batch; in evaluation it would not."""
     g = jnp.cos(x)
-    dx = jax.jit(jax.grad(lambda x: jnp.vdot(batch_renorm(x, RUNNING, train=True)[0], g)))(
-        x
-    )
+    dx = jax.jit(
+        jax.grad(
+            lambda x: jnp.vdot(
+                batch_renorm(x, RUNNING, train=True, estimator=ema(0.99))[0], g
+            )
+        )
+    )(x)
     np.testing.assert_allclose(dx.sum(0), 0, atol=1e-5)
     assert np.abs(dx).max() > 0.01
 
@@ -62,8 +66,8 @@ def test_corrections_take_no_part_in_the_derivative(x):
 def test_statistics_that_say_nothing_correct_nothing(x):
     """A running standard deviation of 0, with ε = 0."""
     zero = Statistics(jnp.zeros(3), jnp.zeros(3))
-    y, _ = batch_renorm(x, zero, train=True, epsilon=0.0)
-    expected, _ = batch_norm(x, zero, train=True, epsilon=0.0)
+    y, _ = batch_renorm(x, zero, train=True, estimator=ema(0.99), epsilon=0.0)
+    expected, _ = batch_norm(x, zero, train=True, estimator=ema(0.99), epsilon=0.0)
     np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
@@ -93,7 +97,7 @@ def test_the_schedule_is_the_papers():
 )
 def test_limits_out_of_range_are_refused(x, limits, said):
     with pytest.raises(ValueError, match=said):
-        batch_renorm(x, RUNNING, train=True, **limits)
+        batch_renorm(x, RUNNING, train=True, estimator=ema(0.99), **limits)
     if isinstance(next(iter(limits.values())), float):
         with pytest.raises(ValueError, match=said):
             renorm_schedule(**limits)
@@ -118,7 +122,7 @@ def test_limits_that_grow_are_finite_and_those_that_do_not_may_be_infinite(x):
 @pytest.mark.parametrize("limit", ["3", None])
 def test_limits_that_are_no_numbers_are_refused(x, limit):
     with pytest.raises(TypeError, match=f"r_max={limit!r}, but a real number"):
-        batch_renorm(x, RUNNING, train=True, r_max=limit)
+        batch_renorm(x, RUNNING, train=True, estimator=ema(0.99), r_max=limit)
 
 
 def test_schedules_made_alike_are_equal():

@@ -79,26 +79,28 @@ def test_statistics_come_with_the_same_one(rng):
     x = rng.normal(size=(16, 3)).astype(np.float32)
     whole = PartitionSpec()
     norm = jax.shard_map(
-        lambda x, s: batch_norm(x, s, train=True, axis_name=AXES),
+        lambda x, s: batch_norm(x, s, train=True, estimator=ema(0.99), axis_name=AXES),
         mesh=mesh(),
         in_specs=(PartitionSpec(AXES), whole),
         out_specs=(PartitionSpec(AXES), whole),
     )
     state = ema(0.99).init((3,))
     assert len(collectives(norm, x, state)) == 1
-    expected = batch_norm(x, state, train=True)
+    expected = batch_norm(x, state, train=True, estimator=ema(0.99))
     chex.assert_trees_all_close(jax.jit(norm)(x, state), expected, rtol=1e-5, atol=1e-6)
 
 
 def train(x, scale, bias, **options):
     state = ema(0.99).init(scale.shape)
-    return batch_norm(x, state, scale, bias, train=True, **options)[0]
+    return batch_norm(x, state, scale, bias, train=True, estimator=ema(0.99), **options)[0]
 
 
 def renorm(x, scale, bias, **options):
     limits = {"r_max": 1.5, "d_max": 0.5}
     state = ema(0.99).init(scale.shape)
-    return batch_renorm(x, state, scale, bias, train=True, **limits, **options)[0]
+    return batch_renorm(
+        x, state, scale, bias, train=True, estimator=ema(0.99), **limits, **options
+    )[0]
 
 
 BATCH, BOTH_AXES = PartitionSpec(AXES), PartitionSpec(None, AXES)
@@ -183,7 +185,7 @@ def test_many_devices_merge_by_sums_of_a_fixed_size(rng):
 def test_what_many_devices_send_does_not_grow_with_them(monkeypatch):
     monkeypatch.setattr(moments, "MANY_DEVICES", 4)
     norm = jax.shard_map(
-        lambda x, s: batch_norm(x, s, train=True, axis_name=AXES)[0],
+        lambda x, s: batch_norm(x, s, train=True, estimator=ema(0.99), axis_name=AXES)[0],
         mesh=mesh(),
         in_specs=(PartitionSpec(AXES), PartitionSpec()),
         out_specs=PartitionSpec(AXES),

@@ -141,7 +141,7 @@ def test_a_size_that_is_none_is_refused_also_in_evaluation(size, error):
 
 
 def test_a_lone_example_has_no_ghosts():
-    with pytest.raises(ValueError, match="no axis is left"):
+    with pytest.raises(ValueError, match="no axis of samples to split"):
         jax.vmap(
             lambda x: train(x, START, ghost_size=2, axis_name="batch"), axis_name="batch"
         )(jnp.ones((4, 3)))

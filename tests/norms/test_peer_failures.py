@@ -94,7 +94,9 @@ class TestShardsOfUnequalCounts:
         y, (mean, var) = ours(SHARDS, VALID)
         np.testing.assert_allclose(mean, 0.2, rtol=1e-6)
         np.testing.assert_allclose(var, 0.16, rtol=1e-6)
-        expected, _ = batch_norm(WHOLE, ema(0.0).init((1,)), train=True)
+        expected, _ = batch_norm(
+            WHOLE, ema(0.0).init((1,)), train=True, estimator=ema(0.99)
+        )
         np.testing.assert_allclose(y[VALID], expected[:, 0], rtol=1e-6)
 
     @each_of_flax

@@ -19,7 +19,7 @@ START = ema(0.9).init(SHAPE[-1:])
 
 
 def batch(x, scale, bias, *, train=True, **options):
-    return batch_norm(x, START, scale, bias, train=train, **options)[0]
+    return batch_norm(x, START, scale, bias, train=train, estimator=ema(0.99), **options)[0]
 
 
 def conditional(x, scale, bias, **options):

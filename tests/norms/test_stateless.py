@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,17 @@ from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
 
 import jaxnorm
-from jaxnorm import group_norm, instance_norm, layer_norm, measure_groups, rms_norm
+from jaxnorm import (
+    batch_norm,
+    batch_renorm,
+    ema,
+    filter_response_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    measure_groups,
+    rms_norm,
+)
 from tests.support import oracle
 from tests.support.cases import NORMS as TABLE
 from tests.support.cases import rows
@@ -186,10 +197,8 @@ def test_derivatives_of_the_moments_about_zero_equal_finite_differences(rng, wei
             "includes the first axis",
         ),
         (instance_norm, {"reduction_axes": (1, 2)}, ValueError, r"reduction_axes=\(1,\)"),
-        (instance_norm, {"feature_axes": (1, 2)}, ValueError, "no axis is left"),
         (instance_norm, {"feature_axes": (0, 2)}, ValueError, "by default is the batch"),
         (layer_norm, {"reduction_axes": (1, -2)}, ValueError, "more than once"),
-        (layer_norm, {"reduction_axes": ()}, ValueError, "no axis is left"),
         (layer_norm, {"epsilon": -1.0}, ValueError, "must be at least 0"),
         (rms_norm, {"rounding": "thrice"}, ValueError, "'once', 'twice'"),
         (rms_norm, {"dtype": jnp.int32}, TypeError, "the output of a norm is real"),
@@ -202,10 +211,56 @@ def test_bad_input_is_refused_with_the_mend(norm, options, error, message):
         norm(X, **options)
 
 
-def test_instances_need_positions():
-    """Otherwise each value would be its own mean, and the output would be the bias."""
-    with pytest.raises(ValueError, match="give x an axis of samples or a spatial axis"):
-        instance_norm(X[:, 0])
+def trained(x, *affine):
+    average = ema(0.9)
+    state = average.init(x.shape[-1:])
+    return batch_norm(x, state, *affine, train=True, estimator=average)[0]
+
+
+SINGLE = {
+    "instance": (instance_norm, X[:, 0]),
+    "instance of one position": (instance_norm, X[:, :1]),
+    "group": (functools.partial(group_norm, num_groups=6), X[:, 0]),
+    "layer": (functools.partial(layer_norm, reduction_axes=()), X),
+    "layer of one feature": (layer_norm, X[..., :1]),
+    "batch": (trained, X[0, 0]),
+    "batch of one": (trained, X[:1, :1]),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_value_gives_the_bias_and_a_warning(name):
+    """As flax's norms do, without the warning; torch refuses some of these."""
+    norm, x = SINGLE[name]
+    scale, bias = jnp.full(x.shape[-1], 2.0), 0.5 + jnp.arange(1.0, x.shape[-1] + 1)
+    with pytest.warns(UserWarning, match=r"a single element.*give x an axis of samples"):
+        y = norm(x, scale, bias)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias, x.shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gradients = jax.grad(lambda *each: jnp.sum(jnp.sin(norm(*each))), (0, 1, 2))(
+            x, scale, bias
+        )
+    assert not np.any(gradients[0])
+    assert not np.any(gradients[1])
+    total = np.cos(np.broadcast_to(bias, x.shape)).reshape(-1, x.shape[-1]).sum(0)
+    np.testing.assert_allclose(gradients[2], total, rtol=1e-5)
+
+
+def test_no_warning_where_single_values_have_a_meaning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filter_response_norm(X[:, 0])
+        average = ema(0.9)
+        state = average.init((6,))
+        batch_renorm(X[:1, 0], state, train=True, estimator=average)
+        batch_norm(X[:1, 0], state, train=False, update=True, estimator=average)
+        jax.vmap(
+            lambda x: batch_norm(
+                x, state, train=True, update=False, axis_name="batch", epsilon=1.0
+            )[0],
+            axis_name="batch",
+        )(X[:, 0])
 
 
 @pytest.mark.slow
@@ -214,8 +269,6 @@ def test_a_group_of_several_features_needs_no_positions():
     halves = np.asarray(y).reshape(3, 2, 3)
     np.testing.assert_allclose(halves.mean(-1), 0, atol=1e-6)
     np.testing.assert_allclose(halves.std(-1), 1, rtol=1e-5)
-    with pytest.raises(ValueError, match="no axis is left"):
-        group_norm(X[:, 0], num_groups=6)
 
 
 @each(NORMS)

@@ -23,6 +23,13 @@ def normalize_batch(x, scale=None, bias=None, axis=-1, epsilon=TINY):
     features = np.atleast_1d(np.arange(x.ndim)[axis])
     start = jaxnorm.ema(0.99).init(tuple(x.shape[each] for each in features))
     y, _ = jaxnorm.batch_norm(
-        x, start, scale, bias, train=True, feature_axes=axis, epsilon=epsilon
+        x,
+        start,
+        scale,
+        bias,
+        train=True,
+        estimator=jaxnorm.ema(0.99),
+        feature_axes=axis,
+        epsilon=epsilon,
     )
     return y

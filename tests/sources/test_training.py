@@ -50,7 +50,9 @@ def test_row_39_padding_shifts_the_statistics_unless_it_is_masked(rng):
     @jax.jit
     def norm(x, mask):
         start = jaxnorm.ema(0.99).init((3,))
-        return jaxnorm.batch_norm(x, start, weights=mask, train=True)
+        return jaxnorm.batch_norm(
+            x, start, weights=mask, train=True, estimator=jaxnorm.ema(0.99)
+        )
 
     y, running = norm(text, np.ones((1, 6, 1), bool))
     masked, running_masked = norm(padded, real[None, :, None])

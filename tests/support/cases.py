@@ -247,6 +247,7 @@ LARGE_IMAGES = Layout((4, 16, 16, 8), -1)
 # Of filter response normalisation; some outputs are below the threshold.
 RESPONSE = {"threshold": 0.3, "learned_epsilon": 0.1}
 
+AVERAGE = jaxnorm.ema(0.99)
 # Of batch renormalisation; for some features they bind, for others they do not.
 LIMITS = {"r_max": 1.2, "d_max": 0.4}
 
@@ -260,7 +261,7 @@ NORMS = (
     Norm(
         "batch_norm-train",
         jaxnorm.batch_norm,
-        {"train": True},
+        {"train": True, "estimator": AVERAGE},
         _own_moments,
         _batch,
         BATCHES,
@@ -287,7 +288,7 @@ NORMS = (
     Norm(
         "batch_renorm",
         jaxnorm.batch_renorm,
-        {"train": True, **LIMITS},
+        {"train": True, "estimator": AVERAGE, **LIMITS},
         partial(_renormalized, **LIMITS),
         _batch,
         BATCHES,

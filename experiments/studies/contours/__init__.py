@@ -68,7 +68,11 @@ def batch_normed(x: np.ndarray) -> np.ndarray:
     """Applies `jaxnorm.batch_norm`, with the statistics of each batch of 50."""
     x = x.astype(np.float32)
     state = jaxnorm.ema(0.99).init(x.shape[1:])
-    return np.asarray(jaxnorm.batch_norm(x, state, train=True, ghost_size=GHOST)[0])
+    return np.asarray(
+        jaxnorm.batch_norm(
+            x, state, train=True, estimator=jaxnorm.ema(0.99), ghost_size=GHOST
+        )[0]
+    )
 
 
 INPUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -47,7 +47,9 @@ def squared_gradients(
         def layer(x: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
             y = x @ w
             if normalized:
-                y, _ = jaxnorm.batch_norm(y, state, train=True, epsilon=0.0)
+                y, _ = jaxnorm.batch_norm(
+                    y, state, train=True, estimator=jaxnorm.ema(0.99), epsilon=0.0
+                )
             return activation(y), None
 
         return jnp.vdot(direction, jax.lax.scan(layer, x, weights)[0])

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import accumulation_dtype, as_floating
 from jaxnorm._core.normalization import inverse_deviation
-from jaxnorm.statistics.averages import or_default
+from jaxnorm.statistics.averages import or_reader
 from jaxnorm.statistics.estimator import Estimator, State, as_statistics
 from jaxnorm.statistics.state_names import named
 
@@ -69,7 +69,7 @@ def as_affine(
     if epsilon < 0:
         raise ValueError(f"epsilon={epsilon} is negative; give a value ≥ 0.")
     shape = jnp.shape(named(statistics).get("mean", 0.0))
-    follower = or_default(estimator)
+    follower = or_reader(estimator, update=False)
     _, mean, var = follower.read(as_statistics(statistics, follower, shape))
     gain = jnp.ones_like(mean) if scale is None else _expected(scale, "scale", shape)
     shift = jnp.zeros_like(mean) if bias is None else _expected(bias, "bias", shape)
