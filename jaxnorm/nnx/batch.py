@@ -24,7 +24,7 @@ from jaxnorm.nnx.parameters import (
     shaped,
 )
 from jaxnorm.norms.batch import batch_norm
-from jaxnorm.statistics.averages import ema
+from jaxnorm.statistics.averages import Schedule, ema
 from jaxnorm.statistics.estimator import Estimator
 from jaxnorm.statistics.state_names import named, state_like, unnamed
 from jaxnorm.statistics.wrappers import while_calibrating
@@ -48,7 +48,7 @@ class BatchNorm(nnx.Module):
       use_running_average: the opposite of `train`, as in flax.
       axis: the feature axis or axes; all others are reduced.
       momentum: weight of the old value in the running statistics, as in flax (torch's
-        momentum is 1 minus this).
+        momentum is 1 minus this), or a schedule of it; see `jaxnorm.ema`.
       epsilon: added to the variance, ≥ 0.
       dtype: output dtype; defaults to the result type of the input and the parameters.
       param_dtype: the dtype of scale and bias.
@@ -89,7 +89,7 @@ class BatchNorm(nnx.Module):
         *,
         use_running_average: bool | None = False,
         axis: Axes = -1,
-        momentum: float = 0.99,
+        momentum: float | Array | Schedule = 0.99,
         epsilon: float = 1e-5,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.dtypes import accumulation_dtype, check_number
@@ -49,9 +49,20 @@ class CountedStatistics(NamedTuple):
     updates: Float[Array, "*features"]
 
 
+# Maps the number of updates so far, as an array, to the decay of the next, as in optax.
+Schedule = Callable[[Array], ArrayLike]
+
+
 @overload
 def ema(
-    decay: float,
+    decay: Schedule,
+    debias: Literal[False] = False,
+    warmup: Literal[False] = False,
+    unbiased: bool = False,
+) -> Estimator[CountedStatistics]: ...
+@overload
+def ema(
+    decay: float | Array,
     debias: Literal[False] = False,
     warmup: Literal[False] = False,
     unbiased: bool = False,
@@ -73,10 +84,16 @@ def ema(
 ) -> Estimator[CountedStatistics]: ...
 @overload
 def ema(
-    decay: float, debias: bool = False, warmup: bool = False, unbiased: bool = False
+    decay: float | Array | Schedule,
+    debias: bool = False,
+    warmup: bool = False,
+    unbiased: bool = False,
 ) -> Estimator[Any]: ...
 def ema(
-    decay: float, debias: bool = False, warmup: bool = False, unbiased: bool = False
+    decay: float | Array | Schedule,
+    debias: bool = False,
+    warmup: bool = False,
+    unbiased: bool = False,
 ) -> Estimator[Any]:
     """The exponential moving average, the usual estimator of batch normalisation.
 
@@ -92,7 +109,10 @@ def ema(
     of them, unless `debias` makes it start next to them.
 
     Args:
-      decay: the weight of the old value, in [0, 1]; 1 freezes the statistics.
+      decay: the weight of the old value, in [0, 1]; 1 freezes the statistics. It may also
+        be a schedule, as in optax: `decay(updates)` returns the decay of the next update,
+        where `updates` is the number so far, of each feature. Or it may be a traced scalar,
+        whose range is not checked.
       debias: whether to divide the weights decayᵗ⁻ⁱ·(1 − decay) of the batches i = 1 … t by
         their sum 1 − decayᵗ, as in Adam, so that the initial values have no weight.
         (Kingma & Ba 2015, arXiv:1412.6980, section 3.)
@@ -103,12 +123,13 @@ def ema(
         torch does; for a batch of one sample, σ² = 0 is used.
 
     Returns:
-      An Estimator with the state `Statistics(mean, var)`; with debias or warmup,
-      `CountedStatistics(mean, var, updates)`.
+      An Estimator with the state `Statistics(mean, var)`; with debias, warmup or a
+      schedule, `CountedStatistics(mean, var, updates)`.
 
     Raises:
-      TypeError: decay is not a number, or an option is not a bool.
-      ValueError: decay is outside [0, 1].
+      TypeError: decay is not a number or a schedule, or an option is not a bool.
+      ValueError: decay is outside [0, 1], or is not known before tracing although debias or
+        warmup need it.
 
     >>> estimator = ema(0.9)
     >>> state = estimator.init((1,))
@@ -119,8 +140,12 @@ def ema(
     >>> estimator.update(estimator.init((1,)), batch).mean
     Array([1.], dtype=float32)
     """
-    check_number(decay=decay)
     check_flags(debias=debias, warmup=warmup, unbiased=unbiased)
+    if callable(decay) or isinstance(decay, jax.core.Tracer):
+        return _steered(decay, debias or warmup, unbiased)
+    if isinstance(decay, jax.Array) and decay.ndim == 0:
+        decay = decay.item()
+    check_number(decay=decay)
     if not 0 <= decay <= 1:  # rejects NaN too
         raise ValueError(
             f"decay={decay}, but it is the weight of the old value and must lie in "
@@ -129,6 +154,24 @@ def ema(
     if debias or warmup:
         return AgedAverage(unbiased, float(decay), debias, warmup)
     return PlainAverage(unbiased, float(decay))
+
+
+def _steered(decay: Any, counts: bool, unbiased: bool) -> Estimator[Any]:
+    """The `ema` of a schedule or of a traced decay."""
+    if counts:
+        raise ValueError(
+            f"decay={decay} is not known before tracing, but debias= and warmup= compute "
+            "with all earlier decays; leave them out, and let the schedule start at 0, so "
+            "that the first batch replaces the initial values."
+        )
+    if callable(decay):
+        return ScheduledAverage(unbiased, decay)
+    if decay.ndim or not jnp.issubdtype(decay.dtype, jnp.floating):
+        raise TypeError(
+            f"decay is an array {decay.dtype}{list(decay.shape)}, but a scalar float is "
+            "expected."
+        )
+    return TracedAverage(unbiased, decay)
 
 
 def cumulative(unbiased: bool = False) -> Estimator[CountedStatistics]:
@@ -239,6 +282,10 @@ class Average(Estimator[State]):
     @once_traced
     def update(self, state: Any, moments: Moments) -> Any:
         """Returns the state after one more batch."""
+        return self.blended(state, moments)
+
+    def blended(self, state: Any, moments: Moments) -> Any:
+        """`update`, traced at every call."""
 
         def blend(old: Array, new: Array) -> Array:
             dtype = accumulation_dtype(old.dtype, new.dtype)
@@ -278,6 +325,22 @@ class PlainAverage(Average[Statistics]):
         return self.decay, 1 - self.decay
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TracedAverage(PlainAverage):
+    """An `ema` with a traced decay; it is not hashable."""
+
+    decay: Any
+
+    def update(self, state: Statistics, moments: Moments) -> Statistics:
+        """Returns the state after one more batch."""
+        return self.blended(state, moments)
+
+    def shares(self, state: Statistics, dtype: np.dtype) -> tuple[Array, Array]:
+        """The decay, and what it leaves."""
+        decay = jnp.asarray(self.decay, dtype)
+        return decay, 1 - decay
+
+
 @dataclasses.dataclass(frozen=True)
 class EqualAverage(Average[CountedStatistics]):
     """`cumulative`."""
@@ -300,6 +363,22 @@ class EqualAverage(Average[CountedStatistics]):
         """n/(n + 1) and 1/(n + 1)."""
         added = 1 / (state.updates.astype(dtype) + 1)
         return 1 - added, added
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduledAverage(EqualAverage):
+    """An `ema` with a decay for each update."""
+
+    decay: Schedule
+
+    def matured(self, state: CountedStatistics) -> CountedStatistics:
+        """Infinitely many updates: the schedule is at its end."""
+        return state._replace(updates=jnp.full_like(state.updates, jnp.inf))
+
+    def shares(self, state: CountedStatistics, dtype: np.dtype) -> tuple[Array, Array]:
+        """The decay of this step, and what it leaves."""
+        decay = jnp.broadcast_to(self.decay(state.updates), state.updates.shape)
+        return decay.astype(dtype), 1 - decay.astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,13 @@
 """Cases in which flax is wrong: tests show that it is, and that our modules are right."""
 
+import functools
+
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.modules.apis import LINEN, NNX, each_api, each_norm, normal, training
@@ -235,3 +239,29 @@ def test_single_values_are_taken_as_by_flax(api, norm, x, arguments):
         jax.tree.leaves(statistics), jax.tree.leaves(others), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_traced_momentum_is_taken_as_by_flax():
+    def trained(library, momentum):
+        norm = library.BatchNorm(momentum=momentum, use_running_average=False)
+        variables = norm.init(jax.random.key(0), X)
+        return norm.apply(variables, X, mutable=["batch_stats"])[1]["batch_stats"]
+
+    ours, theirs = (
+        jax.jit(functools.partial(trained, library))(0.8) for library in (LINEN.ours, nn)
+    )
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
+
+
+@each_api
+def test_a_momentum_may_be_a_schedule(api):
+    schedule = optax.linear_schedule(0.0, 0.9, 9)
+    model = api.model(api.ours.BatchNorm, X, 6, momentum=schedule)
+    variables = model.variables
+    for _ in range(2):
+        _, statistics = model.apply(variables, X, **training("BatchNorm"))
+        variables = variables | {"batch_stats": statistics}
+    chex.assert_trees_all_close(
+        jnp.asarray(statistics["mean"][...]), X.mean((0, 1)), rtol=1e-5
+    )
+    assert statistics["updates"][...].tolist() == [2] * 6

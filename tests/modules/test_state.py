@@ -19,6 +19,7 @@ ESTIMATORS = {
     "plain": jaxnorm.ema(0.9),
     "warmed up": jaxnorm.ema(0.9, warmup=True),
     "debiased": jaxnorm.ema(0.9, debias=True, warmup=True, unbiased=True),
+    "scheduled": jaxnorm.ema(optax.linear_schedule(0.0, 0.9, 5)),
     "cumulative": jaxnorm.cumulative(),
     "population": jaxnorm.population(),
     "guarded": jaxnorm.skip_nonfinite(jaxnorm.ema(0.9, warmup=True)),

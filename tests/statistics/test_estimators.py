@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -455,3 +456,49 @@ def test_an_update_is_traced_once_for_a_shape():
             state, Moments.empty((3,))
         )
     assert len(estimator.traced) == 2  # for the mean and for the variance
+
+
+def test_a_schedule_gives_the_decay_of_each_update():
+    schedule = optax.linear_schedule(0.0, 0.8, 4)
+    means = (1.0, 2.0, 6.0, 4.0, 5.0, 3.0)
+    expected = 0.0
+    for n, mean in enumerate(means):
+        decay = min(0.2 * n, 0.8)
+        expected = decay * expected + (1 - decay) * mean
+    mean, _ = seen(ema(schedule), [batch(each) for each in means])
+    assert mean == pytest.approx(expected, rel=1e-6)
+    plain, _ = seen(ema(lambda updates: 0.9), [batch(each) for each in means])
+    assert plain == pytest.approx(seen(ema(0.9), [batch(each) for each in means])[0])
+
+
+def test_a_schedule_counts_each_feature_for_itself():
+    estimator = ema(lambda updates: jnp.where(updates == 0, 0.0, 1.0))
+    first = Moments(jnp.float32([4, 0]), jnp.float32([1, 0]), jnp.float32([2, 0]))
+    state = after(estimator, [first, batch(3.0)])
+    assert state.mean.tolist() == [1, 3]
+
+
+def test_a_traced_decay_is_that_number():
+    @jax.jit
+    def run(decay, state):
+        return ema(decay, unbiased=True).update(state, batch(4.0))
+
+    expected = after(ema(0.75, unbiased=True), [batch(4.0)])
+    for _ in range(2):  # another tracer at each call
+        jax.clear_caches()
+        chex.assert_trees_all_close(run(0.75, ema(0.5).init((2,))), expected, rtol=1e-6)
+    assert ema(jnp.float32(0.5)) == ema(0.5)
+    # It may also be differentiated, as a hyperparameter.
+    slope = jax.grad(lambda decay: run(decay, ema(0.5).init((2,))).mean[0])(0.75)
+    assert float(slope) == -4
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_decays_that_are_not_known_have_no_options():
+    for options in ({"debias": True}, {"warmup": True}):
+        with pytest.raises(ValueError, match="let the schedule start at 0"):
+            ema(lambda updates: 0.9, **options)
+    with pytest.raises(ValueError, match="not known before tracing"):
+        jax.jit(lambda decay: ema(decay, debias=True).init(()))(0.9)
+    with pytest.raises(TypeError, match=r"int32\[2\], but a scalar float"):
+        jax.jit(lambda decay: ema(decay).init(()))(jnp.zeros(2, int))

@@ -1,15 +1,23 @@
 """The table of estimators: add a row for a new one, and all laws are tested for it."""
 
+import jax.numpy as jnp
 import pytest
 
 from jaxnorm import accumulate, collect, cumulative, ema, population, skip_nonfinite
 from tests.support.cases import rows
+
+
+def half_at_first(updates):
+    """A schedule of the decay; a function of a module, so that it can be pickled."""
+    return jnp.where(updates < 1, 0.5, 0.9)
+
 
 ESTIMATORS = {
     "ema": ema(0.9),
     "debiased": ema(0.9, debias=True),
     "warmed up": ema(0.9, warmup=True),
     "debiased and warmed up": ema(0.9, debias=True, warmup=True),
+    "scheduled": ema(half_at_first),
     "unbiased": ema(0.9, unbiased=True),
     "cumulative": cumulative(),
     "population": population(),
