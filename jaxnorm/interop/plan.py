@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxnorm.interop.layouts import Layout
-from jaxnorm.interop.patterns import Names, Paths, Table
+from jaxnorm.interop.patterns import Names, Paths
 from jaxnorm.interop.report import Problems
 from jaxnorm.interop.trees import Path, by_module, shown
+from jaxnorm.model.patterns import Table
 
 Slots = Mapping[str, Path]
 Shape = tuple[int, ...]

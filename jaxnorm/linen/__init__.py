@@ -10,6 +10,7 @@ from jaxnorm.linen.calibration import calibrate
 from jaxnorm.linen.diagnosis import diagnose
 from jaxnorm.linen.filter_response import FilterResponseNorm
 from jaxnorm.linen.folding import fold
+from jaxnorm.linen.freezing import freeze
 from jaxnorm.linen.group import GroupNorm
 from jaxnorm.linen.instance import InstanceNorm
 from jaxnorm.linen.labels import parameter_labels
@@ -27,5 +28,6 @@ __all__ = [
     "calibrate",
     "diagnose",
     "fold",
+    "freeze",
     "parameter_labels",
 ]

@@ -63,6 +63,9 @@ class BatchNorm(nn.Module):
       estimator: how the running statistics follow the batches; defaults to
         `jaxnorm.ema(momentum)`. Fields of its state other than mean and var are stored in
         `batch_stats` under their own names.
+      frozen: whether to normalise with the running statistics and never update them,
+        whatever the other flags say, as when fine-tuning. May be given here or in the
+        call. See `freeze` for parts of a model.
       ghost_size: number of samples per ghost batch in training; defaults to no ghosts.
 
     >>> model = BatchNorm(momentum=0.9)
@@ -90,6 +93,7 @@ class BatchNorm(nn.Module):
     rounding: Rounding = "once"
     train: bool | None = None
     update: bool | None = None
+    frozen: bool = False
     estimator: Estimator[Any] | None = None
     ghost_size: int | None = None
 
@@ -105,6 +109,7 @@ class BatchNorm(nn.Module):
         bias: ArrayLike | None = None,
         train: bool | None = None,
         update: bool | None = None,
+        frozen: bool = False,
     ) -> Float[Array, "..."]:
         """Normalises x and, in training, updates the running statistics.
 
@@ -121,6 +126,7 @@ class BatchNorm(nn.Module):
           bias: conditional bias, added last, with the same choice of shapes as scale.
           train: whether to normalise with the batch and update the statistics.
           update: whether to update the statistics; defaults to `train`.
+          frozen: whether to do neither, whatever the other flags say.
 
         Raises:
           TypeError: x does not have a real floating dtype, or a flag is not a bool.
@@ -132,6 +138,7 @@ class BatchNorm(nn.Module):
             "use_running_average": use_running_average,
             "train": train,
             "update": update,
+            "frozen": frozen,
         }
         train, update = modes_of(self, flags)
         initializing = self.is_initializing()

@@ -9,7 +9,7 @@ from jaxnorm._core.moments import Moments, merge_into
 from jaxnorm.linen.batch import BatchNorm
 from jaxnorm.linen.calling import call_in_mode, in_mode
 from jaxnorm.linen.modules import NORMS
-from jaxnorm.linen.watching import watching
+from jaxnorm.linen.watching import check_model, watching
 from jaxnorm.model.measuring import moments_of_input
 from jaxnorm.statistics import calibration
 from jaxnorm.statistics.wrappers import COLLECTORS
@@ -67,6 +67,7 @@ def calibrate(
     """
     calibration.check_behind(behind)
     train = behind == "batch"
+    check_model(model)
     called = model if call else in_mode(model, train)
 
     def around(

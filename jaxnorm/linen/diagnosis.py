@@ -15,7 +15,7 @@ from jaxnorm.diagnostics.observing import Call, Observer
 from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.linen.calling import call_in_mode, in_mode
 from jaxnorm.linen.modules import NORMS, variables_of
-from jaxnorm.linen.watching import watching
+from jaxnorm.linen.watching import check_model, watching
 from jaxnorm.model.spec import arguments_of
 
 COLLECTION = "diagnosis"
@@ -70,6 +70,7 @@ def diagnose(
     >>> [each.fault for each in report.diagnoses]
     ['never updated']
     """
+    check_model(model)
     names = as_activation(activation)
     step = compiled(_step, model=model, call=call, activation=names)
     rngs = jax.random.key(0) if rngs is None else rngs

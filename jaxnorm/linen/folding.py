@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 
 from jaxnorm.linen.modules import LAYERS, NORMS, variables_at, variables_of
-from jaxnorm.linen.watching import traced, watching
+from jaxnorm.linen.watching import WatchedModel, check_model, traced, watching
 from jaxnorm.model.dataflow import is_array
 from jaxnorm.model.folding.pairing import FoldReport, fold_pairs, pair
 from jaxnorm.model.modules import RunningNorm, Watcher
@@ -20,8 +22,9 @@ from jaxnorm.model.spec import NormSpec, arguments_of
 APPLY = ("mutable", "capture_intermediates")
 
 
-class Folded(NamedTuple):
-    """A model with norms folded into layers; it can only be applied.
+@dataclass(frozen=True)
+class Folded(WatchedModel):
+    """A model with norms folded into layers; it cannot be trained.
 
     Attributes:
       model: the original model.
@@ -30,7 +33,6 @@ class Folded(NamedTuple):
       call: the arguments that the model was folded with, except arrays.
     """
 
-    model: nn.Module
     norms: tuple[tuple[str, Any], ...]
     biased: tuple[str, ...]
     call: tuple[tuple[str, Any], ...]
@@ -43,21 +45,27 @@ class Folded(NamedTuple):
             with, or a folded norm is called in training.
         """
         _check_call(self.call, _call_of(self.model, args, kwargs))
+        return super().apply(variables, *args, **kwargs)
+
+    def running(self, whole: bool) -> AbstractContextManager[None]:
+        """Returns the context in which folded norms are left out."""
+        return watching(self._around)
+
+    def _around(self, path: str, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
+        """Leaves out a folded norm, and adds the bias that a layer gained."""
         dtypes = dict(self.norms)
-
-        def around(path: str, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
-            if path in dtypes and module in NORMS:
-                x, given = arguments_of(module, args, kwargs)
-                _check_evaluates(path, NORMS.spec(module, x, given))
-                return x.astype(dtypes[path])
-            y = call(*args, **kwargs)
-            if path in self.biased and isinstance(module, tuple(LAYERS)):
-                bias = nn.meta.unbox(module.get_variable("params", "bias"))
-                y = y + jnp.expand_dims(bias.astype(y.dtype), tuple(range(y.ndim - 1)))
-            return y
-
-        with watching(around):
-            return self.model.apply(variables, *args, **kwargs)
+        if path in dtypes and module in NORMS:
+            x, given = arguments_of(module, args, kwargs)
+            _check_evaluates(path, NORMS.spec(module, x, given))
+            return x.astype(dtypes[path])
+        y = call(*args, **kwargs)
+        if path in self.biased and isinstance(module, tuple(LAYERS)):
+            if module.is_initializing() and not module.has_variable("params", "bias"):
+                first = jnp.zeros(y.shape[-1:], module.param_dtype)
+                module.put_variable("params", "bias", first)
+            bias = nn.meta.unbox(module.get_variable("params", "bias"))
+            y = y + jnp.expand_dims(bias.astype(y.dtype), tuple(range(y.ndim - 1)))
+        return y
 
 
 class Folding(NamedTuple):
@@ -122,6 +130,7 @@ def fold(
     >>> jax.tree.map(jnp.shape, folded.variables)
     {'params': {'layers_0': {'bias': (2,), 'kernel': (3, 2)}}}
     """
+    check_model(model)
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(variables)):
         raise ValueError(
             "variables are shapes, but arrays are expected; pass arrays, as `init` returns."

@@ -3,16 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxnorm._core.train_flags import resolve_train, resolve_update
+from jaxnorm._core.train_flags import check_train, resolve_train, resolve_update
 
 
 def modes_of(module: Any, call: Mapping[str, Any]) -> tuple[bool, bool]:
     """Returns (train, update), from a norm's attributes and a call's arguments by name.
 
+    A frozen norm does neither.
+
     Raises:
       TypeError: a flag is not a bool.
       ValueError: `train` is missing or contradictory.
     """
+    frozen = {
+        "frozen (constructor)": getattr(module, "frozen", False),
+        "frozen (call)": call.get("frozen", False),
+    }
+    check_train(**frozen)
+    if any(frozen.values()):
+        return False, False
     train = resolve_train(
         **{
             "train (constructor)": getattr(module, "train", None),

@@ -10,6 +10,7 @@ from jaxnorm.nnx.calibration import calibrate
 from jaxnorm.nnx.diagnosis import diagnose
 from jaxnorm.nnx.filter_response import FilterResponseNorm
 from jaxnorm.nnx.folding import fold
+from jaxnorm.nnx.freezing import freeze
 from jaxnorm.nnx.group import GroupNorm
 from jaxnorm.nnx.instance import InstanceNorm
 from jaxnorm.nnx.labels import parameter_labels
@@ -27,5 +28,6 @@ __all__ = [
     "calibrate",
     "diagnose",
     "fold",
+    "freeze",
     "parameter_labels",
 ]

@@ -69,6 +69,9 @@ class BatchNorm(nnx.Module):
       estimator: how the running statistics follow the batches; defaults to
         `jaxnorm.ema(momentum)`. Fields of its state other than mean and var are
         `nnx.BatchStat`s under their own names.
+      frozen: whether to normalise with the running statistics and never update them,
+        whatever the other flags say, as when fine-tuning. `model.train()` does not
+        change it; see `freeze`.
       ghost_size: number of samples per ghost batch in training; defaults to no ghosts.
       rngs: random keys for the initialisers.
       bias_metadata: metadata of the bias's `nnx.Param`.
@@ -104,6 +107,7 @@ class BatchNorm(nnx.Module):
         train: bool | None = None,
         rounding: Rounding = "once",
         update: bool | None = None,
+        frozen: bool = False,
         estimator: Estimator[Any] | None = None,
         ghost_size: int | None = None,
         rngs: nnx.Rngs,
@@ -138,6 +142,7 @@ class BatchNorm(nnx.Module):
         self.promote_dtype = promote_dtype
         self.rounding: Rounding = rounding
         self.update = update
+        self.frozen = frozen
         self.ghost_size = ghost_size
         # An explicit False cannot be told from the default.
         self.set_view(use_running_average or None, train)
@@ -153,6 +158,7 @@ class BatchNorm(nnx.Module):
         bias: ArrayLike | None = None,
         train: bool | None = None,
         update: bool | None = None,
+        frozen: bool = False,
     ) -> Float[Array, "..."]:
         """Normalises x and, in training, updates the running statistics.
 
@@ -171,6 +177,7 @@ class BatchNorm(nnx.Module):
             the mode of the module.
           update: whether to update the statistics; overrides the module's, and otherwise
             defaults to `train`.
+          frozen: whether to do neither, whatever the other flags say.
 
         Raises:
           TypeError: x does not have a real floating dtype, or a flag is not a bool.
@@ -182,6 +189,7 @@ class BatchNorm(nnx.Module):
             "use_running_average": use_running_average,
             "train": train,
             "update": update,
+            "frozen": frozen,
         }
         train, update = modes_of(self, flags)
         state = (self.mean, self.var)
@@ -221,14 +229,20 @@ class BatchNorm(nnx.Module):
         return batch_norm(*arguments, ghost_size=self.ghost_size, **options)
 
     def set_view(
-        self, use_running_average: bool | None = None, train: bool | None = None
+        self,
+        use_running_average: bool | None = None,
+        train: bool | None = None,
+        frozen: bool | None = None,
     ) -> None:
         """Sets the mode, as `nnx.view` does.
 
         Args:
           use_running_average: the opposite of `train`, as in flax.
           train: whether to normalise with the batch and update the statistics.
+          frozen: whether to do neither, whatever the other flags say.
         """
+        if frozen is not None:
+            self.frozen = frozen
         if use_running_average is not None or train is not None:
             self.use_running_average = not resolve_train(
                 train=train, use_running_average=use_running_average

@@ -69,7 +69,7 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
 
     def replacement(path: str, module: Any) -> Any:
         if path in gone and module in NORMS:
-            return Folded(path, module, gone[path])
+            return Folded(path, type(module), gone[path])
         if path in changed and isinstance(module, tuple(LAYERS)):
             # Bypass the variables' hooks, which are meant for training.
             module.kernel.set_raw_value(changed[path]["kernel"])
@@ -85,16 +85,22 @@ def fold(model: nnx.Module, *args: Any, **kwargs: Any) -> Folding:
 class Folded(nnx.Module):
     """Stands in for a norm that was folded into a layer; changes only the dtype of x."""
 
-    def __init__(self, path: str, norm: nnx.Module, dtype: Any):
+    def __init__(
+        self, path: str, kind: type, dtype: Any, use_running_average: bool | None = True
+    ):
         self.path = path
-        self.kind = type(norm)
+        self.kind = kind
         self.dtype = dtype
-        self.use_running_average = True
+        self.use_running_average = use_running_average
 
     @property
     def __class__(self) -> type:  # pyright: ignore
         """The norm's class, for models that check the types of their layers."""
         return self.kind
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickles and copies it as what it is: both would go by `__class__`."""
+        return Folded, (self.path, self.kind, self.dtype, self.use_running_average)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Float[Array, "..."]:
         """Returns x in the dtype of the norm's output; takes the arguments of the norm.

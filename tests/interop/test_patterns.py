@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxnorm.interop.patterns import matcher
+from jaxnorm.model.patterns import matcher
 
 
 def by_regular_expression(pattern, name):

@@ -1,7 +1,10 @@
 """Folding a model: norms are folded into the right layers, and nothing else changes."""
 
+import copy
 import functools
+import pickle
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ import jaxnorm.nnx as jx
 from jaxnorm.model.folding.pairing import Fold
 from tests.modules.filled import filled, variables_of
 
+KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
 
 
@@ -406,3 +410,40 @@ def test_nothing_to_fold_is_an_error():
         jn.fold(nn.Dense(2), nn.Dense(2).init(jax.random.key(0), X), X)
     with pytest.raises(ValueError, match="called no batch norm"):
         jx.fold(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), X)
+
+
+def test_a_folded_model_is_initialised_tabulated_and_pickled():
+    # The default initialiser of flax's layers cannot be pickled.
+    dense = nn.Dense(4, use_bias=False, kernel_init=nn.initializers.ones)
+    model = nn.Sequential([dense, jn.BatchNorm(train=False)])
+    variables = model.init(KEY, jnp.ones((2, 3)))
+    folded = jn.fold(model, variables, jnp.ones((2, 3)))
+    again = folded.model.init(KEY, jnp.ones((2, 3)))
+    chex.assert_trees_all_equal_shapes_and_dtypes(again, folded.variables)
+    y, _ = folded.model.init_with_output(KEY, jnp.ones((2, 3)))
+    chex.assert_trees_all_equal(y, folded.model.apply(again, jnp.ones((2, 3))))
+    table = nn.tabulate(folded.model, KEY)(jnp.ones((2, 3)))
+    assert "layers_0" in table
+    assert "16" in table  # parameters: a kernel of 12 and a bias of 4
+    copied = pickle.loads(pickle.dumps(folded))
+    assert copied.model == folded.model
+    chex.assert_trees_all_equal(
+        copied.model.apply(copied.variables, jnp.ones((2, 3))),
+        folded.model.apply(folded.variables, jnp.ones((2, 3))),
+    )
+
+
+def test_a_folded_nnx_model_is_tabulated_copied_and_pickled():
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), jx.BatchNorm(4, rngs=rngs))
+    model.eval()
+    folded = jx.fold(model, jnp.ones((2, 3))).model
+    y = folded(jnp.ones((2, 3)))
+    for copied in (
+        pickle.loads(pickle.dumps(folded)),
+        copy.deepcopy(folded),
+        nnx.clone(folded),
+    ):
+        chex.assert_trees_all_equal(copied(jnp.ones((2, 3))), y)
+    assert "Linear" in nnx.tabulate(folded, jnp.ones((2, 3)))
+    assert "Folded" in nnx.tabulate(folded, jnp.ones((2, 3)))

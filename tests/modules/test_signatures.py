@@ -52,7 +52,7 @@ def test_adds_to_them_what_the_functions_take_besides(api, norm):
         names = [each.name for each in theirs]
         return {each.name for each in ours if each.name not in names}
 
-    switches = {"train", "update"} if norm == "BatchNorm" else set()
+    switches = {"train", "update", "frozen"} if norm == "BatchNorm" else set()
     state = {"estimator", "ghost_size"} if norm == "BatchNorm" else set()
     kernels = {"implementation"} if norm in ("LayerNorm", "RMSNorm") else set()
     axes = {"feature_axes"} if norm == "GroupNorm" else set()
