@@ -70,6 +70,17 @@ def as_floating(x: ArrayLike, name: str = "x") -> Float[Array, "..."]:
     return x
 
 
+def as_input(x: ArrayLike) -> Float[Array, "..."]:
+    """Returns the input of a module as `as_floating` does; integers become float32.
+
+    flax's modules take integers, such as the pixels of an image; the functions do not.
+    """
+    if not isinstance(x, jax.Array):
+        x = jnp.asarray(x)
+    is_whole = jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool
+    return as_floating(x.astype(jnp.float32) if is_whole else x)
+
+
 def as_operand(
     x: ArrayLike, dtype: DTypeLike | None
 ) -> tuple[Float[Array, "..."], np.dtype]:

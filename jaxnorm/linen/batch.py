@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnorm._core.axes import canonical_axes, complement, sizes_of
-from jaxnorm._core.dtypes import as_floating
+from jaxnorm._core.dtypes import as_input
 from jaxnorm._core.operands import Rounding
 from jaxnorm.linen.modes import modes_of
 from jaxnorm.linen.parameters import affine, options
@@ -142,7 +142,7 @@ class BatchNorm(nn.Module):
         }
         train, update = modes_of(self, flags)
         initializing = self.is_initializing()
-        x = as_floating(x)
+        x = as_input(x)
         axes = canonical_axes(self.axis, x.ndim)
         features = sizes_of(x.shape, axes)
         batch = sizes_of(x.shape, complement(axes, x.ndim))

@@ -8,7 +8,7 @@ from flax.typing import Axes, Initializer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnorm._core.dtypes import as_floating
+from jaxnorm._core.dtypes import as_input
 from jaxnorm._core.operands import Rounding
 from jaxnorm.linen.parameters import affine, options
 from jaxnorm.model.spec import NormSpec, instance_spec
@@ -89,7 +89,7 @@ class InstanceNorm(nn.Module):
           ValueError: an axis is out of range or repeated; the first axis is a feature axis;
             a mask, weights, scale or bias do not fit x; both a mask and weights are given.
         """
-        x = as_floating(x)
+        x = as_input(x)
         scale, bias, dtype = affine(self, x, self.feature_axes, scale, bias)
         return self._normalize(
             x,

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 from jaxnorm._core.axes import Axis, canonical_axes, sizes_of
-from jaxnorm._core.dtypes import accumulation_dtype, as_floating
+from jaxnorm._core.dtypes import accumulation_dtype, as_input
 from jaxnorm._core.operands import conditioned
 from jaxnorm._core.weights import one_weighting
 
@@ -83,7 +83,7 @@ def operands(
       state: further variables for promote_dtype, before scale and bias; they do not widen
         the output.
     """
-    x = as_floating(x)
+    x = as_input(x)
     features = features_of(module, x, feature_axes)
     # As in flax, promote_dtype receives no bias if the norm has none.
     names = [name for name in ("scale", "bias") if hasattr(module, name)]

@@ -265,3 +265,15 @@ def test_a_momentum_may_be_a_schedule(api):
         jnp.asarray(statistics["mean"][...]), X.mean((0, 1)), rtol=1e-5
     )
     assert statistics["updates"][...].tolist() == [2] * 6
+
+
+@each_api
+@each_norm
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_integers_are_taken_as_by_flax(api, norm, dtype):
+    arguments = {"num_groups": 3} if norm == "GroupNorm" else {}
+    x = (10 * X).clip(0, 255).astype(dtype)
+    ours, theirs = api.pair(norm, x, **arguments)
+    y = ours(x, **training(norm))
+    assert y.dtype == jnp.float32
+    chex.assert_trees_all_close(y, theirs(x, **training(norm)), rtol=1e-4, atol=1e-4)

@@ -56,11 +56,11 @@ def test_a_mask_that_does_not_broadcast_is_refused(api, norm):
 
 @each_api
 @each_norm
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.complex64])
-def test_what_is_not_real_floating_is_refused(api, norm, dtype):
+def test_complex_numbers_are_refused(api, norm):
     arguments = THREE if norm == "GroupNorm" else {}
-    with pytest.raises(TypeError, match=f"{jnp.dtype(dtype)}.*floating dtype is expected"):
-        api.model(getattr(api.ours, norm), X.astype(dtype), 6, **arguments)(X.astype(dtype))
+    x = X.astype(jnp.complex64)
+    with pytest.raises(TypeError, match=r"complex64.*floating dtype is expected"):
+        api.model(getattr(api.ours, norm), x, 6, **arguments)(x)
 
 
 @each_norm
