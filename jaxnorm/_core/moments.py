@@ -27,7 +27,8 @@ class Moments(NamedTuple):
     Attributes:
       count: the sum of the weights, or the number of samples; 0 means "no data yet".
       mean: Σw·x / Σw, or 0 where count is 0.
-      var: the biased variance Σw·(x−mean)² / Σw, or 0 where count is 0.
+      var: the biased variance Σw·(x−mean)² / Σw, or 0 where count is 0. (The state of
+        `population` starts at variance 1, with which it is read; there it has no weight.)
     """
 
     count: Float[Array, "*kept"]  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 import jaxnorm
@@ -148,3 +149,13 @@ def test_an_ensemble_trains_under_vmap(api, estimator):
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+@each_api
+def test_states_survive_a_checkpoint(api, tmp_path):
+    states = {name: trained(api, each)[1] for name, each in ESTIMATORS.items()}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "states", states)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "states", states)
+    chex.assert_trees_all_equal(restored, states)

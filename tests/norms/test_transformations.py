@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import jet
 from jax.sharding import PartitionSpec
 
+import jaxnorm
 from tests.support.cases import cases, pairs, rows
 
 ALL_CASES = cases(["float32"], in_turn=True)
@@ -290,3 +292,27 @@ def test_a_mapped_axis_equals_the_whole_batch(case, way):
         return wrap(ways)(x, scale, bias)
 
     jax.tree.map(close, run(sharded), run(whole))
+
+
+def test_nested_jvp_gives_what_jet_cannot():
+    """Jet has no rule for jax.checkpoint; if that changes, the page should say so."""
+    x, v = (jnp.asarray(each) for each in np.random.default_rng(0).normal(size=(2, 3, 5)))
+    x, v = x.astype(jnp.float32), v.astype(jnp.float32)
+
+    def along(t):
+        return jaxnorm.layer_norm(x + t * v)
+
+    with pytest.raises((KeyError, NotImplementedError)):
+        jet.jet(along, (0.0,), ((1.0, 0.0),))
+
+    def slope(t):
+        return jax.jvp(along, (t,), (1.0,))[1]
+
+    second = jax.jvp(slope, (0.0,), (1.0,))[1]
+    with jax.enable_x64(True):
+        fine = [
+            np.asarray(jaxnorm.layer_norm(np.float64(x) + t * np.float64(v)))
+            for t in (-1e-3, 0.0, 1e-3)
+        ]
+    expected = (fine[0] - 2 * fine[1] + fine[2]) / 1e-6
+    np.testing.assert_allclose(second, expected, rtol=1e-3, atol=1e-3)
