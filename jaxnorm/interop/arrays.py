@@ -71,7 +71,7 @@ def as_arrays(state: Arrays) -> dict[str, np.ndarray]:
 
 def _is_of_numbers(dtype: np.dtype) -> bool:
     # Models have masks among their buffers, which are left out, or are masks here, too.
-    return dtype == bool or jnp.issubdtype(dtype, jnp.number)
+    return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _is_wider_than_double(dtype: np.dtype) -> bool:

@@ -1,5 +1,6 @@
 """Zip archives: what is in them, and NumPy's own. Nothing is extracted or unpacked."""
 
+import math
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -9,11 +10,13 @@ from jaxnorm.interop.files.checks import (
     check_claims,
     check_dtypes,
     check_names,
+    dtype_name,
     reading,
     with_bfloat16,
 )
 
 START = b"PK\x03\x04"
+NPZ = "arrays of numpy.savez"
 
 
 def members(path: Path) -> list[zipfile.ZipInfo]:
@@ -53,8 +56,24 @@ def read_member(path: Path, name: str) -> bytes:
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays that numpy.savez saved."""
-    kind = "arrays of numpy.savez"
-    with reading(path, kind), np.load(path, allow_pickle=False) as archive:
-        found = {name: with_bfloat16(archive[name]) for name in archive.files}
-    check_dtypes(path, {name: array.dtype.name for name, array in found.items()})
-    return found
+    with reading(path, NPZ), zipfile.ZipFile(path) as archive:
+        claims = {}
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                claims[name.removesuffix(".npy")] = _claim(member)
+    check_dtypes(path, {name: dtype_name(dtype) for name, (_, dtype) in claims.items()})
+    claimed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in claims.values())
+    check_claims(path, claimed, path.stat().st_size)
+    with reading(path, NPZ), np.load(path, allow_pickle=False) as archive:
+        return {name: with_bfloat16(archive[name]) for name in archive.files}
+
+
+def _claim(member: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and the dtype in the header of an array."""
+    version = np.lib.format.read_magic(member)
+    shape, _, dtype = (
+        np.lib.format.read_array_header_1_0(member)
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0(member)
+    )
+    return shape, dtype

@@ -45,7 +45,7 @@ def library(name: str, path: Path) -> Any:
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turns whatever a library raises for a damaged file into a ValueError.
 
-    >>> with reading(Path("model.h5"), "an HDF5 file"):
+    >>> with reading(Path("model.h5"), "an HDF5 file"):  # doctest: +ELLIPSIS
     ...     raise OSError("truncated file")
     Traceback (most recent call last):
     ValueError: model.h5 cannot be read as an HDF5 file: truncated file. ...
@@ -121,6 +121,15 @@ def check_claims(path: Path, claimed: int, size: int) -> None:
             "it is truncated, or made to exhaust memory. Download it or save it again, "
             "with every array written in full."
         )
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """The name of a dtype, as that of an array which `with_bfloat16` returns.
+
+    >>> dtype_name(np.dtype(">f4")), dtype_name(np.dtype("V2"))
+    ('float32', 'bfloat16')
+    """
+    return BFLOAT16.name if dtype == np.dtype("V2") else dtype.name
 
 
 def with_bfloat16(array: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxnorm.interop.files.archives import read_member
 from jaxnorm.interop.files.checks import (
-    BFLOAT16,
     check_claims,
     check_dtypes,
     check_names,
+    dtype_name,
     library,
     reading,
     with_bfloat16,
@@ -44,10 +44,11 @@ def _read(path: Path, content: Path | io.BytesIO, size: int) -> dict[str, np.nda
         with reading(path, KIND):
             names = {each: "/".join(_renamed(file, each.split("/"))) for each in found}
         check_names(path, names.values())
-        check_dtypes(path, {each: _dtype(dataset) for each, dataset in found.items()})
+        check_dtypes(path, {name: dtype_name(each.dtype) for name, each in found.items()})
         check_claims(path, sum(each.nbytes for each in found.values()), size)
         with reading(path, KIND):
-            return {names[each]: with_bfloat16(found[each][()]) for each in found}
+            arrays = {names[each]: np.asarray(found[each][()]) for each in found}
+    return {name: with_bfloat16(array) for name, array in arrays.items()}
 
 
 def _datasets(h5py: Any, file: Any, path: Path) -> dict[str, Any]:
@@ -99,11 +100,6 @@ def _oddity(h5py: Any, child: Any) -> str | None:
     if child.id.get_storage_size() < child.nbytes:
         return f"an array of {child.nbytes} bytes, of which not all are there"
     return None
-
-
-def _dtype(dataset: Any) -> str:
-    # Keras marks bfloat16 by an attribute, but in a .h5 file of models not even so.
-    return BFLOAT16.name if dataset.dtype == np.dtype("V2") else dataset.dtype.name
 
 
 def _renamed(file: Any, parts: list[str]) -> Iterator[str]:
