@@ -1,5 +1,6 @@
 """Reads the zip files of torch.save, by torch, which unpickles only tensors from them."""
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,16 +47,16 @@ def _loaded(torch: Any, path: Path) -> Any:
         with reading(path, "a file of torch.save"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except ValueError as error:
-        found = re.search(
-            r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", f"{error.__cause__}"
-        )
-        if not found:
+        cause = error.__cause__
+        if not isinstance(cause, pickle.UnpicklingError):
             raise
+        # Its own advice is to unpickle everything.
+        found = re.search(r"GLOBAL (\S+)", str(cause))
         raise ValueError(
-            f"{path} holds {found[1]}, a Python object, but tensors by name are expected; "
-            "nothing else is unpickled, since that can run any code. Where the file comes "
-            f"from, save the state dict alone: {SAVE}."
-        ) from error.__cause__
+            f"{path} holds {found[1] if found else 'something'} that is no tensor, but "
+            "only tensors by name are read, as unpickling anything else can run any code. "
+            f"Save the state dict alone, with the program that wrote the file: {SAVE}."
+        ) from cause
 
 
 def _state(torch: Any, path: Path, saved: Any, entry: str | None) -> Mapping[str, Any]:
@@ -67,21 +68,25 @@ def _state(torch: Any, path: Path, saved: Any, entry: str | None) -> Mapping[str
     if entry is None and _is_state(torch, saved):
         return saved
     states = {key: each for key, each in saved.items() if _is_state(torch, each)}
-    if entry is None and len(states) == 1:
-        return next(iter(states.values()))
-    if entry in states:
-        return states[entry]
+    if entry in states or (entry is None and len(states) == 1):
+        return states[next(iter(states)) if entry is None else entry]
     if states:
         raise ValueError(
             f"{path} holds the state dicts {some(states)}, and "
             + ("nothing says which to read" if entry is None else f"not {entry!r}")
             + f"; pass read_weights(path, entry={next(iter(states))!r}), or another."
         )
+    if entry is not None:
+        raise ValueError(
+            f"{path} holds no state dict in {entry!r}, nor in another entry; leave entry "
+            "out if the whole file is one."
+        )
     strange = [key for key, each in saved.items() if not isinstance(each, torch.Tensor)]
+    which = f"{some(strange)} {'is' if len(strange) == 1 else 'are'} something else"
     raise ValueError(
         f"{path} holds no state dict, which is a mapping of names to tensors only: "
-        f"{some(strange or saved)} {'are' if len(strange) > 1 else 'is'} something else. "
-        f"Save it without, or alone: {SAVE}."
+        f"{which if strange else 'there are none, or some names are no text'}. Save it "
+        f"without, or alone: {SAVE}."
     )
 
 
