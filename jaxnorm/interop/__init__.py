@@ -1,6 +1,6 @@
-"""Converts weights and statistics of other libraries, without importing them.
+"""Converts weights and statistics of other libraries, from files or from arrays by name.
 
-`read_weights` reads them from a file, by the library of its format.
+`read_weights` imports the library that reads a file; nothing else imports one.
 """
 
 from jaxnorm.interop import keras, torch
