@@ -291,12 +291,12 @@ def sequential(keras):
 def test_keras(name, sequential, tmp_path):
     """From every kind of file, by the names of the layers in the model."""
     path = tmp_path / name
-    if name == "old.h5":  # as by save_weights of Keras 2, without the rest of the model
+    if name == "old.h5":  # as by save_weights of Keras 2
         h5py = pytest.importorskip("h5py")
-        sequential.save(tmp_path / "model.h5")
-        with h5py.File(tmp_path / "model.h5") as model, h5py.File(path, "w") as file:
-            for layer in model["model_weights"]:
-                model.copy(f"model_weights/{layer}", file)
+        with h5py.File(path, "w") as file:
+            for each in sequential.weights:
+                layer, weight = each.path.split("/")[-2:]
+                file[f"{layer}/{layer}/{weight}:0"] = np.asarray(each)
     else:
         (sequential.save_weights if "weights" in name else sequential.save)(path)
     variables, report = from_keras(path, template(1e-3))

@@ -57,10 +57,8 @@ def read_member(path: Path, name: str) -> bytes:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays that numpy.savez saved."""
     with reading(path, NPZ), zipfile.ZipFile(path) as archive:
-        claims = {}
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                claims[name.removesuffix(".npy")] = _claim(member)
+        names = archive.namelist()
+        claims = {each.removesuffix(".npy"): _claim(archive, each) for each in names}
     check_dtypes(path, {name: dtype_name(dtype) for name, (_, dtype) in claims.items()})
     claimed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in claims.values())
     check_claims(path, claimed, path.stat().st_size)
@@ -68,12 +66,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         return {name: with_bfloat16(archive[name]) for name in archive.files}
 
 
-def _claim(member: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+def _claim(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """The shape and the dtype in the header of an array."""
-    version = np.lib.format.read_magic(member)
-    shape, _, dtype = (
-        np.lib.format.read_array_header_1_0(member)
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0(member)
-    )
+    with archive.open(name) as member:
+        first = np.lib.format.read_magic(member) == (1, 0)
+        read = "read_array_header_1_0" if first else "read_array_header_2_0"
+        shape, _, dtype = getattr(np.lib.format, read)(member)
     return shape, dtype

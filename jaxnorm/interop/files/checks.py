@@ -1,6 +1,7 @@
 """Checks that all readers share: libraries, damage, dtypes, names and claimed sizes."""
 
 import importlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +96,8 @@ def check_names(path: Path, names: Iterable[Any]) -> None:
             f"{path}: the names {some(strange)} are not UTF-8 text; rename these arrays "
             "where the file was saved."
         )
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
         raise ValueError(
             f"{path} has several arrays or members of the name {some(twice)}, and nothing "
             "says which is meant; save it again with a single one of each name."
@@ -104,10 +105,8 @@ def check_names(path: Path, names: Iterable[Any]) -> None:
 
 
 def _is_text(name: Any) -> bool:
-    try:
-        return isinstance(name, str) and bool(name.encode()) is not None
-    except UnicodeEncodeError:
-        return False
+    # Bytes that are not UTF-8 become surrogates, which a text does not have.
+    return isinstance(name, str) and not any("\ud800" <= each <= "\udfff" for each in name)
 
 
 def check_claims(path: Path, claimed: int, size: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,33 +47,42 @@ def _dtype(onnx: Any, tensor: Any) -> str:
 def _load_external(onnx: Any, path: Path, tensors: Any) -> None:
     """Puts the bytes of tensors that lie in other files into the tensors."""
     external = onnx.TensorProto.EXTERNAL
-    claimed: dict[Path, int] = {}
-    slices = []
-    for tensor in tensors:
-        if tensor.data_location != external:
-            continue
-        given = {each.key: each.value for each in tensor.external_data}
-        file = _beside(path, tensor.name, given.get("location", ""))
-        with reading(path, KIND):
-            size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-            size *= math.prod(tensor.dims)
-            offset, length = int(given.get("offset", 0)), int(given.get("length", size))
-        if length != size or offset < 0:
-            raise ValueError(
-                f"{path}: {tensor.name!r} has the shape {tuple(tensor.dims)} and {size} "
-                f"bytes, but {length} bytes at {offset} of {file.name} are given for it; "
-                "export the model again."
-            )
-        check_claims(file, offset + length, file.stat().st_size)
-        claimed[file] = claimed.get(file, 0) + length
-        slices.append((tensor, file, offset, length))
-    for file, total in claimed.items():
-        check_claims(file, total, file.stat().st_size)
-    for tensor, file, offset, length in slices:
-        with file.open("rb") as content:
-            content.seek(offset)
-            tensor.raw_data = content.read(length)
+    tensors = [each for each in tensors if each.data_location == external]
+    slices = [_slice(onnx, path, each) for each in tensors]
+    for file in {each.file for each in slices}:
+        claimed = sum(each.length for each in slices if each.file == file)
+        check_claims(file, claimed, file.stat().st_size)
+    for tensor, each in zip(tensors, slices, strict=True):
+        with each.file.open("rb") as content:
+            content.seek(each.offset)
+            tensor.raw_data = content.read(each.length)
         tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+class Slice(NamedTuple):
+    """The part of a file that holds a tensor, in bytes."""
+
+    file: Path
+    offset: int
+    length: int
+
+
+def _slice(onnx: Any, path: Path, tensor: Any) -> Slice:
+    """Where the values of a tensor are, after checks that they may be read."""
+    given = {each.key: each.value for each in tensor.external_data}
+    file = _beside(path, tensor.name, given.get("location", ""))
+    with reading(path, KIND):
+        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        size *= math.prod(tensor.dims)
+        offset, length = int(given.get("offset", 0)), int(given.get("length", size))
+    if length != size or min(offset, length) < 0:
+        raise ValueError(
+            f"{path}: {tensor.name!r} has the shape {tuple(tensor.dims)} and {size} bytes, "
+            f"but {length} bytes at {offset} of {file.name} are given for it; export the "
+            "model again."
+        )
+    check_claims(file, offset + length, file.stat().st_size)
+    return Slice(file, offset, length)
 
 
 def _beside(path: Path, name: str, location: str) -> Path:

@@ -21,7 +21,7 @@ SAFEST = (2, 6)  # before, a file could run code even with weights_only (CVE-202
 SAVE = "torch.save(model.state_dict(), path)"
 
 
-def read(path: Path, entry: str | None) -> dict[str, np.ndarray]:
+def read(path: Path, entry: str | None = None) -> dict[str, np.ndarray]:
     """The arrays of a state dict: the file itself, or the only one in it, or `entry`."""
     torch = library("torch", path)
     version = tuple(int(each) for each in re.findall(r"\d+", torch.__version__)[:2])

@@ -38,8 +38,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         entries = _entries(path)
     check_names(path, (name for name, _ in entries))
     found = {name: entry for name, entry in entries if name != "__metadata__"}
-    dtypes = {name: dict(entry)["dtype"] for name, entry in found.items()}
-    check_dtypes(path, {name: CODES.get(code, code) for name, code in dtypes.items()})
+    codes: dict[str, str] = {name: dict(entry)["dtype"] for name, entry in found.items()}
+    check_dtypes(path, {name: CODES.get(code, code) for name, code in codes.items()})
     with reading(path, "safetensors"), file:
         return {name: file.get_tensor(name) for name in found}
 
