@@ -106,8 +106,8 @@ def _renamed(file: Any, parts: list[str]) -> Iterator[str]:
     """The path of a data set, with the names of layers where the file has them.
 
     In a .weights.h5 file, the groups in "layers" are named after the layers' classes; the
-    layers' own names are attributes from Keras 3.6 on, but not in 3.4. The order in which an
-    older one numbers the layers of a class is not taken from config.json: were it wrong, two
+    layers' own names are attributes from Keras 3.6 on, but not in 3.4. In which order older
+    ones number the layers of a class is not guessed from config.json: if it were wrong, two
     layers of the same shape would be swapped.
     """
     for place, part in enumerate(parts):
