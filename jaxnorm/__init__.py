@@ -1,9 +1,10 @@
 """Normalisation for JAX: pure functions, with the running statistics as explicit state.
 
 The public API is what `__all__` names here and in `jaxnorm.linen`, `jaxnorm.nnx`,
-`jaxnorm.diagnostics`, `jaxnorm.interop.torch` and `jaxnorm.interop.keras`; the modules that
-define it may change. `jaxnorm.linen`, `jaxnorm.nnx` and `jaxnorm.interop` are imported on
-first use, so that `import jaxnorm` imports no framework.
+`jaxnorm.diagnostics`, `jaxnorm.interop`, `jaxnorm.interop.torch` and
+`jaxnorm.interop.keras`; the modules that define it may change. `jaxnorm.linen`,
+`jaxnorm.nnx` and `jaxnorm.interop` are imported on first use, so that `import jaxnorm`
+imports no framework.
 """
 
 import importlib

@@ -1,5 +1,6 @@
-"""Named arrays, as other libraries list them, and lossless casts."""
+"""Named arrays, as other libraries list them or in a file, and lossless casts."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxnorm.interop.files.reading import read_weights
 
-def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the values of a mapping as NumPy arrays of numbers, by name.
+Arrays = Mapping[str, Any] | str | os.PathLike[str]
+
+
+def as_arrays(state: Arrays) -> dict[str, np.ndarray]:
+    """Returns the values of a mapping, or of a file, as NumPy arrays of numbers, by name.
 
     Arrays are converted to the byte order of the machine. Raises a TypeError that names the
     values that cannot be used: torch tensors, which may be on a device or require a
@@ -20,10 +25,13 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     >>> as_arrays({"weight": [1.0, 2.0]})
     {'weight': array([1., 2.])}
     """
+    if isinstance(state, str | os.PathLike):
+        state = read_weights(state)
     if not isinstance(state, Mapping):
         raise TypeError(
             f"state is {type(state).__name__}, but a mapping of names to arrays is "
-            "expected: {name: tensor.numpy() for name, tensor in state_dict().items()}."
+            "expected, {name: tensor.numpy() for name, tensor in state_dict().items()}, or "
+            "the path of a file of weights."
         )
     tensors = [name for name, value in state.items() if hasattr(value, "detach")]
     if tensors:
@@ -42,12 +50,12 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     strange = [
         name
         for name, array in arrays.items()
-        if not isinstance(name, str) or not jnp.issubdtype(array.dtype, jnp.number)
+        if not isinstance(name, str) or not _is_of_numbers(array.dtype)
     ]
     if strange:
         raise TypeError(
             f"{_some(strange)} are not named arrays of numbers; pass only the weights, "
-            "as loaded by safetensors or h5py. Nothing is unpickled here."
+            "as read_weights reads them from a file. Nothing is unpickled here."
         )
     wide = [name for name, array in arrays.items() if _is_wider_than_double(array.dtype)]
     if wide:
@@ -59,6 +67,11 @@ def as_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         name: array.astype(array.dtype.newbyteorder("="), copy=False)
         for name, array in arrays.items()
     }
+
+
+def _is_of_numbers(dtype: np.dtype) -> bool:
+    # Models have masks among their buffers, which are left out, or are masks here, too.
+    return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _is_wider_than_double(dtype: np.dtype) -> bool:
@@ -81,7 +94,7 @@ def cast(array: np.ndarray, dtype: Any, lossy: bool = False) -> np.ndarray:
     if array.dtype == dtype:
         return array
     kinds = [
-        [jnp.issubdtype(each, kind) for kind in (jnp.floating, jnp.integer)]
+        [jnp.issubdtype(each, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)]
         for each in (array.dtype, dtype)
     ]
     if kinds[0] != kinds[1]:

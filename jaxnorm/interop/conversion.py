@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnorm.interop.arrays import as_arrays, cast, to_jax
+from jaxnorm.interop.arrays import Arrays, as_arrays, cast, to_jax
 from jaxnorm.interop.patterns import Names
 from jaxnorm.interop.plan import Convention, Matching, Plan, Rule
 from jaxnorm.interop.report import Conversion, ConversionReport, Entry
@@ -15,7 +15,7 @@ from jaxnorm.interop.trees import Path, flat, nested, shown
 
 def imported(
     convention: Convention,
-    state: Mapping[str, Any],
+    state: Arrays,
     template: Mapping[Any, Any],
     names: Names,
     rules: Mapping[str, Rule],
@@ -47,7 +47,7 @@ def imported(
 def exported(
     convention: Convention,
     variables: Mapping[Any, Any],
-    state: Mapping[str, Any],
+    state: Arrays,
     names: Names,
     rules: Mapping[str, Rule],
     keep: Iterable[str],

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxnorm._core.operands import check_epsilon
-from jaxnorm.interop.arrays import as_arrays, to_jax
+from jaxnorm.interop.arrays import Arrays, as_arrays, to_jax
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,22 @@ class Norm:
         return {name: arrays for name, arrays in found.items() if arrays}
 
 
-def below(state: Mapping[str, Any], prefix: str, separator: str) -> dict[str, np.ndarray]:
+def below(state: Arrays, prefix: str, separator: str) -> dict[str, np.ndarray]:
     """The arrays of one module, by their names within it.
 
     >>> below({"bn.weight": [1.0], "fc.weight": [2.0]}, "bn", ".")
     {'weight': array([1.])}
     """
     start = f"{prefix}{separator}" if prefix else ""
+    arrays = as_arrays(state)
     found = {
         name.removeprefix(start): array
-        for name, array in as_arrays(state).items()
+        for name, array in arrays.items()
         if name.startswith(start)
     }
     if prefix and not found:
         raise ValueError(
-            f"no name starts with {start!r}, only {', '.join(list(state)[:4])}, …; "
+            f"no name starts with {start!r}, only {', '.join(list(arrays)[:4])}, …; "
             "for a norm without arrays, pass an empty mapping and no prefix."
         )
     return found

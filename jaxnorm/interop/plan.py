@@ -40,6 +40,7 @@ class Convention:
         ValueError if there is none, or more than one.
       unkept: `unkept(module, name, slots)`, why an array without a slot may be left out,
         or None.
+      wrappers: modules that hold a whole model, and whose name may precede all others.
     """
 
     separator: str
@@ -47,6 +48,7 @@ class Convention:
     slot: Callable[[str, Slots], str | None]
     layout: Callable[[Path, str, Shape, Shape], Layout]
     unkept: Callable[[str, str, Slots], str | None]
+    wrappers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Matching:
         self._sources: dict[Path, str] = {}
         for source, (module, name) in convention.parts(state).items():
             self._place(source, module, name)
+        self._account_for_wrappers()
         self._account_for_leaves()
         self._account_for_patterns()
 
@@ -141,8 +144,17 @@ class Matching:
         except ValueError as error:
             line = f"{source} {array.shape} for {shown(target)} {expected}: {error}"
             self.plan.problems.add("mis-shaped", line)
-            layout = Layout("none", np.asarray, np.asarray)
+            return
         self.plan.links.append(Link(source, target, layout))
+
+    def _account_for_wrappers(self) -> None:
+        """Adds an explanation if nothing matches because of what precedes every name."""
+        for wrapper in self._convention.wrappers:
+            start = wrapper + self._convention.separator
+            every = all(name.startswith(start) for name in self._state)
+            if every and self._state and not self.plan.links and not self.plan.unkept:
+                line = f'every name begins with {start!r}; pass {{"{start}**": "{{}}"}}'
+                self.plan.problems.add("wrapped", line)
 
     def _account_for_leaves(self) -> None:
         """Records each leaf without a link as initialised, kept or missing."""

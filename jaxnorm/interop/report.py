@@ -57,6 +57,8 @@ MENDS = {
     "mis-shaped": "with another shape than here; create the layer here with the same "
     "shape, or give its layout in rules",
     "twice": "mapped to the same place; map each to its own in names, or one to None",
+    "wrapped": "names that a wrapper precedes, such as torch's DataParallel, Lightning or "
+    "torch.compile; begin the patterns in names and rules with it",
     "dtype": "of another kind or too precise; convert it first, or round it with cast=True",
     "counts": "of batches, of which torch keeps one number for a norm, and keras none; set "
     "updates to one number, add num_batches_tracked to the state, or list the path in keep",

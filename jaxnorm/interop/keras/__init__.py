@@ -1,8 +1,8 @@
-"""Converts weights and statistics from and to keras, as a mapping of names to arrays.
+"""Converts weights and statistics from and to keras, as a file or as arrays by name.
 
-Such a mapping is what h5py reads from a .h5 or .weights.h5 file of Keras 2 or 3, or
-`{weight.path: numpy.array(weight) for weight in model.weights}`. Keras itself is not
-imported.
+The file is one that `jaxnorm.interop.read_weights` reads, such as a .keras, .weights.h5 or
+.h5 file; the arrays are what h5py reads from it, or
+`{weight.path: numpy.array(weight) for weight in model.weights}`. Keras is not imported.
 """
 
 from jaxnorm.interop.keras.models import from_keras, to_keras, transposed

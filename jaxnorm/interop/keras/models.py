@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jaxnorm.interop.arrays import Arrays
 from jaxnorm.interop.conversion import exported, imported
 from jaxnorm.interop.keras.listings import SLOTS, layers_of
 from jaxnorm.interop.layouts import AS_IT_IS, Layout, permuted, positions, reshaped
@@ -18,7 +19,7 @@ OF = " of "  # separates a position from the number of weights
 
 
 def from_keras(
-    weights: Mapping[str, Any],
+    weights: Arrays,
     template: Mapping[Any, Any],
     names: Names = NOTHING,
     *,
@@ -41,7 +42,8 @@ def from_keras(
     has them. Weights of the optimizer and states of random seeds are left out.
 
     Args:
-      weights: names to arrays, in one of keras's listings.
+      weights: names to arrays, in one of keras's listings, or a path that
+        `jaxnorm.interop.read_weights` reads, such as "model.keras".
       template: as for `jaxnorm.interop.torch.from_torch`.
       names: patterns of keras layers to paths here, such as {"conv2d_*": "Conv_{}"}; as for
         `from_torch`, with "/" as the separator instead of ".".
@@ -70,7 +72,7 @@ def from_keras(
 
 def to_keras(
     variables: Mapping[Any, Any],
-    weights: Mapping[str, Any],
+    weights: Arrays,
     names: Names = NOTHING,
     *,
     rules: Mapping[str, Rule] = NOTHING,
@@ -83,8 +85,8 @@ def to_keras(
 
     Args:
       variables: from Linen or NNX, like the template of `from_keras`, with arrays.
-      weights: the weights of the keras model, for its names, shapes and dtypes, and for
-        arrays without a counterpart in the variables.
+      weights: the weights of the keras model, or the path of a file, for its names, shapes
+        and dtypes, and for arrays without a counterpart in the variables.
       names: as for `from_keras`.
       rules: as for `from_keras`.
       keep: patterns of paths in the variables that the keras model does not have.

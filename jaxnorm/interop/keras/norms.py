@@ -1,18 +1,18 @@
 """Converts single norms between keras and jaxnorm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxnorm.interop.arrays import as_arrays
+from jaxnorm.interop.arrays import Arrays, as_arrays
 from jaxnorm.interop.keras.listings import PARAMS, STATISTICS, weights_of
 from jaxnorm.interop.norm import Norm, affine, both_statistics, only, renamed
 from jaxnorm.statistics.averages import ema
 
 
 def batch_normalization(
-    weights: Mapping[str, Any],
+    weights: Arrays,
     layer: str = "",
     *,
     momentum: float = 0.99,
@@ -24,8 +24,8 @@ def batch_normalization(
     """Converts BatchNormalization; momentum is a decay and the variance biased, as here.
 
     Args:
-      weights: names to arrays: gamma, beta, moving_mean and moving_variance, in one of
-        keras's listings.
+      weights: names to arrays, or a path: gamma, beta, moving_mean and moving_variance, in
+        one of keras's listings.
       layer: the name of the layer, which precedes these names.
       momentum: as in keras: the weight of the old value.
       epsilon: as in keras.
@@ -64,7 +64,7 @@ def batch_normalization(
 
 
 def layer_normalization(
-    weights: Mapping[str, Any],
+    weights: Arrays,
     layer: str = "",
     *,
     epsilon: float = 1e-3,
@@ -75,7 +75,7 @@ def layer_normalization(
     """Converts LayerNormalization over one or more axes.
 
     Args:
-      weights: names to arrays, gamma and beta, in one of keras's listings.
+      weights: names to arrays, or a path: gamma and beta, in one of keras's listings.
       layer: the name of the layer, which precedes these names.
       epsilon: as in keras.
       axis: as in keras.
@@ -97,7 +97,7 @@ def layer_normalization(
 
 
 def group_normalization(
-    weights: Mapping[str, Any],
+    weights: Arrays,
     layer: str = "",
     *,
     groups: int = 32,
@@ -108,7 +108,7 @@ def group_normalization(
     """Converts GroupNormalization over the last axis; groups=-1 is a group per feature.
 
     Args:
-      weights: names to arrays, gamma and beta, in one of keras's listings.
+      weights: names to arrays, or a path: gamma and beta, in one of keras's listings.
       layer: the name of the layer, which precedes these names.
       groups: as in keras.
       epsilon: as in keras.
@@ -133,7 +133,7 @@ def group_normalization(
 
 
 def rms_normalization(
-    weights: Mapping[str, Any],
+    weights: Arrays,
     layer: str = "",
     *,
     epsilon: float = 1e-6,
@@ -142,7 +142,7 @@ def rms_normalization(
     """Converts RMSNormalization over one or more axes.
 
     Args:
-      weights: names to arrays, a scale, in one of keras's listings.
+      weights: names to arrays, or a path: a scale, in one of keras's listings.
       layer: the name of the layer, which precedes that name.
       epsilon: as in keras.
       axis: as in keras.
@@ -186,7 +186,7 @@ def to_weights(norm: Norm, layer: str = "") -> dict[str, np.ndarray]:
 
 
 def _read(
-    weights: Mapping[str, Any],
+    weights: Arrays,
     layer: str,
     scale: bool,
     center: bool,

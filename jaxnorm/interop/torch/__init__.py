@@ -1,7 +1,7 @@
-"""Converts weights and statistics from and to torch, as a mapping of names to arrays.
+"""Converts weights and statistics from and to torch, as a file or as arrays by name.
 
-Such a mapping is what safetensors loads, or `state_dict()` with `.numpy()` called on each
-tensor. torch itself is not imported.
+The file is one that `jaxnorm.interop.read_weights` reads; the arrays are those of
+`state_dict()`, with `.numpy()` called on each. torch is imported for its own files only.
 """
 
 from jaxnorm.interop.torch.instances import tracked_instance_norm

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jaxnorm.interop.arrays import Arrays
 from jaxnorm.interop.conversion import exported, imported
 from jaxnorm.interop.layouts import AS_IT_IS, LINEAR, Layout, conv, counted, reshaped
 from jaxnorm.interop.patterns import NOTHING, Names
@@ -22,7 +23,7 @@ SLOTS = {
 
 
 def from_torch(
-    state: Mapping[str, Any],
+    state: Arrays,
     template: Mapping[Any, Any],
     names: Names = NOTHING,
     *,
@@ -42,7 +43,8 @@ def from_torch(
         updates, for every feature, or left out if the estimator has no such count.
 
     Args:
-      state: names to arrays, such as "layer1.0.bn1.weight".
+      state: names to arrays, such as "layer1.0.bn1.weight", or a path that
+        `jaxnorm.interop.read_weights` reads, such as "model.safetensors".
       template: the variables from Linen's init, or their shapes from jax.eval_shape; or
         nnx.to_pure_dict(nnx.state(model)).
       names: patterns of torch modules to paths here, such as
@@ -80,7 +82,7 @@ def from_torch(
 
 def to_torch(
     variables: Mapping[Any, Any],
-    state: Mapping[str, Any],
+    state: Arrays,
     names: Names = NOTHING,
     *,
     rules: Mapping[str, Rule] = NOTHING,
@@ -93,8 +95,9 @@ def to_torch(
 
     Args:
       variables: from Linen or NNX, like the template of `from_torch`, with arrays.
-      state: the state of the torch model, for its names, shapes and dtypes, and for arrays
-        without a counterpart, such as a num_batches_tracked that no estimator counts.
+      state: the state of the torch model, or the path of a file, for its names, shapes and
+        dtypes, and for arrays without a counterpart, such as a num_batches_tracked that no
+        estimator counts.
       names: as for `from_torch`.
       rules: as for `from_torch`.
       keep: patterns of paths in the variables that the torch model does not have.
@@ -151,4 +154,5 @@ def _unkept(module: str, name: str, slots: Slots) -> str | None:
     return None
 
 
-TORCH = Convention(".", _parts, _slot, _layout, _unkept)
+WRAPPERS = ("module", "model", "_orig_mod")  # DataParallel, Lightning, torch.compile
+TORCH = Convention(".", _parts, _slot, _layout, _unkept, WRAPPERS)

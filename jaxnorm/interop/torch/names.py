@@ -1,10 +1,10 @@
 """The arrays of one norm by torch's names, in both directions."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxnorm.interop.arrays import Arrays
 from jaxnorm.interop.layouts import counted
 from jaxnorm.interop.norm import Norm, below, both_statistics, only, renamed
 
@@ -14,7 +14,7 @@ COUNT = "num_batches_tracked"
 
 
 def arrays_of(
-    state: Mapping[str, Any], prefix: str, names: Any = tuple(PARAMS), tracked: bool = False
+    state: Arrays, prefix: str, names: Any = tuple(PARAMS), tracked: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """All arrays of a norm; its parameters and its statistics, by our names."""
     arrays = below(state, prefix, ".")

@@ -7,17 +7,18 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnorm._core.dtypes import accumulation_dtype
+from jaxnorm.interop.arrays import Arrays
 from jaxnorm.interop.norm import Norm, affine
 from jaxnorm.interop.torch.names import arrays_of
 
 
 def layer_norm(
-    state: Mapping[str, Any], prefix: str = "", *, epsilon: float = 1e-5, rank: int = 1
+    state: Arrays, prefix: str = "", *, epsilon: float = 1e-5, rank: int = 1
 ) -> Norm:
     """Converts LayerNorm over the last axes of x, as many as its weight has.
 
     Args:
-      state: names to arrays: weight and bias, if the norm has them.
+      state: names to arrays, or a path: weight and bias, if the norm has them.
       prefix: precedes these names, followed by a dot.
       epsilon: as in torch.
       rank: the length of torch's normalized_shape, if there is no weight.
@@ -39,12 +40,12 @@ def layer_norm(
 
 
 def group_norm(
-    state: Mapping[str, Any], prefix: str = "", *, num_groups: int, epsilon: float = 1e-5
+    state: Arrays, prefix: str = "", *, num_groups: int, epsilon: float = 1e-5
 ) -> Norm:
     """Converts GroupNorm; its groups are of neighbouring channels, as here.
 
     Args:
-      state: names to arrays: weight and bias, if the norm has them.
+      state: names to arrays, or a path: weight and bias, if the norm has them.
       prefix: precedes these names, followed by a dot.
       num_groups: as in torch.
       epsilon: as in torch.
@@ -65,7 +66,7 @@ def group_norm(
 
 
 def rms_norm(
-    state: Mapping[str, Any],
+    state: Arrays,
     prefix: str = "",
     *,
     epsilon: float | None = None,
@@ -75,7 +76,7 @@ def rms_norm(
     """Converts RMSNorm over the last axes of x, as many as its weight has.
 
     Args:
-      state: names to arrays: a weight, if the norm has one.
+      state: names to arrays, or a path: a weight, if the norm has one.
       prefix: precedes that name, followed by a dot.
       epsilon: as in torch; defaults to the distance from 1 to the next float in `dtype`, or
         in float32 if `dtype` is coarser.

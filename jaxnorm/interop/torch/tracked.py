@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm.interop.arrays import to_jax
+from jaxnorm.interop.arrays import Arrays, to_jax
 from jaxnorm.interop.layouts import counted
 from jaxnorm.interop.norm import Norm, affine
 from jaxnorm.interop.torch.names import COUNT, arrays_of
@@ -13,7 +13,7 @@ from jaxnorm.statistics.averages import cumulative, ema
 
 
 def batch_norm(
-    state: Mapping[str, Any],
+    state: Arrays,
     prefix: str = "",
     *,
     momentum: float | None = 0.1,
@@ -28,7 +28,7 @@ def batch_norm(
     batch in evaluation too; the options are then train=True and update=False.
 
     Args:
-      state: names to arrays: weight, bias, running_mean, running_var and
+      state: names to arrays, or a path: weight, bias, running_mean, running_var and
         num_batches_tracked, if the norm has them.
       prefix: precedes these names, followed by a dot.
       momentum: as in torch: the weight of the new value, or None.
@@ -76,7 +76,7 @@ def batch_norm(
 
 
 def instance_norm(
-    state: Mapping[str, Any],
+    state: Arrays,
     prefix: str = "",
     *,
     momentum: float | None = 0.1,
