@@ -502,7 +502,7 @@ def test_what_is_no_file_is_refused(tmp_path):
         ("a.safetensors", FC, "safetensors", "pip install safetensors"),
         ("a.h5", FC, "h5py", "pip install h5py"),
         ("a.onnx", b"\x08\x07", "onnx", "pip install onnx"),
-        ("a.pt", archive([("a/data.pkl", b"")]), "torch", "pip install torch --index-url"),
+        ("a.pt", archive([("a/data.pkl", b"")]), "torch", "pip install torch"),
     ],
 )
 def test_a_missing_library_is_named(name, content, package, install, write, monkeypatch):

@@ -12,13 +12,6 @@ import numpy as np
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
 
-INSTALLS = {
-    "h5py": "h5py",
-    "onnx": "onnx",
-    "safetensors": "safetensors",
-    "torch": "torch --index-url https://download.pytorch.org/whl/cpu",
-}
-
 READABLE = (
     "bool",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
@@ -38,7 +31,7 @@ def library(name: str, path: Path) -> Any:
         package = name.partition(".")[0]
         raise ImportError(
             f"{path} is read by {package}, which is not installed or fails to import: "
-            f"pip install {INSTALLS.get(package, package)}"
+            f"pip install {package}"
         ) from error
 
 
