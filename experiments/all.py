@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.harness import argument_types
 from experiments.harness.console import console, exit_status, progress_bar
 from experiments.harness.listing import STUDIES, module
 from experiments.harness.study import Study
@@ -16,9 +17,12 @@ def main(arguments: Sequence[str]) -> int:
 
     A study that refuses to run does not stop the others.
     """
-    chosen = parser().parse_args(arguments)
     statuses: list[int] = []
-    interrupted = exit_status(lambda: statuses.extend(run_all(chosen)))
+
+    def run() -> None:
+        statuses.extend(run_all(parser().parse_args(arguments)))
+
+    interrupted = exit_status(run)
     return interrupted or max(statuses, default=0)
 
 
@@ -29,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--restart", action="store_true", help="run all of them again")
     made.add_argument(
         "--out",
-        type=Path,
+        type=argument_types.path,
         metavar="DIR",
         help="folder with one folder per study (results, or results/quick with --quick)",
     )

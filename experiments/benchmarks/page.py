@@ -29,6 +29,7 @@ from experiments.benchmarks.comparison import (
 from experiments.benchmarks.compiled import tables as compiled_tables
 from experiments.benchmarks.overview import overview
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits
+from experiments.harness import argument_types
 from experiments.harness.console import Refused, exit_status
 
 NAMES = (OURS, *PEERS)
@@ -113,7 +114,8 @@ def read(kind: str, path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Refused(f"{path}: is not a result ({error}).") from error
-    is_of = result.get("settings", {}).get("experiment")
+    settings = result.get("settings") if isinstance(result, dict) else None
+    is_of = settings.get("experiment") if isinstance(settings, dict) else None
     if is_of != kind:
         raise Refused(f"{path}: is a result of {is_of}, not of {kind}.")
     return result
@@ -122,9 +124,15 @@ def read(kind: str, path: Path) -> dict[str, Any]:
 def text(kind: str, result: Path) -> str:
     """Returns the tables with their titles, and the notes."""
     content = read(kind, result)
-    tables = TABLES[kind](content["measurements"])
-    parts = [f"**{table.title}**\n\n{markdown(table)}\n" for table in tables]
-    return "\n".join([*parts, *(f"{note}\n" for note in content.get("notes", []))])
+    try:
+        tables = TABLES[kind](content["measurements"])
+        parts = [f"**{table.title}**\n\n{markdown(table)}\n" for table in tables]
+        return "\n".join([*parts, *(f"{note}\n" for note in content.get("notes", []))])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Refused(
+            f"{result}: is not a complete result ({type(error).__name__}: {error}); run "
+            f"the {kind} again."
+        ) from error
 
 
 def write(kind: str, result: Path, page: Path) -> None:
@@ -149,9 +157,12 @@ def run(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("kind", choices=tuple(TABLES))
-    made.add_argument("result", type=Path, metavar="RESULT.json")
+    made.add_argument("result", type=argument_types.path, metavar="RESULT.json")
     made.add_argument(
-        "--write", type=Path, metavar="PAGE.md", help="write between the markers there"
+        "--write",
+        type=argument_types.path,
+        metavar="PAGE.md",
+        help="write between the markers there",
     )
     options = made.parse_args(arguments)
     if options.write:

@@ -23,6 +23,7 @@ from experiments.device_check import (
 )
 from experiments.device_check.budget import Budget
 from experiments.device_check.result import NAME, Result
+from experiments.harness import argument_types
 from experiments.harness.status import Interrupted, Refused, exit_status
 
 BUDGET = 330.0  # seconds, out of six minutes including start and end
@@ -47,14 +48,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--out",
-        type=Path,
+        type=argument_types.path,
         metavar="DIR",
         default=Path("results") / NAME,
         help=f"folder for the result (results/{NAME}); an earlier one is replaced",
     )
     made.add_argument(
         "--budget",
-        type=_seconds,
+        type=argument_types.seconds,
         metavar="SECONDS",
         default=BUDGET,
         help=f"start nothing new after this time ({BUDGET:.0f})",
@@ -65,16 +66,6 @@ def parser() -> argparse.ArgumentParser:
         help="run all parts on few and tiny arrays, on any device; its times say nothing",
     )
     return made
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
 
 
 def check_backend() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.tables import ABSENT, Table, markdown, three_digits, two_digits
+from experiments.harness import argument_types
 from experiments.harness.status import Refused, exit_status
 
 NAME = "device_check"  # the name of the experiment in a result
@@ -154,7 +155,8 @@ def read(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Refused(f"{path}: is not a result ({error}).") from error
-    is_of = result.get("settings", {}).get("experiment")
+    settings = result.get("settings") if isinstance(result, dict) else None
+    is_of = settings.get("experiment") if isinstance(settings, dict) else None
     if is_of != NAME:
         raise Refused(f"{path}: is a result of {is_of}, not of {NAME}.")
     return result
@@ -176,8 +178,17 @@ def run(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("result", type=Path, metavar="RESULT.json")
-    print(page(read(made.parse_args(arguments).result)))
+    made.add_argument("result", type=argument_types.path, metavar="RESULT.json")
+    path = made.parse_args(arguments).result
+    result = read(path)
+    try:
+        text = page(result)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Refused(
+            f"{path}: is not a complete result ({type(error).__name__}: {error}); run "
+            f"python -m experiments.{NAME} again."
+        ) from error
+    print(text)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ import optax
 
 import jaxnorm
 import jaxnorm.linen as jn
-from experiments.harness import data, options
+from experiments.harness import argument_types, data, options
 from experiments.harness.console import console, exit_status
 from experiments.harness.results import Verdict
 from experiments.harness.runs import Run
@@ -184,7 +184,12 @@ def parser() -> options.Parser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--seed", type=int, default=0, help="for weights and batches (0)")
+    made.add_argument(
+        "--seed",
+        type=argument_types.count(2**31 - 1, least=0),
+        default=0,
+        help="for weights and batches (0)",
+    )
     options.add_folder(made, NAME, "the text, the figure and the numbers")
     return made
 

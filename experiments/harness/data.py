@@ -17,6 +17,7 @@ from experiments.harness.console import Refused
 PACKAGED = ("mnist5k", "digits")
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
+LARGEST = 2**30  # bytes of an IDX file; all of EMNIST takes two thirds of it
 
 
 class Arrays(NamedTuple):
@@ -170,33 +171,49 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     four bytes with the most significant first; the values follow.
     """
     try:
-        content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            shape = _header(path, file.read(4 * (1 + ndim)), ndim)
+            # Not more than what is expected, even if much more follows.
+            content = file.read(math.prod(shape) + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Refused(f"{path}: is not a complete gzip file ({error}).") from error
     except OSError as error:
         raise Refused(f"{path}: cannot be read ({error.strerror}).") from error
+    if len(content) != math.prod(shape):
+        found = "more" if len(content) > math.prod(shape) else len(content)
+        raise Refused(
+            f"{path}: its header says {_times(shape)} = {math.prod(shape)} bytes of data, "
+            f"but {found} follow; the file is "
+            f"{'too long' if found == 'more' else 'truncated'}."
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _header(path: Path, content: bytes, ndim: int) -> list[int]:
+    """Returns the shape that a header says, and refuses it before anything else is read."""
     start = 4 * (1 + ndim)
     if len(content) < start:
         raise Refused(
-            f"{path}: has {len(content)} bytes, but its header alone takes {start}; "
-            "the file is truncated."
+            f"{path}: has {len(content)} bytes, but its header alone takes {start}; the "
+            "file is truncated."
         )
-    magic, *shape = (int(each) for each in np.frombuffer(content[:start], ">u4"))
+    magic, *shape = (int(each) for each in np.frombuffer(content, ">u4"))
     if magic != 0x0800 + ndim:
         raise Refused(
             f"{path}: begins with the magic number 0x{magic:08x}, but unsigned bytes in "
             f"{ndim} dimension{'s' if ndim > 1 else ''} begin with 0x{0x0800 + ndim:08x}."
         )
-    if len(content) - start != math.prod(shape):
-        short = len(content) - start < math.prod(shape)
-        raise Refused(
-            f"{path}: its header says {_times(shape)} = {math.prod(shape)} bytes of data, "
-            f"but {len(content) - start} follow; the file is "
-            f"{'truncated' if short else 'too long'}."
-        )
     if 0 in shape:
         raise Refused(f"{path}: is empty; its header says {_times(shape)}.")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    # All that the file can hold: gzip makes at most 1,032 bytes of one.
+    size = path.stat().st_size * (1032 if path.suffix == ".gz" else 1)
+    if math.prod(shape) > min(size, LARGEST):
+        raise Refused(
+            f"{path}: its header says {_times(shape)} = {math.prod(shape)} bytes of data, "
+            f"but the file has {path.stat().st_size}, and at most {LARGEST:,} are read; "
+            "the file is truncated or damaged."
+        )
+    return shape
 
 
 def _times(shape: tuple[int, ...] | list[int]) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.harness import data
+from experiments.harness import argument_types, data
 from experiments.harness.console import Refused
 from experiments.harness.runs import Run
 
 Parser = argparse.ArgumentParser
+MOST_SEEDS, MOST = 1_000, 1_000_000  # beyond, a run would end for lack of memory or time
 FULL = {"seeds": 5, "data": "mnist5k"}
 QUICK = {"seeds": 2, "data": "digits"}
 
@@ -35,7 +36,7 @@ def parser(name: str, description: str, **sizes: tuple[int, int]) -> Parser:
     for size in ("seeds", *sizes):
         made.add_argument(
             f"--{size.replace('_', '-')}",
-            type=_positive,
+            type=argument_types.count(MOST_SEEDS if size == "seeds" else MOST),
             metavar="N",
             help=f"how many ({full[size]})",
         )
@@ -48,7 +49,7 @@ def parser(name: str, description: str, **sizes: tuple[int, int]) -> Parser:
     source.add_argument("--data", choices=data.PACKAGED, help="packaged data (mnist5k)")
     source.add_argument(
         "--data-dir",
-        type=Path,
+        type=argument_types.path,
         metavar="DIR",
         help="folder with the four files of a data set in MNIST's IDX format, raw or .gz",
     )
@@ -61,7 +62,7 @@ def add_folder(made: Parser, name: str, holds: str) -> None:
     """Adds the options for the folder of a run; `holds` says what is stored there."""
     made.add_argument(
         "--out",
-        type=Path,
+        type=argument_types.path,
         metavar="DIR",
         default=Path("results") / name,
         help=f"folder for {holds} (results/{name}); an interrupted run resumes from it",
@@ -69,12 +70,6 @@ def add_folder(made: Parser, name: str, holds: str) -> None:
     made.add_argument(
         "--restart", action="store_true", help="discard any earlier run in --out"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def parse(made: Parser, arguments: Sequence[str]) -> argparse.Namespace:

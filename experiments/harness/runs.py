@@ -1,5 +1,6 @@
 """A run: a folder, interruptible work in it, and its result."""
 
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -12,22 +13,43 @@ from typing import Any
 from urllib.parse import quote
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from rich.progress import Progress, TaskID
 
+import jaxnorm
+from experiments.harness import listing
 from experiments.harness.console import Interrupted, Refused, console, progress_bar
 
 PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns what makes results comparable: settings, versions and the kind of device."""
+    """Returns what makes results comparable: settings, versions, code and device."""
     return {
         "settings": settings,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "code": digest_of_code(settings.get("experiment", "")),
         "device": jax.devices()[0].device_kind,
     }
+
+
+def digest_of_code(name: str) -> str:
+    """Returns a hash of the code that an experiment runs.
+
+    That is all of jaxnorm, the harness, the models, and the experiment's own module: not
+    only what it imports, which would depend on what was imported before.
+    """
+    own = listing.ROOT.parent.joinpath(*listing.module(name).split("."))
+    library = Path(jaxnorm.__file__).parent
+    digest = hashlib.sha256()
+    for folder in (library, listing.ROOT / "harness", listing.ROOT / "models", own):
+        single = folder.with_suffix(".py")
+        for path in [single] if single.is_file() else sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder.parent)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class Run:
@@ -89,7 +111,7 @@ class Run:
             shutil.rmtree(self._record.parent, ignore_errors=True)
         if restart or known is None:
             self._checkpoints.mkdir(parents=True)
-            write_json(self._record, self.identity)
+            write_sealed(self._record, self.identity)
 
     def _refuse_what_is_of_no_run(self) -> None:
         for each in (self.figure, self._record.parent):
@@ -100,7 +122,8 @@ class Run:
                 )
 
     def _refuse_another_run(self, known: Path, restart: bool) -> None:
-        differences = _differences(_read_record(known), self.identity)
+        record = _read_record(known, damaged=restart)
+        differences = _differences(record, self.identity)
         if differences and not restart:
             raise Refused(
                 f"{self.folder}: holds a run that differs ({'; '.join(differences)}); "
@@ -130,11 +153,11 @@ class Run:
 
     def _noted(self, name: str, default: Any) -> Any:
         path = self.result if self.result.exists() else self._notes
-        return _read_json(path).get(name, default) if path.exists() else default
+        return read_sealed(path).get(name, default) if path.exists() else default
 
     def _keep(self, **noted: Any) -> None:
         known = {"notes": self.notes, "seconds": self.seconds}
-        write_json(self._notes, known | noted)
+        write_sealed(self._notes, known | noted)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -159,7 +182,7 @@ class Run:
             "table": table,
             "verdicts": verdicts,
         }
-        write_json(self.result, result)
+        write_sealed(self.result, result)
         shutil.rmtree(self._record.parent, ignore_errors=True)
 
     def fold(
@@ -240,7 +263,7 @@ class Run:
                 path = self._parts / f"{quote(name, safe=' ')}.json"
                 if not path.exists():
                     try:
-                        write_json(path, {"measurements": compute()})
+                        write_sealed(path, {"measurements": compute()})
                     except KeyboardInterrupt:
                         raise Interrupted(
                             f"interrupted after {place} of {len(parts)} parts; the same "
@@ -262,7 +285,13 @@ class Run:
 
     def _save(self, manager: ocp.CheckpointManager, step: int, state: Any) -> None:
         try:
-            manager.save(step, args=ocp.args.StandardSave(state))
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    digest=ocp.args.JsonSave({"sha256": digest_of(state)}),
+                ),
+            )
         except Exception as error:  # orbax and its dependencies raise many kinds
             raise Refused(
                 f"{self._checkpoints}: cannot be written ({_first_line(error)}); free some "
@@ -272,12 +301,24 @@ class Run:
     def _restore(self, manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            return manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            found = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore()
+                ),
+            )
+            kept = found.digest["sha256"]
         except Exception as error:
             raise Refused(
                 f"{self._checkpoints}: cannot be read ({_first_line(error)}); start over "
                 "with --restart."
             ) from error
+        if kept != digest_of(found.state):
+            raise Refused(
+                f"{self._checkpoints / str(step)}: is damaged, as its checksum differs; "
+                "start over with --restart."
+            )
+        return found.state
 
 
 def _first_line(error: Exception) -> str:
@@ -289,7 +330,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
     A file that already has this content is left alone.
     """
-    text = json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n"
+    text = _as_json(content)
     if path.exists() and _read_json(path) == json.loads(text):
         return
     new = path.with_suffix(".new")
@@ -297,10 +338,51 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     new.replace(path)
 
 
+def digest_of(state: Any) -> str:
+    """Returns a hash of the values, dtypes and shapes of a pytree of arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(
+            leaf.dtype, jax.dtypes.prng_key
+        )
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+SEAL = "sha256"
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """As `write_json`, with a checksum of the content, by which damage is noticed."""
+    write_json(path, content | {SEAL: _seal(json.loads(_as_json(content)))})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote; refuses it if it has changed."""
+    content = _read_json(path)
+    if content.pop(SEAL, None) != _seal(content):
+        raise Refused(
+            f"{path}: was changed, damaged, or written by another version, as its checksum "
+            "differs; move it away, or start over with --restart."
+        )
+    return content
+
+
+def _seal(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, default=_as_list, allow_nan=False) + "\n"
+
+
 def read_measurements(path: Path) -> dict[str, Any]:
     """Reads the measurements passed to `Run.finish` from the file that it wrote."""
-    content = _read_json(path)
-    if "measurements" not in content:
+    content = read_sealed(path)
+    if not isinstance(content.get("measurements"), dict):
         raise Refused(
             f"{path}: has no measurements; move it away, or start over with --restart."
         )
@@ -326,16 +408,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    """Reads the identity from a record or a result."""
-    content = _read_json(path)
+def _read_record(path: Path, *, damaged: bool) -> dict[str, Any]:
+    """Reads the identity from a record or a result, which may be `damaged`."""
+    content = _read_json(path) if damaged else read_sealed(path)
     names = ("settings", "versions", "device")
     if not all(name in content for name in names):
         raise Refused(
             f"{path}: is not the record of a run; move it away, or choose another folder "
             "with --out."
         )
-    return {name: content[name] for name in names}
+    return {name: content[name] for name in names} | {"code": content.get("code")}
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

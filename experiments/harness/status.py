@@ -1,10 +1,13 @@
-"""How an experiment ends: errors shown in one line, and the exit status.
+"""How a command ends: errors shown in one line, and the exit status.
 
 Needs only Python, so that code on a borrowed machine can use it, too.
 """
 
+import os
 import sys
 from collections.abc import Callable
+
+CLOSED_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 
 
 class Refused(Exception):
@@ -16,16 +19,37 @@ class Interrupted(Exception):
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """Runs the function; turns what went wrong into one line and the exit status."""
+    """Runs a command; turns what went wrong into one line and the exit status.
+
+    Returns:
+      0; 2 if the command refused; 130 if it was interrupted; 1 if the machine failed it, as
+      by a full disk; 141, without a line, if nobody reads its output any more.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal cannot show, such as σ in ASCII, is escaped.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        run()
+        try:
+            run()
+        finally:  # also if argparse has printed its help and exits
+            sys.stdout.flush()
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(2, f"error: {error}")
     except Interrupted as error:
-        print(error, file=sys.stderr)
-        return 130
+        return _failed(130, str(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes.", file=sys.stderr)
-        return 130
+        return _failed(130, "interrupted; the same command resumes.")
+    except BrokenPipeError:
+        # Otherwise Python would complain when it flushes the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return CLOSED_PIPE
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        return _failed(1, f"error: {what}{error.strerror or error}.")
     return 0
+
+
+def _failed(status: int, line: str) -> int:
+    print(line, file=sys.stderr)
+    return status

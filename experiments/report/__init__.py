@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.claims import CLAIMS
+from experiments.harness import argument_types
 from experiments.harness.console import console, exit_status
 from experiments.report import publishing, reading
 from experiments.report.judging import count, said
@@ -18,8 +19,7 @@ from experiments.report.page import page
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the page; returns 0, or 2 if the results do not belong together."""
-    chosen = _parser().parse_args(arguments)
-    return exit_status(lambda: _report(chosen))
+    return exit_status(lambda: _report(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,12 +30,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--results",
-        type=Path,
+        type=argument_types.path,
         default=Path("results"),
         help="folder of runs (results; for quick runs, results/quick)",
     )
     made.add_argument(
-        "--out", type=Path, help="path of the page (report.html in the folder of runs)"
+        "--out",
+        type=argument_types.path,
+        help="path of the page (report.html in the folder of runs)",
     )
     made.add_argument(
         "--publish", action="store_true", help="copy the runs to experiments/published"

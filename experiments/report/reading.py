@@ -9,8 +9,9 @@ from typing import Any
 from experiments.harness.console import Refused
 from experiments.harness.listing import PUBLISHED, STUDIES, SUMMARY
 from experiments.harness.results import Verdict
+from experiments.harness.runs import read_sealed
 
-KEPT = ("settings", "versions", "device", "seconds", "notes", "table", "verdicts")
+KEPT = ("settings", "versions", "code", "device", "seconds", "notes", "table", "verdicts")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def read_published(folder: Path = PUBLISHED) -> Studies:
 
 def _kept(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_sealed(path)
         kept = {name: content[name] for name in KEPT}
         float(kept["seconds"])
         for each in kept["verdicts"]:

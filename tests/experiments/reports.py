@@ -1,7 +1,8 @@
 """Fabricated results of studies."""
 
 import base64
-import json
+
+from experiments.harness.runs import read_sealed, write_sealed
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU"
@@ -21,6 +22,7 @@ def put(folder, name, *verdicts, quick=False, jax="0.10.2"):
     result = {
         "settings": {"experiment": name, "quick": quick, "seeds": 5, "data": DATA},
         "versions": {"jaxnorm": "0.1.0", "jax": jax},
+        "code": "0123456789abcdef",
         "device": "cpu",
         "notes": ["a note"],
         "seconds": 90.0,
@@ -28,5 +30,13 @@ def put(folder, name, *verdicts, quick=False, jax="0.10.2"):
         "table": {"title": "of all", "headings": ["arm", "%"], "rows": [["a & b", "91"]]},
         "verdicts": list(verdicts),
     }
-    (of / "result.json").write_text(json.dumps(result))
+    write_sealed(of / "result.json", result)
     (of / "figure.png").write_bytes(PIXEL)
+
+
+def alter(path, change):
+    """Changes a stored result as a program would, with a new checksum."""
+    content = read_sealed(path)
+    change(content)
+    path.unlink()
+    write_sealed(path, content)

@@ -142,3 +142,33 @@ def test_reads_full_mnist():
     assert data.train_images.shape == (60_000, 784)
     assert data.test_images.shape == (10_000, 784)
     np.testing.assert_array_equal(np.bincount(data.test_labels)[:3], [980, 1135, 1032])
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ((0x0803, 10**6, 28, 28), "its header says 1000000×28×28 = 784000000 bytes"),
+        ((0x0803, 2**31, 2**20, 2**20), "at most 1,073,741,824 are read"),
+        ((0x0803, 10, 28, 28), "but more follow; the file is too long"),
+        ((0x1234, 10, 28, 28), "begins with the magic number 0x00001234"),
+    ],
+)
+def test_a_file_that_unpacks_to_gigabytes_costs_what_its_header_says(
+    tmp_path, monkeypatch, header, message
+):
+    """A gzip of 50 kB that holds 50 MB."""
+    content = struct.pack(">4I", *header) + bytes(50_000_000)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
+    assert path.stat().st_size < 60_000
+    unpack, unpacked = gzip.GzipFile.read, []
+
+    def read(self, size=-1):
+        found = unpack(self, size)
+        unpacked.append(len(found))
+        return found
+
+    monkeypatch.setattr(gzip.GzipFile, "read", read)
+    with pytest.raises(Refused, match=message):
+        read_idx(path, 3)
+    assert sum(unpacked) <= 16 + 10 * 28 * 28 + 1

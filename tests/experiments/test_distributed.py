@@ -250,7 +250,7 @@ def test_a_port_that_is_taken_is_refused(monkeypatch, capsys):
 def test_numbers_are_whole(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         distributed.main([option, "-1.5"])
-    assert f"{option}: '-1.5' is not a whole number of at least" in capsys.readouterr().err
+    assert f"{option}: '-1.5' is not a whole number from" in capsys.readouterr().err
 
 
 def test_a_batch_is_split_evenly(monkeypatch, capsys):

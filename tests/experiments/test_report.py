@@ -11,7 +11,7 @@ from experiments.harness.listing import STUDIES
 from experiments.harness.results import Verdict
 from experiments.report import publishing, reading
 from experiments.report.judging import WORDS, count, judge
-from tests.experiments.reports import PIXEL, put, verdict
+from tests.experiments.reports import PIXEL, alter, put, verdict
 
 TESTED = ("tests/test_it.py::test_it",)
 
@@ -102,7 +102,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, capsys):
 def test_what_is_no_result_is_refused(tmp_path):
     put(tmp_path, "seed_network")
     (tmp_path / "seed_network/result.json").write_text("{}")
-    with pytest.raises(Refused, match="is not the result of a run"):
+    with pytest.raises(Refused, match="its checksum differs; move it away"):
         reading.read_runs(tmp_path)
     (tmp_path / "seed_network/figure.png").unlink()
     with pytest.raises(Refused, match=r"figure\.png: is missing"):
@@ -117,7 +117,7 @@ def test_what_is_no_result_is_refused(tmp_path):
 def test_a_result_in_which_something_is_missing_is_refused(tmp_path, damage):
     put(tmp_path, "seed_network", verdict([12], True))
     path = tmp_path / "seed_network/result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    alter(path, lambda result: result.update(damage))
     with pytest.raises(Refused, match="is not the result of a run"):
         reading.read_runs(tmp_path)
 
@@ -125,9 +125,7 @@ def test_a_result_in_which_something_is_missing_is_refused(tmp_path, damage):
 def test_what_was_run_with_other_settings_is_not_published(tmp_path):
     put(tmp_path, "seed_network")
     path = tmp_path / "seed_network/result.json"
-    result = json.loads(path.read_text())
-    result["settings"]["seeds"] = 1
-    path.write_text(json.dumps(result))
+    alter(path, lambda result: result["settings"].update(seeds=1))
     with pytest.raises(Refused, match=r"was run with .*'seeds': 1"):
         publishing.publish(tmp_path, tmp_path / "published")
 

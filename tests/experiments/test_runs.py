@@ -5,10 +5,12 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from experiments.harness.console import Interrupted, Refused
-from experiments.harness.runs import Run
+from experiments.harness.runs import Run, digest_of, digest_of_code
+from tests.experiments.reports import alter
 
 pytestmark = pytest.mark.usefixtures("lenient")
 SETTINGS = {"seeds": 2}
@@ -65,7 +67,7 @@ def test_a_result_is_kept_exactly_and_the_checkpoint_dropped(tmp_path):
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
     result = json.loads((tmp_path / "result.json").read_text())
-    identity = {"settings", "versions", "device"}
+    identity = {"settings", "versions", "code", "device", "sha256"}
     found = {"notes", "seconds", "measurements", "table", "verdicts"}
     assert set(result) == identity | found
     assert result["device"] == jax.devices()[0].device_kind
@@ -101,9 +103,7 @@ def test_interrupted_parts_are_not_computed_again(tmp_path, capsys):
 def test_a_result_without_measurements_is_refused(tmp_path):
     run = Run(tmp_path, SETTINGS, restart=False)
     run.finish({}, [])
-    result = json.loads(run.result.read_text())
-    del result["measurements"]
-    run.result.write_text(json.dumps(result))
+    alter(run.result, lambda result: result.pop("measurements"))
     with pytest.raises(Refused, match="has no measurements"):
         _ = Run(tmp_path, SETTINGS, restart=False).measurements
 
@@ -125,7 +125,10 @@ def test_finishing_again_keeps_notes_and_seconds_and_leaves_an_equal_file_alone(
 def test_seconds_add_up_over_interrupts(tmp_path):
     with pytest.raises(Interrupted):
         collect(Run(tmp_path, SETTINGS, restart=False), [], stop="c")
-    (tmp_path / ".run" / "notes.json").write_text('{"notes": ["n"], "seconds": 100}')
+    alter(
+        tmp_path / ".run" / "notes.json",
+        lambda noted: noted.update(notes=["n"], seconds=100),
+    )
     run = Run(tmp_path, SETTINGS, restart=False)
     run.finish(collect(run, []), [])
     again = Run(tmp_path, SETTINGS, restart=False)
@@ -172,9 +175,7 @@ def test_a_folder_with_another_result_is_refused(tmp_path):
 def test_a_folder_with_another_version_is_refused(tmp_path):
     Run(tmp_path, SETTINGS, restart=False)
     record = tmp_path / ".run" / "record.json"
-    recorded = json.loads(record.read_text())
-    recorded["versions"]["jax"] = "0.0.1"
-    record.write_text(json.dumps(recorded))
+    alter(record, lambda recorded: recorded["versions"].update(jax="0.0.1"))
     with pytest.raises(Refused, match=r"versions jax: 0\.0\.1 there"):
         Run(tmp_path, SETTINGS, restart=False)
 
@@ -183,6 +184,47 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match="cannot be written to"):
         Run(tmp_path / "file" / "below", SETTINGS, restart=False)
+
+
+def test_another_code_is_another_run(tmp_path, monkeypatch):
+    """An edited study neither goes on from the old one's state nor shows its result."""
+    settings = SETTINGS | {"experiment": "ghost"}
+    package = tmp_path / "jaxnorm"
+    package.mkdir()
+    source = package / "norm.py"
+    source.write_text("epsilon = 1e-5")
+    monkeypatch.setattr("jaxnorm.__file__", str(package / "__init__.py"))
+    run = Run(tmp_path / "run", settings, restart=False)
+    Run(tmp_path / "run", settings, restart=False)
+    source.write_text("epsilon = 1e-3")
+    with pytest.raises(Refused, match=r"differs \(code: .* there, .* now\); .*--restart"):
+        Run(tmp_path / "run", settings, restart=False)
+    run.finish({}, [])
+    with pytest.raises(Refused, match="code: "):
+        Run(tmp_path / "run", settings, restart=False)
+    source.write_text("epsilon = 1e-5")
+    assert Run(tmp_path / "run", settings, restart=False).measurements == {}
+    assert digest_of_code("ghost") != digest_of_code("contours")
+
+
+@pytest.mark.parametrize("stop", [None, "c"])
+def test_a_change_of_any_stored_number_is_noticed(tmp_path, stop):
+    """A result, or the parts of an interrupted run."""
+    run = Run(tmp_path, SETTINGS, restart=False)
+    if stop is None:
+        run.finish({"arm": {"loss": np.float32([0.25])}}, [])
+        path, number = run.result, b"0.25"
+    else:
+        with pytest.raises(Interrupted):
+            collect(run, [], stop)
+        path, number = tmp_path / ".run/parts/b.json", b"0.1"
+    content = path.read_bytes()
+    assert number in content
+    path.write_bytes(content.replace(number, b"0.5", 1))
+    with pytest.raises(Refused, match=rf"{path.name}: was changed.*checksum differs"):
+        collect(Run(tmp_path, SETTINGS, restart=False), [])
+    run = Run(tmp_path, SETTINGS, restart=True)
+    run.finish(collect(run, []), [])
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", "null", "{}", '{"settings": 1}'])
@@ -244,6 +286,60 @@ def test_a_spoiled_checkpoint_is_refused_if_it_cannot_be_read(tmp_path):
     for message in refusals:
         assert "start over with --restart" in message
         assert "\n" not in message
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's
+def test_flipped_bytes_of_a_checkpoint_never_change_a_result(tmp_path):
+    with pytest.raises(Interrupted):
+        fold(Run(tmp_path / "good", SETTINGS, restart=False), stop_at_2)
+    whole = fold(Run(tmp_path / "whole", SETTINGS, restart=False))
+    checkpoint = tmp_path / "good" / ".run" / "checkpoint"
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    refusals, rng = [], np.random.default_rng(0)
+    for number, path in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "good", copy)
+        content = bytearray(path.read_bytes())
+        for place in rng.integers(0, len(content), 3):
+            content[place] ^= 0xFF
+        (copy / path.relative_to(tmp_path / "good")).write_bytes(content)
+        try:
+            resumed = fold(Run(copy, SETTINGS, restart=False))
+        except Refused as error:
+            refusals.append(str(error))
+        else:
+            np.testing.assert_array_equal(resumed["value"], whole["value"])
+    assert len(refusals) >= 3
+    assert all("start over with --restart" in each for each in refusals)
+
+
+def test_another_value_in_a_checkpoint_is_told_by_its_checksum(tmp_path, monkeypatch):
+    """As from a file that is damaged, and still can be read."""
+    with pytest.raises(Interrupted):
+        fold(Run(tmp_path, SETTINGS, restart=False), stop_at_2)
+    restore = ocp.CheckpointManager.restore
+
+    def damaged(*arguments, **options):
+        found = restore(*arguments, **options)
+        found["state"]["value"] = found["state"]["value"].at[3].add(1e-7)
+        return found
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", damaged)
+    with pytest.raises(Refused, match="is damaged, as its checksum differs; start over"):
+        fold(Run(tmp_path, SETTINGS, restart=False))
+
+
+def test_a_checksum_tells_values_dtypes_shapes_and_keys_apart():
+    states = (
+        {"a": jnp.arange(3)},
+        {"a": jnp.arange(3.0)},
+        {"a": jnp.arange(3)[None]},
+        {"a": jnp.array([0, 1, 3])},
+        {"a": jax.random.key(0)},
+        {"a": jax.random.key(1)},
+    )
+    assert len({digest_of(each) for each in states}) == len(states)
+    assert digest_of(states[0]) == digest_of({"a": np.arange(3, dtype=np.int32)})
 
 
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path, monkeypatch):

@@ -5,14 +5,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.examples import distributed
 from experiments.examples.distributed.meeting import LOOPBACK, check_address, free_port
 from experiments.examples.distributed.processes import supervise
 from experiments.examples.distributed.worker import NAME, be_one, check_split
-from experiments.harness import data, options
+from experiments.harness import argument_types, data, options
 from experiments.harness.console import Interrupted, Refused, console, exit_status
 
 CPU_DEVICES = 2  # per process
@@ -25,7 +25,9 @@ def parser() -> options.Parser:
         description=distributed.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, one, zero = made.add_argument, _at_least(1), _at_least(0)
+    add = made.add_argument
+    one = argument_types.count(1_000_000)
+    zero = argument_types.count(2**31 - 1, least=0)
     add("--processes", type=one, default=2, metavar="N", help="number of processes (2)")
     add("--process", type=zero, metavar="ID", help="start only this one, from 0 (all)")
     add("--coordinator", metavar="HOST:PORT", help="address of process 0 (loopback)")
@@ -41,24 +43,18 @@ def parser() -> options.Parser:
         "--data", choices=data.PACKAGED, default="mnist5k", help="(mnist5k)"
     )
     source.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="MNIST's four IDX files"
+        "--data-dir", type=argument_types.path, metavar="DIR", help="MNIST's four IDX files"
     )
-    add("--out", type=Path, metavar="DIR", help="result folder (results/distributed/N)")
+    add(
+        "--out",
+        type=argument_types.path,
+        metavar="DIR",
+        help="result folder (results/distributed/N)",
+    )
     add("--restart", action="store_true", help="discard any earlier run in --out")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     add("--local-devices", type=zero, nargs="+", help=argparse.SUPPRESS)
     return made
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of at least {least}"
-            )
-        return int(text)
-
-    return whole
 
 
 def check(chosen: argparse.Namespace) -> None:
