@@ -70,7 +70,7 @@ def test_bad_arguments_are_refused_in_a_line(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [each for each in NAMES if "benchmarks" in each])
-@pytest.mark.parametrize("arguments", (BAD[0], BAD[-1]), ids=["out", "unknown"])
+@pytest.mark.parametrize("arguments", [BAD[0], BAD[-1]], ids=["out", "unknown"])
 def test_bad_arguments_are_refused_by_commands_that_start_anew(name, arguments, tmp_path):
     """The benchmarks start Python again, with another environment."""
     process = python(
