@@ -15,7 +15,7 @@ import pytest
 
 import jaxnorm.linen as jn
 from experiments.harness import data, options, study, training
-from experiments.harness.runs import read_measurements
+from experiments.harness.runs import read_measurements, read_sealed
 from experiments.models import ScaledDense, SeedNetwork, parameter_count
 from experiments.studies import seed_network
 
@@ -140,7 +140,7 @@ def test_arms_start_at_the_same_weights(digits):
 def assert_same_results(*folders):
     """Everything in the result except the run time."""
     first, second = (
-        json.loads((folder / "result.json").read_text(encoding="utf-8")) | {"seconds": 0}
+        read_sealed(folder / "result.json") | {"seconds": 0}
         for folder in folders
     )
     assert first == second
