@@ -10,14 +10,16 @@ import numpy as np
 
 from jaxnorm.diagnostics.activations import Activation, active_range
 from jaxnorm.diagnostics.faults import diagnoses_of
-from jaxnorm.diagnostics.gap import Differences, gap_of
-from jaxnorm.diagnostics.metrics import metrics_of
-from jaxnorm.diagnostics.observing import Call
+from jaxnorm.diagnostics.gap import Differences, differences, gap_of
+from jaxnorm.diagnostics.metrics import Observation, metrics_of
+from jaxnorm.diagnostics.observing import Call, observe
 from jaxnorm.diagnostics.report import NormReport
 
-# Observed on a batch: the calls of norms in training and in evaluation, and how the outputs
-# differ.
-Seen = tuple[list[Call], list[Call], Differences]
+# `run(batch, train=…)` returns the output of the model, and the calls of its norms.
+Run = Callable[..., tuple[Any, list[Call]]]
+# Observed on a batch: the calls of norms in training and in evaluation by name, and how the
+# outputs differ.
+Seen = tuple[dict[str, Observation], dict[str, Observation], Differences]
 
 
 def as_batches(batches: Any) -> Iterable[Any]:
@@ -26,30 +28,28 @@ def as_batches(batches: Any) -> Iterable[Any]:
     return [batches] if one else batches
 
 
-def compiled(step: Callable[..., Seen], **fixed: Any) -> Callable[..., Seen]:
-    """Compiles the step for the fixed arguments, and caches it if they are hashable."""
+def compiled(run: Run, **fixed: Any) -> Run:
+    """Compiles `run` for the fixed arguments, and caches it if they are hashable."""
     try:
         hash(tuple(fixed.values()))
     except TypeError:  # such as a model that contains a list
-        return jax.jit(functools.partial(step, **fixed))
-    return functools.partial(jax.jit(step, static_argnames=tuple(fixed)), **fixed)
+        return jax.jit(functools.partial(run, **fixed), static_argnames="train")
+    return functools.partial(jax.jit(run, static_argnames=("train", *fixed)), **fixed)
 
 
-def report_of(
-    step: Callable[[Any], Seen], batches: Any, activation: Activation
-) -> NormReport:
-    """Runs a step on each batch, and reports what was observed.
+def report_of(run: Run, batches: Any, activation: Activation) -> NormReport:
+    """Runs a model on each batch in both modes, and reports what was observed.
 
     Raises:
       ValueError: there are no batches, or no norms in the model.
     """
-    steps = [jax.device_get(step(batch)) for batch in as_batches(batches)]
+    steps = [_seen(run, batch, activation) for batch in as_batches(batches)]
     if not steps:
         raise ValueError(
             "there are no batches; pass an array, or several in a list (an exhausted "
             "iterator has none)."
         )
-    train, evaluated = ([by_name(each[mode]) for each in steps] for mode in (0, 1))
+    train, evaluated = ([each[mode] for each in steps] for mode in (0, 1))
     # A norm that is called in one mode only cannot be compared. Not every batch need call
     # every norm, for example if sequences differ in length.
     pairs = zip(train, evaluated, strict=True)
@@ -71,21 +71,46 @@ def report_of(
     return NormReport(norms, gap_of([each[2] for each in steps]), diagnoses_of(norms))
 
 
-def _first(calls: Iterable[dict[str, Call]], name: str) -> Call:
+def _first(calls: Iterable[dict[str, Observation]], name: str) -> Observation:
     return next(each[name] for each in calls if name in each)
 
 
-def by_name(calls: Iterable[Call]) -> dict[str, Call]:
-    """The calls in order, by the norm's path, with the number of the call if repeated.
+def _seen(run: Run, batch: Any, activation: Activation) -> Seen:
+    """Runs a model on a batch in both modes, and compares the outputs."""
+    train, output = _seen_in_mode(run, batch, activation, train=True)
+    evaluated, other = _seen_in_mode(run, batch, activation, train=False)
+    return train, evaluated, jax.device_get(_compared(output, other))
+
+
+def _seen_in_mode(
+    run: Run, batch: Any, activation: Activation, *, train: bool
+) -> tuple[dict[str, Observation], Any]:
+    """Returns what was observed of the norms, and the output of the model.
+
+    The arrays of the calls are freed on return, before the other mode needs as much memory.
+    """
+    output, calls = run(batch, train=train)
+    return observations_of(calls, activation), output
+
+
+@jax.jit
+def _compared(train: Any, evaluated: Any) -> Differences:
+    return differences(train, evaluated)
+
+
+def observations_of(calls: list[Call], activation: Activation) -> dict[str, Observation]:
+    """Observes calls, in order, by the norm's path, and the number of the call if repeated.
 
     A mapped call, as in nnx.scan, is split into one per index, such as "path[0]".
     """
     named, times = {}, Counter()
     for call in sorted(calls, key=lambda each: each.setting.place):
-        for index in np.ndindex(np.shape(call.observed.number)):
+        active = active_range(activation, call.setting.path)
+        for index in np.ndindex(call.index.shape):
             path = "".join([call.setting.path or "the norm", *(f"[{i}]" for i in index)])
             times[path] += 1
             name = path if times[path] == 1 else f"{path}, call {times[path]}"
-            observed = jax.tree.map(lambda each, index=index: each[index], call.observed)
-            named[name] = call._replace(observed=observed)
-    return named
+            arrays = jax.tree.map(lambda each, index=index: each[index], call.arrays)
+            named[name] = Observation(call.setting, observe(call.setting, arrays, active))
+    # One by one, since a tree of dicts would come back sorted by name.
+    return {name: jax.device_get(each) for name, each in named.items()}

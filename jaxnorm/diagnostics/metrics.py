@@ -3,15 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnorm._core.moments import Moments, merge
 from jaxnorm.diagnostics.activations import Range
-from jaxnorm.diagnostics.observing import Call, Observed
+from jaxnorm.diagnostics.observing import Observed
 from jaxnorm.diagnostics.settings import Setting
 
 Values = np.ndarray
@@ -20,6 +19,18 @@ NEAR_ZERO = 1e-3  # for a scale
 FAR, LOG_FAR = 0.5, math.log(2.0)
 MOST_FITTED = 2000  # features
 SHARES = np.geomspace(1e-3, 1, 500)  # of an average that comes from batches
+
+
+class Observation(NamedTuple):
+    """A call of a norm.
+
+    Attributes:
+      setting: how the norm was made and called.
+      observed: what it showed, in NumPy arrays.
+    """
+
+    setting: Setting
+    observed: Observed
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ class NormMetrics:
 
 def metrics_of(
     name: str,
-    train: Sequence[Call],
-    evaluated: Sequence[Call],
+    train: Sequence[Observation],
+    evaluated: Sequence[Observation],
     active: Range | None,
 ) -> NormMetrics:
     """The figures of a norm, from its calls batch by batch.
@@ -181,10 +192,13 @@ def _start(mean: Values, var: Values, x: Any, epsilon: float) -> tuple[float | N
     return float(1 - SHARES[best]), float(left[best])
 
 
+# Compiled, since there are three merges per norm, and most are of the same shape.
+_merge = jax.jit(merge)
+
+
 def _merged(parts: list[Moments]) -> Any:
     """The Moments of all batches, in float64."""
-    together = merge(*(jax.tree.map(jnp.asarray, each) for each in parts))
-    return Moments._make(map(_array, together))
+    return Moments._make(map(_array, _merge(*parts)))
 
 
 def _between(parts: list[Moments], whole: Any, samples: float) -> Values:

@@ -1,8 +1,17 @@
-"""Observing one call of a norm: few numbers a feature, of what goes in and comes out."""
+"""Records calls of norms, and observes in each a few numbers per feature.
 
+A model returns what its norms are called on, and what they return. These arrays are
+observed outside its program, so that one compiled observation serves all norms of one kind
+and shape. Within the program it would be compiled again for each call of a norm, which
+takes several times as long as compiling the model.
+"""
+
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -11,7 +20,7 @@ from jaxnorm._core.dtypes import as_floating
 from jaxnorm._core.measurement import measure, measure_about_zero, measure_groups
 from jaxnorm._core.moments import Moments
 from jaxnorm._core.weights import as_weights, clear, one_weighting, weighted
-from jaxnorm.diagnostics.activations import Activation, Range, active_range
+from jaxnorm.diagnostics.activations import Range
 from jaxnorm.diagnostics.padding import padded_share
 from jaxnorm.diagnostics.settings import Setting, setting_of
 from jaxnorm.model.spec import NormSpec
@@ -49,27 +58,44 @@ class Observed(NamedTuple):
     kept: dict[str, Array]
 
 
+class Arrays(NamedTuple):
+    """The arrays of one call of a norm.
+
+    Attributes:
+      x: what goes in.
+      y: what comes out.
+      weights: a mask or weights that broadcast against x, or None.
+      kept: the module's variables before the call, by their names.
+    """
+
+    x: Array
+    y: Array
+    weights: Array | None
+    kept: dict[str, Array]
+
+
 class Call(NamedTuple):
-    """A call of a norm.
+    """A call of a norm, or one for each index of a transform such as nnx.scan.
 
     Attributes:
       setting: how the norm was made and called.
-      observed: what it showed.
+      arrays: its arrays, with axes of indices before their own.
+      index: zeros with the axes of indices, of shape () without a transform.
     """
 
     setting: Setting
-    observed: Observed
+    arrays: Arrays
+    index: Array
 
 
-class Observer:
-    """Observes the calls of norms, one after another, while a model is traced."""
+class Recorder:
+    """Records the calls of norms, one after another, while a model is traced."""
 
-    def __init__(self, activation: Activation):
-        """For a model whose norms are followed by this activation, or these."""
-        self.activation = activation
+    def __init__(self) -> None:
+        """Nothing is recorded yet."""
         self.calls = 0
 
-    def observe(
+    def record(
         self,
         path: str,
         module: Any,
@@ -79,33 +105,31 @@ class Observer:
         y: Any,
         variables: Mapping[str, Any],
     ) -> Call:
-        """Observes a call of a norm that returned y, and had these variables before."""
-        x = jnp.asarray(x)
+        """Records a call of a norm that returned y, and had these variables before."""
         setting = setting_of(path, self.calls, module, spec, given)
         self.calls += 1
         weights = one_weighting(given.get("mask"), given.get("weights"))
-        active = active_range(self.activation, path)
-        return Call(setting, observe(setting, x, y, weights, variables, active))
+        kept = {name: jnp.asarray(variables[name]) for name in KEPT if name in variables}
+        weights = None if weights is None else jnp.asarray(weights)
+        arrays = Arrays(jnp.asarray(x), jnp.asarray(y), weights, kept)
+        return Call(setting, arrays, jnp.zeros(()))
 
 
-def observe(
-    setting: Setting,
-    x: Any,
-    y: Any,
-    weights: Any,
-    variables: Mapping[str, Any],
-    active: Range | None,
-) -> Observed:
-    """What a call of a norm shows; traceable, and small beside x.
+def observe(setting: Setting, arrays: Arrays, active: Range | None) -> Observed:
+    """What a call of a norm shows: arrays that are small beside x, on the device.
 
     Args:
       setting: of the norm and the call.
-      x: what goes in.
-      y: what comes out.
-      weights: a mask or weights that broadcast against x, or None.
-      variables: the module's, by their names.
+      arrays: its arrays.
       active: the range of the activation that follows, or None.
     """
+    # Where in the model a norm is does not matter, so that norms alike share a program.
+    return _observe(arrays, dataclasses.replace(setting, path="", place=0), active)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _observe(arrays: Arrays, setting: Setting, active: Range | None) -> Observed:
+    x, y, weights, kept = arrays
     x, y = as_floating(x), as_floating(y)
     weights = None if weights is None else as_weights(weights, x)
     used = None if weights is None else jnp.broadcast_to(weighted(weights), x.shape)
@@ -134,7 +158,7 @@ def observe(
         saturated=measure(beyond.astype(jnp.float32), others, weights).mean,
         nonfinite=jnp.stack([jnp.sum(~jnp.isfinite(clear(z, used))) for z in (x, y)]),
         padding=padded_share(x, used, setting.features, setting.reduced),
-        kept={name: jnp.asarray(variables[name]) for name in KEPT if name in variables},
+        kept=kept,
     )
     return _flat(observed)
 

@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax
 from flax.core import DenyList
 
-from jaxnorm.diagnostics.activations import Activation, as_activation
-from jaxnorm.diagnostics.batches import Seen, compiled, report_of
-from jaxnorm.diagnostics.gap import differences
-from jaxnorm.diagnostics.observing import Call, Observer
+from jaxnorm.diagnostics.activations import as_activation
+from jaxnorm.diagnostics.batches import compiled, report_of
+from jaxnorm.diagnostics.observing import Call, Recorder
 from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.linen.calling import call_in_mode, in_mode
 from jaxnorm.linen.modules import NORMS, variables_of
@@ -72,37 +71,22 @@ def diagnose(
     """
     check_model(model)
     names = as_activation(activation)
-    step = compiled(_step, model=model, call=call, activation=names)
+    run = compiled(_run, model=model, call=call)
     rngs = jax.random.key(0) if rngs is None else rngs
-    return report_of(functools.partial(step, variables, rngs), batches, names)
+    return report_of(functools.partial(run, variables, rngs), batches, names)
 
 
-def _step(
+def _run(
     variables: Any,
     rngs: Any,
     batch: Any,
     *,
-    model: nn.Module,
-    call: Callable[[Any, Any, bool], Any] | None,
-    activation: Activation,
-) -> Seen:
-    train, evaluated = (
-        _run(model, variables, rngs, batch, call, mode, Observer(activation))
-        for mode in (True, False)
-    )
-    return train[1], evaluated[1], differences(train[0], evaluated[0])
-
-
-def _run(
-    model: nn.Module,
-    variables: Any,
-    rngs: Any,
-    batch: Any,
-    call: Callable[[Any, Any, bool], Any] | None,
     train: bool,
-    observer: Observer,
+    model: nn.Module,
+    call: Callable[[Any, Any, bool], Any] | None,
 ) -> tuple[Any, list[Call]]:
-    """Returns the output of the model in a mode, and the observations of its norms."""
+    """Returns the output of the model in a mode, and the calls of its norms."""
+    recorder = Recorder()
 
     def around(
         path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -111,11 +95,11 @@ def _run(
             return norm(*args, **kwargs)
         before = variables_of(module)
         y = norm(*args, **kwargs)
-        # Sown into a collection, observations leave any transform of the module.
+        # Sown into a collection, calls leave any transform of the module.
         x, given = arguments_of(module, args, kwargs)
         spec = NORMS.spec(module, x, given)
-        seen = observer.observe(path, module, spec, x, given, y, before)
-        module.sow(COLLECTION, "calls", seen)
+        recorded = recorder.record(path, module, spec, x, given, y, before)
+        module.sow(COLLECTION, "calls", recorded)
         return y
 
     def bound(model: Any) -> Any:

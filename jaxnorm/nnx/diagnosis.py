@@ -7,18 +7,17 @@ from typing import Any
 
 from flax import errors, nnx
 
-from jaxnorm.diagnostics.activations import Activation, as_activation
-from jaxnorm.diagnostics.batches import Seen, compiled, report_of
-from jaxnorm.diagnostics.gap import differences
-from jaxnorm.diagnostics.observing import Call, Observer
+from jaxnorm.diagnostics.activations import as_activation
+from jaxnorm.diagnostics.batches import compiled, report_of
+from jaxnorm.diagnostics.observing import Call, Recorder
 from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.model.spec import arguments_of
 from jaxnorm.nnx.modules import NORMS
 from jaxnorm.nnx.watching import watched
 
 
-class Observation(nnx.Variable[Any]):
-    """The observation of one call of a norm."""
+class Recorded(nnx.Variable[Any]):
+    """A recorded call of a norm."""
 
 
 def _call(model: Any, batch: Any, train: bool) -> Any:
@@ -68,60 +67,47 @@ def diagnose(
     """
     names = as_activation(activation)
     graph, state = nnx.split(model)
-    step = compiled(_step, graph=graph, call=call, activation=names)
-    return report_of(functools.partial(step, state), batches, names)
-
-
-def _step(
-    state: Any,
-    batch: Any,
-    *,
-    graph: Any,
-    call: Callable[[Any, Any, bool], Any],
-    activation: Activation,
-) -> Seen:
-    train, evaluated = (
-        _run(nnx.merge(graph, state, copy=True), batch, call, mode, activation)
-        for mode in (True, False)
-    )
-    return train[1], evaluated[1], differences(train[0], evaluated[0])
+    run = compiled(_run, graph=graph, call=call)
+    return report_of(functools.partial(run, state), batches, names)
 
 
 def _run(
-    model: Any,
+    state: Any,
     batch: Any,
-    call: Callable[[Any, Any, bool], Any],
+    *,
     train: bool,
-    activation: Activation,
+    graph: Any,
+    call: Callable[[Any, Any, bool], Any],
 ) -> tuple[Any, list[Call]]:
-    """Returns the output of the model in a mode, and the observations of its norms."""
-    observer = Observer(activation)
+    """Returns the output of the model in a mode, and the calls of its norms."""
+    recorder = Recorder()
 
     def around(
         path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         before = _variables_of(module)
         y = norm(*args, **kwargs)
-        # As variables of the module, observations leave any transform of it.
-        number = sum(isinstance(each, Observation) for each in vars(module).values())
+        # As variables of the module, calls leave any transform of it.
+        number = sum(isinstance(each, Recorded) for each in vars(module).values())
         x, given = arguments_of(module, args, kwargs)
         spec = NORMS.spec(module, x, given)
-        seen = observer.observe(path, module, spec, x, given, y, before)
+        recorded = recorder.record(path, module, spec, x, given, y, before)
         # Inside a transform of JAX itself, rather than NNX, variables cannot be written.
         with contextlib.suppress(errors.TraceContextError):
-            setattr(module, f"observed_{number}", Observation(seen))
+            setattr(module, f"recorded_{number}", Recorded(recorded))
         return y
 
+    model = nnx.merge(graph, state, copy=True)
     model.train() if train else model.eval()
     copy = watched(model, NORMS.is_kind, around)
     output = call(copy, batch, train)
-    state = nnx.to_flat_state(nnx.state(copy, Observation))
-    return output, [variable.get_value() for _, variable in state]
+    recordings = nnx.to_flat_state(nnx.state(copy, Recorded))
+    return output, [variable.get_value() for _, variable in recordings]
 
 
 def _variables_of(module: Any) -> dict[str, Any]:
     return {
         name: each[...]
         for name, each in vars(module).items()
-        if isinstance(each, nnx.Variable) and not isinstance(each, Observation)
+        if isinstance(each, nnx.Variable) and not isinstance(each, Recorded)
     }
