@@ -70,6 +70,7 @@ def setting_of(
     True
     """
     within = _innermost(spec.estimator)
+    decay = getattr(within, "decay", None)
     return Setting(
         path=path,
         place=place,
@@ -80,7 +81,7 @@ def setting_of(
         about_zero=not spec.centred,
         epsilon=spec.epsilon,
         trains=spec.train,
-        decay=getattr(within, "decay", None),
+        decay=decay if isinstance(decay, float) else None,  # not a schedule
         plain=isinstance(within, PlainAverage),
         weighted=is_given(call, "mask", "weights"),
         conditional=is_given(call, "scale", "bias"),

@@ -140,8 +140,7 @@ def test_arms_start_at_the_same_weights(digits):
 def assert_same_results(*folders):
     """Everything in the result except the run time."""
     first, second = (
-        read_sealed(folder / "result.json") | {"seconds": 0}
-        for folder in folders
+        read_sealed(folder / "result.json") | {"seconds": 0} for folder in folders
     )
     assert first == second
 

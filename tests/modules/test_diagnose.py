@@ -8,12 +8,14 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import errors, nnx
 
 import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
 from jaxnorm.diagnostics import FAULTS
+from tests.modules.apis import each_api
 from tests.modules.subjects import NORMS, Linen, Nnx, inputs, middle, well
 
 KEY = jax.random.key(0)
@@ -431,3 +433,16 @@ def test_what_jax_maps_is_not_seen_and_harms_nothing():
 
     report = jx.diagnose(Model(nnx.Rngs(0)), inputs(0, 8))
     assert [norm.name for norm in report.norms] == ["seen"]
+
+
+@each_api
+def test_a_schedule_of_the_decay_is_diagnosed_like_a_norm_without_one(api):
+    x = 5 + jax.random.normal(jax.random.key(0), (64, 3))
+    schedule = optax.linear_schedule(0.0, 0.9, 9)
+    if api.name == "linen":
+        norm = jn.BatchNorm(momentum=schedule)
+        variables = norm.init(jax.random.key(0), x, train=False)
+        report = jn.diagnose(norm, variables, x)
+    else:
+        report = jx.diagnose(jx.BatchNorm(3, momentum=schedule, rngs=nnx.Rngs(0)), x)
+    assert [each.fault for each in report.diagnoses] == ["never updated"]
