@@ -301,7 +301,7 @@ class Run:
     def _restore(self, manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            found = manager.restore(
+            found: Any = manager.restore(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore()

@@ -3,6 +3,7 @@
 Needs only Python, so that code on a borrowed machine can use it, too.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -27,7 +28,7 @@ def exit_status(run: Callable[[], None]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         # What the terminal cannot show, such as σ in ASCII, is escaped.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         try:

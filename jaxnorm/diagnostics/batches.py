@@ -49,7 +49,8 @@ def report_of(run: Run, batches: Any, activation: Activation) -> NormReport:
             "there are no batches; pass an array, or several in a list (an exhausted "
             "iterator has none)."
         )
-    train, evaluated = ([each[mode] for each in steps] for mode in (0, 1))
+    train = [each[0] for each in steps]
+    evaluated = [each[1] for each in steps]
     # A norm that is called in one mode only cannot be compared. Not every batch need call
     # every norm, for example if sequences differ in length.
     pairs = zip(train, evaluated, strict=True)

@@ -85,7 +85,7 @@ class Call(NamedTuple):
 
     setting: Setting
     arrays: Arrays
-    index: Array
+    index: Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Recorder:

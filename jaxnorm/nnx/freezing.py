@@ -44,11 +44,12 @@ def freeze(model: nnx.Module, *patterns: str, frozen: bool = True) -> None:
     }
     found = {path: norm for path, norm in norms.items() if path in selected}
     selected.check()
+    ours = [norm for norm in found.values() if isinstance(norm, BatchNorm)]
     others = [path for path, norm in found.items() if not isinstance(norm, BatchNorm)]
     if others:
         raise ValueError(
             f"{', '.join(others)} are flax's BatchNorm, which model.train() changes back; "
             "use jaxnorm.nnx.BatchNorm, which has the same arguments and variables."
         )
-    for norm in found.values():
+    for norm in ours:
         norm.set_view(frozen=frozen)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
@@ -141,19 +142,20 @@ def ema(
     Array([1.], dtype=float32)
     """
     check_flags(debias=debias, warmup=warmup, unbiased=unbiased)
-    if callable(decay) or isinstance(decay, jax.core.Tracer):
+    if callable(decay) or isinstance(decay, Tracer):
         return _steered(decay, debias or warmup, unbiased)
+    number: Any = decay
     if isinstance(decay, jax.Array) and decay.ndim == 0:
-        decay = decay.item()
-    check_number(decay=decay)
-    if not 0 <= decay <= 1:  # rejects NaN too
+        number = decay.item()
+    check_number(decay=number)
+    if not 0 <= number <= 1:  # rejects NaN too
         raise ValueError(
             f"decay={decay}, but it is the weight of the old value and must lie in "
             "[0, 1]; flax and keras call it momentum, torch's momentum is 1 − decay."
         )
     if debias or warmup:
-        return AgedAverage(unbiased, float(decay), debias, warmup)
-    return PlainAverage(unbiased, float(decay))
+        return AgedAverage(unbiased, float(number), debias, warmup)
+    return PlainAverage(unbiased, float(number))
 
 
 def _steered(decay: Any, counts: bool, unbiased: bool) -> Estimator[Any]:
@@ -164,8 +166,9 @@ def _steered(decay: Any, counts: bool, unbiased: bool) -> Estimator[Any]:
             "with all earlier decays; leave them out, and let the schedule start at 0, so "
             "that the first batch replaces the initial values."
         )
+    schedule: Any = decay
     if callable(decay):
-        return ScheduledAverage(unbiased, decay)
+        return ScheduledAverage(unbiased, schedule)
     if decay.ndim or not jnp.issubdtype(decay.dtype, jnp.floating):
         raise TypeError(
             f"decay is an array {decay.dtype}{list(decay.shape)}, but a scalar float is "
@@ -320,7 +323,7 @@ class PlainAverage(Average[Statistics]):
         """Mean 0 and variance 1."""
         return Statistics(mean=jnp.zeros(shape, dtype), var=jnp.ones(shape, dtype))
 
-    def shares(self, state: Statistics, dtype: np.dtype) -> tuple[float, float]:
+    def shares(self, state: Statistics, dtype: np.dtype) -> tuple[Any, Any]:
         """The same at every step."""
         return self.decay, 1 - self.decay
 
