@@ -8,7 +8,7 @@ import jax
 
 from jaxnorm.model.modules import is_given
 from jaxnorm.model.spec import NormSpec
-from jaxnorm.statistics.averages import PlainAverage
+from jaxnorm.statistics.averages import AgedAverage, PlainAverage
 from jaxnorm.statistics.wrappers import Wrapper
 
 
@@ -80,7 +80,7 @@ def setting_of(
         about_zero=not spec.centred,
         epsilon=spec.epsilon,
         trains=spec.train,
-        decay=getattr(within, "decay", None),
+        decay=within.decay if isinstance(within, PlainAverage | AgedAverage) else None,
         plain=isinstance(within, PlainAverage),
         weighted=is_given(call, "mask", "weights"),
         conditional=is_given(call, "scale", "bias"),
