@@ -8,7 +8,7 @@ import pytest
 from experiments.examples.deploy import findings
 from experiments.harness.runs import read_measurements
 from experiments.report.reading import read_published
-from jaxnorm.diagnostics import FAULTS
+from jaxnorm.diagnostics import FAULTS, NOTES
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
@@ -112,10 +112,13 @@ def test_the_diagnoses_on_the_page_are_those_that_were_printed():
     assert all(each in text for each in shown)
 
 
-def test_every_diagnosis_is_in_the_table():
-    section = PAGES["diagnose"].split("## The diagnoses")[1].split("\n## ")[0]
+@pytest.mark.parametrize(
+    ("heading", "names"), [("## The diagnoses", FAULTS), ("## The notes", NOTES)]
+)
+def test_every_diagnosis_and_note_is_in_its_table(heading, names):
+    section = PAGES["diagnose"].split(heading)[1].split("\n## ")[0]
     rows = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
-    assert tuple(rows[1:]) == FAULTS
+    assert tuple(rows[1:]) == names
 
 
 def test_the_figure_of_diagnoses_is_small():

@@ -79,7 +79,7 @@ def cases() -> dict[str, Case]:
     warm = Network(_norm(estimator=jaxnorm.ema(0.99, warmup=True)))
     return {
         "evaluated after 20 steps": Case(
-            Network(_norm()), 20, 0, _as_trained, dict.fromkeys(BOTH, "immature")
+            Network(_norm()), 20, 0, _as_trained, dict.fromkeys(BOTH, "too few updates")
         ),
         "momentum as torch has it": Case(
             Network(_norm(momentum=0.01)),
@@ -88,7 +88,9 @@ def cases() -> dict[str, Case]:
             _as_trained,
             dict.fromkeys(BOTH, "momentum swapped"),
         ),
-        "images not scaled": Case(warm, 100, 0, _unscaled, {"BatchNorm_0": "stale"}),
+        "images not scaled": Case(
+            warm, 100, 0, _unscaled, {"BatchNorm_0": "statistics mismatch"}
+        ),
         "well": Case(warm, 100, 0, _as_trained, {}),
     }
 

@@ -3,13 +3,17 @@
 `jaxnorm.linen.diagnose` and `jaxnorm.nnx.diagnose` return a `NormReport`.
 """
 
-from jaxnorm.diagnostics.faults import FAULTS, Diagnosis
+from jaxnorm.diagnostics.faults import FAULTS, NOTES, Diagnosis, Note
 from jaxnorm.diagnostics.metrics import NormMetrics
+from jaxnorm.diagnostics.observing import Unexamined
 from jaxnorm.diagnostics.report import NormReport
 
 __all__ = [
     "FAULTS",
+    "NOTES",
     "Diagnosis",
     "NormMetrics",
     "NormReport",
+    "Note",
+    "Unexamined",
 ]

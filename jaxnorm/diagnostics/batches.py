@@ -2,24 +2,38 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxnorm.diagnostics.activations import Activation, active_range
-from jaxnorm.diagnostics.faults import diagnoses_of
+from jaxnorm.diagnostics.faults import diagnoses_of, notes_of
 from jaxnorm.diagnostics.gap import Differences, differences, gap_of
 from jaxnorm.diagnostics.metrics import Observation, metrics_of
-from jaxnorm.diagnostics.observing import Call, observe
+from jaxnorm.diagnostics.observing import Call, Recorded, Unexamined, observe
 from jaxnorm.diagnostics.report import NormReport
+from jaxnorm.diagnostics.table import listed
 
-# `run(batch, train=…)` returns the output of the model, and the calls of its norms.
-Run = Callable[..., tuple[Any, list[Call]]]
-# Observed on a batch: the calls of norms in training and in evaluation by name, and how the
-# outputs differ.
-Seen = tuple[dict[str, Observation], dict[str, Observation], Differences]
+# `run(batch, train=…)` runs the model on a batch in a mode.
+Run = Callable[..., Recorded]
+
+
+class Seen(NamedTuple):
+    """What was observed on a batch.
+
+    Attributes:
+      train: the calls of norms in training, by name.
+      evaluated: those in evaluation.
+      gap: how the outputs differ.
+      unexamined: norms that may not have been observed.
+    """
+
+    train: dict[str, Observation]
+    evaluated: dict[str, Observation]
+    gap: Differences
+    unexamined: list[Unexamined]
 
 
 def as_batches(batches: Any) -> Iterable[Any]:
@@ -49,17 +63,18 @@ def report_of(run: Run, batches: Any, activation: Activation) -> NormReport:
             "there are no batches; pass an array, or several in a list (an exhausted "
             "iterator has none)."
         )
-    train = [each[0] for each in steps]
-    evaluated = [each[1] for each in steps]
     # A norm that is called in one mode only cannot be compared. Not every batch need call
     # every norm, for example if sequences differ in length.
-    pairs = zip(train, evaluated, strict=True)
-    names = list(dict.fromkeys(name for t, e in pairs for name in t if name in e))
+    both = (name for each in steps for name in each.train if name in each.evaluated)
+    names = list(dict.fromkeys(both))
+    unexamined = unexamined_of(steps, names)
     if not names:
         raise ValueError(
-            "no norm was called; pass a model that contains norms of jaxnorm or flax, not "
-            "inside Linen's nn.scan or nn.vmap."
+            "no norm was called; pass a model that contains norms of jaxnorm or flax, or "
+            "modules with a norm_spec, not inside Linen's nn.scan or nn.vmap."
+            f" {listed(unexamined)}".rstrip()
         )
+    train, evaluated = [each.train for each in steps], [each.evaluated for each in steps]
     norms = tuple(
         metrics_of(
             name,
@@ -69,7 +84,23 @@ def report_of(run: Run, batches: Any, activation: Activation) -> NormReport:
         )
         for name in names
     )
-    return NormReport(norms, gap_of([each[2] for each in steps]), diagnoses_of(norms))
+    gap = gap_of([each.gap for each in steps])
+    return NormReport(norms, gap, diagnoses_of(norms), notes_of(norms), unexamined)
+
+
+def unexamined_of(steps: Sequence[Seen], names: Sequence[str]) -> tuple[Unexamined, ...]:
+    """Norms of the model that are not among those with these names, each once."""
+    found, once, observed = {}, {}, set()
+    for step in steps:
+        found |= {each.path: each for each in step.unexamined}
+        for name, (_, setting, _) in (step.train | step.evaluated).items():
+            # A module that calls norms is examined in them.
+            parts = setting.path.split("/")
+            observed |= {"/".join(parts[:end]) for end in range(len(parts) + 1)}
+            if name not in names:
+                once[name] = Unexamined(name, setting.kind, "is called in one mode only")
+    lost = (each for path, each in found.items() if path not in observed)
+    return (*lost, *once.values())
 
 
 def _first(calls: Iterable[dict[str, Observation]], name: str) -> Observation:
@@ -78,20 +109,21 @@ def _first(calls: Iterable[dict[str, Observation]], name: str) -> Observation:
 
 def _seen(run: Run, batch: Any, activation: Activation) -> Seen:
     """Runs a model on a batch in both modes, and compares the outputs."""
-    train, output = _seen_in_mode(run, batch, activation, train=True)
-    evaluated, other = _seen_in_mode(run, batch, activation, train=False)
-    return train, evaluated, jax.device_get(_compared(output, other))
+    train, output, unexamined = _seen_in_mode(run, batch, activation, train=True)
+    evaluated, other, also = _seen_in_mode(run, batch, activation, train=False)
+    gap = jax.device_get(_compared(output, other))
+    return Seen(train, evaluated, gap, unexamined + also)
 
 
 def _seen_in_mode(
     run: Run, batch: Any, activation: Activation, *, train: bool
-) -> tuple[dict[str, Observation], Any]:
-    """Returns what was observed of the norms, and the output of the model.
+) -> tuple[dict[str, Observation], Any, list[Unexamined]]:
+    """Returns what was observed of the norms, the output, and norms not observed.
 
     The arrays of the calls are freed on return, before the other mode needs as much memory.
     """
-    output, calls = run(batch, train=train)
-    return observations_of(calls, activation), output
+    output, calls, unexamined = run(batch, train=train)
+    return observations_of(calls, activation), output, unexamined
 
 
 @jax.jit
@@ -112,6 +144,7 @@ def observations_of(calls: list[Call], activation: Activation) -> dict[str, Obse
             times[path] += 1
             name = path if times[path] == 1 else f"{path}, call {times[path]}"
             arrays = jax.tree.map(lambda each, index=index: each[index], call.arrays)
-            named[name] = Observation(call.setting, observe(call.setting, arrays, active))
+            observed = observe(call.setting, arrays, active)
+            named[name] = Observation(path, call.setting, observed)
     # One by one, since a tree of dicts would come back sorted by name.
     return {name: jax.device_get(each) for name, each in named.items()}

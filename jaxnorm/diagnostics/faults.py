@@ -1,8 +1,12 @@
-"""The faults: which figures indicate each, what is wrong, and how to fix it."""
+"""What is found at a norm: faults, with how to fix them, and notes.
 
-from collections.abc import Mapping, Sequence
+A fault makes evaluation wrong, or training. A note is a fact that is worth knowing, but
+true of many networks that are right as well, so it gives no advice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +28,7 @@ class Diagnosis(NamedTuple):
 
     Attributes:
       fault: its name, such as "never updated".
-      norm: the path of the norm's variables.
+      norm: the name of the norm in the report.
       words: what is probably wrong, and how to fix it.
     """
 
@@ -33,23 +37,51 @@ class Diagnosis(NamedTuple):
     words: str
 
 
+class Note(NamedTuple):
+    """A fact about a norm, or the layer before it, that need not be wrong.
+
+    Attributes:
+      note: its name, such as "dead features".
+      norm: the name of the norm in the report.
+      words: the fact.
+    """
+
+    note: str
+    norm: str
+    words: str
+
+
 def diagnoses_of(norms: Sequence[NormMetrics]) -> tuple[Diagnosis, ...]:
     """What is probably wrong with each of the norms, given in the order of their calls.
 
     For each norm at most one fault of the running statistics is reported, the first in the
-    table; non-finite values are reported only for the first norm that has them.
+    table, at the first of its calls; non-finite values are reported only for the first norm
+    that has them.
     """
+    calls: dict[str, list[NormMetrics]] = {}
+    for norm in norms:
+        calls.setdefault(norm.path, []).append(norm)
     spoilt = [norm.name for norm in norms if any(norm.nonfinite)][:1]
     found = []
     for norm in norms:
-        found += _said(norm, STATISTICS)[:1] + _said(norm, OTHERS)
-        found += _said(norm, FIRST) if norm.name in spoilt else []
-    return tuple(found)
+        if norm is calls[norm.path][0]:
+            found += _said(norm.name, calls[norm.path], STATISTICS)[:1]
+        found += _said(norm.name, norm, OTHERS)
+        found += _said(norm.name, norm, FIRST) if norm.name in spoilt else []
+    return tuple(Diagnosis(*each) for each in found)
 
 
-def _said(norm: NormMetrics, rules: Mapping[str, Rule]) -> list[Diagnosis]:
-    said = ((fault, rule(norm)) for fault, rule in rules.items())
-    return [Diagnosis(fault, norm.name, words) for fault, words in said if words]
+def notes_of(norms: Sequence[NormMetrics]) -> tuple[Note, ...]:
+    """Facts about each of the norms, given in the order of their calls."""
+    return tuple(Note(*each) for norm in norms for each in _said(norm.name, norm, NOTED))
+
+
+def _said(
+    name: str, of: Any, rules: Mapping[str, Callable[[Any], str | None]]
+) -> list[tuple[str, str, str]]:
+    """What the rules say of a call of a norm, or several."""
+    said = ((found, rule(of)) for found, rule in rules.items())
+    return [(found, name, words) for found, words in said if words]
 
 
 def _trains_in_evaluation(norm: NormMetrics) -> str | None:
@@ -72,6 +104,16 @@ def _small(norm: NormMetrics) -> str | None:
     return f"a mean of {norm.count:.3g} samples is mostly noise → {mend}"
 
 
+def _single(norm: NormMetrics) -> str | None:
+    if norm.train.trains is not None or norm.count > 1:
+        return None
+    what = "its size" if norm.train.about_zero else "itself, which leaves 0"
+    return (
+        f"each value is normalised by {what}, whatever it is → reduce over more axes, use "
+        "larger groups, or leave out the norm"
+    )
+
+
 def _padding(norm: NormMetrics) -> str | None:
     if not MOST_PADDING < norm.padding < 1:
         return None
@@ -88,19 +130,19 @@ def _dead(norm: NormMetrics) -> str | None:
     if not many(flags):
         return None
     return (
-        f"{flags.sum()} of {flags.size} features are constant, so their output is β → look "
-        "in the layer before for dead units, constant inputs, or one sample per mean"
+        f"{flags.sum()} of {flags.size} features are constant in these batches: the layer "
+        "before never activates them, as after pruning, and their output is constant too"
     )
 
 
-def _epsilon(norm: NormMetrics) -> str | None:
+def _low_variance(norm: NormMetrics) -> str | None:
     flags = (norm.dead > 0.5) & (norm.constant <= 0.5)
     if not many(flags):
         return None
     return (
         f"the variance of {flags.sum()} of {flags.size} features is below "
-        f"ε = {norm.train.epsilon:g}, which dominates the output → use a smaller epsilon=, "
-        "or larger inputs"
+        f"ε = {norm.train.epsilon:g}: the layer before hardly activates them, and the norm "
+        "does not scale them up to 1; a trained network relies on this ε"
     )
 
 
@@ -109,22 +151,31 @@ def _small_scale(norm: NormMetrics) -> str | None:
     if not many(flags):
         return None
     return (
-        f"{flags.sum()} of {flags.size} scales γ are near zero: these features are "
-        "constant → prune them; if residual branches start at γ = 0, train longer"
+        f"{flags.sum()} of {flags.size} scales γ are near zero, so the output of these "
+        "features is β: they are pruned, or γ was initialised at 0 and hardly trained"
+    )
+
+
+def _dead_units(norm: NormMetrics) -> str | None:
+    if norm.saturated is None or not norm.one_sided or norm.samples < LEAST_SAMPLES:
+        return None
+    # Units that other notes explain are left out.
+    flags = (norm.saturated == 1) & (norm.constant <= 0.5) & ~norm.small_scale
+    if not many(flags):
+        return None
+    return (
+        f"{flags.sum()} of {flags.size} units are saturated on every sample, so hardly any "
+        "gradient passes through them"
     )
 
 
 def _saturated(norm: NormMetrics) -> str | None:
-    if norm.saturated is None:
+    if norm.saturated is None or norm.one_sided:
         return None
-    if norm.one_sided:
-        flags = norm.saturated == 1
-        found = many(flags) and norm.samples >= LEAST_SAMPLES
-        what = f"{flags.sum()} of {flags.size} units are dead: saturated on every sample"
-    else:
-        found = bool(np.mean(norm.saturated) > MOST_SATURATED)
-        what = f"{np.mean(norm.saturated):.0%} of the outputs are saturated"
-    return f"{what} → reduce |γ| or |β|, or the learning rate" if found else None
+    share = np.mean(norm.saturated)
+    if share <= MOST_SATURATED:
+        return None
+    return f"{share:.0%} of outputs are saturated → reduce |γ| or |β|, or the learning rate"
 
 
 def _imprecise(norm: NormMetrics) -> str | None:
@@ -140,7 +191,7 @@ def _imprecise(norm: NormMetrics) -> str | None:
     )
 
 
-def _apart(norm: NormMetrics) -> str | None:
+def _batches_differ(norm: NormMetrics) -> str | None:
     if not norm.train.by_batch or not np.median(norm.apart) > MOST_APART:
         return None
     return (
@@ -149,7 +200,7 @@ def _apart(norm: NormMetrics) -> str | None:
     )
 
 
-def _nonfinite(norm: NormMetrics) -> str | None:
+def _nonfinite_values(norm: NormMetrics) -> str | None:
     into, out_of = norm.nonfinite
     if into:
         return (
@@ -166,14 +217,21 @@ OTHERS: Mapping[str, Rule] = MappingProxyType(
     {
         "trains in evaluation": _trains_in_evaluation,
         "batch too small": _small,
-        "batches apart": _apart,
+        "one sample per mean": _single,
+        "batches differ": _batches_differ,
         "padding leaks": _padding,
-        "dead features": _dead,
-        "ε rules": _epsilon,
-        "scales near zero": _small_scale,
         "saturated": _saturated,
         "imprecise": _imprecise,
     }
 )
-FIRST: Mapping[str, Rule] = MappingProxyType({"non-finite": _nonfinite})
+FIRST: Mapping[str, Rule] = MappingProxyType({"non-finite values": _nonfinite_values})
 FAULTS = (*STATISTICS, *OTHERS, *FIRST)
+NOTED: Mapping[str, Rule] = MappingProxyType(
+    {
+        "dead features": _dead,
+        "low variance": _low_variance,
+        "scales near zero": _small_scale,
+        "dead units": _dead_units,
+    }
+)
+NOTES = tuple(NOTED)

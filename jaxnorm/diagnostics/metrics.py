@@ -25,26 +25,31 @@ class Observation(NamedTuple):
     """A call of a norm.
 
     Attributes:
+      path: of the norm's variables, the same for all its calls.
       setting: how the norm was made and called.
       observed: what it showed, in NumPy arrays.
     """
 
+    path: str
     setting: Setting
     observed: Observed
 
 
 @dataclass(frozen=True)
 class NormMetrics:
-    """One norm, in training and in evaluation; arrays have one value per feature.
+    """One call of a norm, in training and in evaluation; arrays have a value per feature.
 
     σ is the standard deviation of the batches in training, √(σ² + ε).
 
     Attributes:
-      name: the path of its variables.
+      name: its path, with the number of the call if there are several.
+      path: the path of its variables, the same for all its calls.
       train: how it was called in training.
       eval: how it was called in evaluation.
       count: the number of samples per mean.
       samples: the number of entries of the first axis, in all batches together.
+      batch_mean: the mean of the batches in training.
+      batch_var: their variance.
       distance: running mean − batch mean, in σ; None without running statistics.
       log_ratio: log((running var + ε)/(batch var + ε)); None without running statistics.
       start: the share of the initial mean 0 and variance 1 that best explains the running
@@ -69,10 +74,13 @@ class NormMetrics:
     """
 
     name: str
+    path: str
     train: Setting
     eval: Setting
     count: float
     samples: float
+    batch_mean: Values
+    batch_var: Values
     distance: Values | None
     log_ratio: Values | None
     start: float | None
@@ -104,7 +112,7 @@ def metrics_of(
     """The figures of a norm, from its calls batch by batch.
 
     Args:
-      name: the path of its variables.
+      name: its path, with the number of the call if there are several.
       train: its calls in training, one per batch.
       evaluated: its calls in evaluation, one per batch.
       active: the range of the activation that follows; None if it is not named.
@@ -130,10 +138,13 @@ def metrics_of(
         }
         return NormMetrics(
             name=name,
+            path=train[0].path,
             train=setting,
             eval=evaluated[0].setting,
             count=float(np.median([each.number for each in seen])),
             samples=samples,
+            batch_mean=x.mean,
+            batch_var=x.var,
             **_against(kept, x, setting),
             pending=bool(np.any(kept.get("batches", 0))),
             dead=share["dead"],

@@ -88,12 +88,55 @@ class Call(NamedTuple):
     index: Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Unexamined:
+    """A norm of a model that the report says nothing about; a static node of a pytree.
+
+    Attributes:
+      path: the path of its variables.
+      kind: the name of its type.
+      reason: why it is not examined.
+    """
+
+    path: str
+    kind: str
+    reason: str
+
+
+UNKNOWN = "has no norm_spec"
+
+
+class Recorded(NamedTuple):
+    """What a model does on a batch in one mode.
+
+    Attributes:
+      output: what it returns.
+      calls: the calls of its norms.
+      unexamined: norms that may not be among them.
+    """
+
+    output: Any
+    calls: list[Call]
+    unexamined: list[Unexamined]
+
+
 class Recorder:
-    """Records the calls of norms, one after another, while a model is traced."""
+    """Records the calls of norms, one after another, while a model is traced.
+
+    Attributes:
+      calls: the number of calls recorded.
+      unexamined: norms that were called, but may not be recorded.
+    """
 
     def __init__(self) -> None:
         """Nothing is recorded yet."""
         self.calls = 0
+        self.unexamined: list[Unexamined] = []
+
+    def note(self, path: str, module: Any, reason: str) -> None:
+        """Notes a norm that is not recorded, or whose record may be lost."""
+        self.unexamined.append(Unexamined(path, type(module).__name__, reason))
 
     def record(
         self,

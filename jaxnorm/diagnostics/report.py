@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm.diagnostics.faults import Diagnosis
+from jaxnorm.diagnostics.faults import Diagnosis, Note
 from jaxnorm.diagnostics.gap import Gap
 from jaxnorm.diagnostics.metrics import NormMetrics
+from jaxnorm.diagnostics.observing import Unexamined
 from jaxnorm.diagnostics.settings import Setting
 from jaxnorm.diagnostics.table import table
 
@@ -25,14 +26,19 @@ class NormReport:
       norms: the NormMetrics of each norm, in the order of their calls.
       gap: how far the output in evaluation differs from training.
       diagnoses: what is probably wrong; empty if all is well.
+      notes: facts that need not be wrong, such as dead features.
+      unexamined: norms of the model of which nothing is known, and modules that may be
+        norms, but do not describe themselves.
     """
 
     norms: tuple[NormMetrics, ...]
     gap: Gap
     diagnoses: tuple[Diagnosis, ...]
+    notes: tuple[Note, ...] = ()
+    unexamined: tuple[Unexamined, ...] = ()
 
     def __str__(self) -> str:
-        return table(self.norms, self.diagnoses, self.gap)
+        return table(self.norms, self.diagnoses, self.notes, self.gap, self.unexamined)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as a dict that `json.dumps(…, allow_nan=False)` accepts.
@@ -44,6 +50,8 @@ class NormReport:
             "norms": [_plain(_fields(norm)) for norm in self.norms],
             "gap": _plain(_fields(self.gap)),
             "diagnoses": [each._asdict() for each in self.diagnoses],
+            "notes": [each._asdict() for each in self.notes],
+            "unexamined": [_fields(each) for each in self.unexamined],
         }
 
     def plot(self, path: str | Path | None = None) -> Any:

@@ -1,15 +1,22 @@
-"""The faults of running statistics; at most one is reported for a norm."""
+"""The faults of running statistics; at most one is reported for all calls of a norm."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
 from jaxnorm.diagnostics.metrics import NormMetrics
-from jaxnorm.diagnostics.thresholds import EXPLAINED, LEAST_DECAY, far
+from jaxnorm.diagnostics.thresholds import EXPLAINED, LEAST_DECAY, apart, far
 
 Rule = Callable[[NormMetrics], str | None]
+# For the calls of one norm.
+RuleOfCalls = Callable[[Sequence[NormMetrics]], str | None]
+
+
+def _of_any(rule: Rule) -> RuleOfCalls:
+    """What a rule says of the first call that it applies to."""
+    return lambda calls: next(filter(None, map(rule, calls)), None)
 
 
 def _gap(norm: NormMetrics) -> str:
@@ -25,13 +32,13 @@ def _misleads(norm: NormMetrics) -> bool:
     return norm.train.by_batch and far(norm)
 
 
-def _poisoned(norm: NormMetrics) -> str | None:
+def _nonfinite(norm: NormMetrics) -> str | None:
     if norm.running_mean is None or norm.running_var is None:
         return None
     bad = ~(np.isfinite(norm.running_mean) & np.isfinite(norm.running_var))
     return (
         f"{bad.sum()} running statistics are NaN or infinite: one bad batch makes them so "
-        "permanently → calibrate, and wrap the estimator in skip_nonfinite for training"
+        "for good → calibrate, and wrap the estimator in skip_nonfinite for training"
         if bad.any()
         else None
     )
@@ -73,7 +80,20 @@ def _swapped(norm: NormMetrics) -> str | None:
     )
 
 
-def _immature(norm: NormMetrics) -> str | None:
+def _shared(calls: Sequence[NormMetrics]) -> str | None:
+    if not any(map(_misleads, calls)):
+        return None
+    first, *others = calls
+    if not any(apart(first, each) for each in others):
+        return None
+    return (
+        f"called {len(calls)} times per pass, on inputs of different mean or variance, of "
+        "which its running statistics are a mixture: evaluation normalises no call as "
+        "training does → use a separate norm for each call"
+    )
+
+
+def _too_few(norm: NormMetrics) -> str | None:
     start, decay = norm.start, norm.train.decay
     if start is None or not _misleads(norm) or not 0 < start < 1.1:
         return None
@@ -88,22 +108,23 @@ def _immature(norm: NormMetrics) -> str | None:
     )
 
 
-def _stale(norm: NormMetrics) -> str | None:
+def _mismatch(norm: NormMetrics) -> str | None:
     if not _misleads(norm):
         return None
     return (
-        f"the running statistics are from other data or other weights ({_gap(norm)}) → "
+        f"the running statistics are of other data or other weights ({_gap(norm)}) → "
         "calibrate on data like this, or scale inputs as in training"
     )
 
 
-STATISTICS: Mapping[str, Rule] = MappingProxyType(
+STATISTICS: Mapping[str, RuleOfCalls] = MappingProxyType(
     {
-        "poisoned": _poisoned,
-        "negative variance": _negative,
-        "never updated": _never_updated,
-        "momentum swapped": _swapped,
-        "immature": _immature,
-        "stale": _stale,
+        "non-finite statistics": _of_any(_nonfinite),
+        "negative variance": _of_any(_negative),
+        "never updated": _of_any(_never_updated),
+        "momentum swapped": _of_any(_swapped),
+        "shared norm": _shared,
+        "too few updates": _of_any(_too_few),
+        "statistics mismatch": _of_any(_mismatch),
     }
 )

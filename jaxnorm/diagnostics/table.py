@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnorm.diagnostics.faults import Diagnosis
+from jaxnorm.diagnostics.faults import Diagnosis, Note
 from jaxnorm.diagnostics.gap import Gap
 from jaxnorm.diagnostics.metrics import NormMetrics, Values
+from jaxnorm.diagnostics.observing import Unexamined
 
 WIDTH = 118
 LEAST_WORDS = 40
@@ -32,8 +33,16 @@ CAPTION = (
 NONE = "–"
 
 
-def table(norms: Sequence[NormMetrics], diagnoses: Sequence[Diagnosis], gap: Gap) -> str:
+def table(
+    norms: Sequence[NormMetrics],
+    diagnoses: Sequence[Diagnosis],
+    notes: Sequence[Note],
+    gap: Gap,
+    unexamined: Sequence[Unexamined],
+) -> str:
     """The whole report, at most about 118 columns wide."""
+    found = [(d.fault, d.norm, d.words) for d in diagnoses]
+    found += [(f"note, {n.note}", n.norm, n.words) for n in notes]
     cells = [cells_of(norm) for norm in norms]
     widths = [max(map(len, column)) for column in zip(HEADINGS[:-1], *cells, strict=True)]
     left = max(WIDTH - sum(widths) - 2 * len(widths), LEAST_WORDS)
@@ -42,16 +51,17 @@ def table(norms: Sequence[NormMetrics], diagnoses: Sequence[Diagnosis], gap: Gap
     lines.append("─" * (len(lines[0]) - len(HEADINGS[-1]) + left))
     for norm, row in zip(norms, cells, strict=True):
         said = [
-            f"{d.fault}: {d.words}"
-            if first.setdefault(d.words, norm.name) == norm.name
-            else f"{d.fault}, same as at {first[d.words]}"
-            for d in diagnoses
-            if d.norm == norm.name
+            f"{what}: {words}"
+            if first.setdefault(words, norm.name) == norm.name
+            else f"{what}, same as at {first[words]}"
+            for what, name, words in found
+            if name == norm.name
         ]
         words = [part for each in said for part in textwrap.wrap(each, left)] or [NONE]
         lines.append(_line(row, widths, words[0]))
         lines += [" " * (sum(widths) + 2 * len(widths)) + each for each in words[1:]]
-    lines += ["", sentence(gap), *textwrap.wrap(CAPTION, WIDTH)]
+    lines += ["", sentence(gap), *textwrap.wrap(listed(unexamined), WIDTH)]
+    lines += textwrap.wrap(CAPTION, WIDTH)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -93,6 +103,12 @@ def sentence(gap: Gap) -> str:
     return said + (
         "." if gap.changed is None else f"; {gap.changed:.0%} of the predictions change."
     )
+
+
+def listed(unexamined: Sequence[Unexamined]) -> str:
+    """Names the norms that are not examined, and says why; "" if there are none."""
+    said = [f"{each.path or 'the norm'} ({each.kind}) {each.reason}" for each in unexamined]
+    return f"Not examined: {'; '.join(said)}." if said else ""
 
 
 def _signed(values: Values) -> str:

@@ -10,7 +10,7 @@ from flax.core import DenyList
 
 from jaxnorm.diagnostics.activations import as_activation
 from jaxnorm.diagnostics.batches import compiled, report_of
-from jaxnorm.diagnostics.observing import Call, Recorder
+from jaxnorm.diagnostics.observing import UNKNOWN, Call, Recorded, Recorder
 from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.linen.calling import call_in_mode, in_mode
 from jaxnorm.linen.modules import NORMS, variables_of
@@ -18,6 +18,8 @@ from jaxnorm.linen.watching import check_model, watching
 from jaxnorm.model.spec import arguments_of
 
 COLLECTION = "diagnosis"
+# Such a transform drops what is sown, unless it names the collection.
+LOST = "is called inside nn.scan or nn.vmap"
 
 
 def diagnose(
@@ -84,15 +86,18 @@ def _run(
     train: bool,
     model: nn.Module,
     call: Callable[[Any, Any, bool], Any] | None,
-) -> tuple[Any, list[Call]]:
-    """Returns the output of the model in a mode, and the calls of its norms."""
+) -> Recorded:
+    """Runs the model in a mode."""
     recorder = Recorder()
 
     def around(
         path: str, module: Any, norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if module not in NORMS:
+            if NORMS.may_be(type(module), module.variables.get("batch_stats", {})):
+                recorder.note(path, module, UNKNOWN)
             return norm(*args, **kwargs)
+        recorder.note(path, module, LOST)
         before = variables_of(module)
         y = norm(*args, **kwargs)
         # Sown into a collection, calls leave any transform of the module.
@@ -112,7 +117,7 @@ def _run(
         mutable = DenyList("params") if train else there
         output, updates = nn.apply(bound, model, mutable=mutable)(variables, rngs=rngs)
     sown = jax.tree.leaves(updates.get(COLLECTION, {}), is_leaf=_is_call)
-    return output, sown
+    return Recorded(output, sown, recorder.unexamined)
 
 
 def _is_call(each: Any) -> bool:

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,8 @@ class NormSpec:
     affine: bool = True
 
 
+NAMED = re.compile(r"Norm(ali[sz]ation)?(_?\d[dD])?$")
+
 # `describe(module, x, call) -> NormSpec`, for classes that have no `norm_spec`.
 Describe = Callable[[Any, Any, Mapping[str, Any]], NormSpec]
 
@@ -79,9 +82,11 @@ class Norms:
 
     Attributes:
       described: functions that describe the framework's own classes, by class.
+      others: classes of the framework that are named norms, but normalise parameters.
     """
 
     described: Mapping[type, Describe]
+    others: tuple[type, ...] = ()
 
     def __contains__(self, module: Any) -> bool:
         """Whether a module is a norm, by its type rather than by its `__class__`."""
@@ -95,6 +100,16 @@ class Norms:
         """Whether the description is for the module's own class, rather than inherited."""
         kind = type(module)
         return "norm_spec" in vars(kind) or kind in self.described
+
+    def may_be(self, kind: type, statistics: Collection[str]) -> bool:
+        """Whether a class that is not recognised may be a norm, for a message to users.
+
+        It may be if it keeps running statistics with these names, mean and var, or if its
+        name ends in Norm or Normalization.
+        """
+        if self.is_kind(kind) or issubclass(kind, self.others):
+            return False
+        return {"mean", "var"} <= set(statistics) or bool(NAMED.search(kind.__name__))
 
     def spec(self, module: Any, x: Any, call: Mapping[str, Any]) -> NormSpec:
         """Describes a call of a norm, with the arguments as `arguments_of` returns them."""
@@ -178,5 +193,6 @@ def norms_of(framework: Any, modes_of: Callable[..., tuple[bool, bool]]) -> Norm
             framework.RMSNorm: lambda module, x, call: layer_spec(module, x, centred=False),
             framework.InstanceNorm: lambda module, x, call: instance_spec(module, x),
             framework.GroupNorm: lambda module, x, call: group_spec(module, x),
-        }
+        },
+        others=(framework.SpectralNorm, framework.WeightNorm),
     )

@@ -9,14 +9,16 @@ from flax import errors, nnx
 
 from jaxnorm.diagnostics.activations import as_activation
 from jaxnorm.diagnostics.batches import compiled, report_of
-from jaxnorm.diagnostics.observing import Call, Recorder
+from jaxnorm.diagnostics.observing import UNKNOWN, Recorded, Recorder
 from jaxnorm.diagnostics.report import NormReport
 from jaxnorm.model.spec import arguments_of
 from jaxnorm.nnx.modules import NORMS
-from jaxnorm.nnx.watching import watched
+from jaxnorm.nnx.watching import Watched, watched
+
+LOST = "is not called, or only inside a transform of JAX"
 
 
-class Recorded(nnx.Variable[Any]):
+class Recording(nnx.Variable[Any]):
     """A recorded call of a norm."""
 
 
@@ -78,8 +80,8 @@ def _run(
     train: bool,
     graph: Any,
     call: Callable[[Any, Any, bool], Any],
-) -> tuple[Any, list[Call]]:
-    """Returns the output of the model in a mode, and the calls of its norms."""
+) -> Recorded:
+    """Runs the model in a mode."""
     recorder = Recorder()
 
     def around(
@@ -88,26 +90,38 @@ def _run(
         before = _variables_of(module)
         y = norm(*args, **kwargs)
         # As variables of the module, calls leave any transform of it.
-        number = sum(isinstance(each, Recorded) for each in vars(module).values())
+        number = sum(isinstance(each, Recording) for each in vars(module).values())
         x, given = arguments_of(module, args, kwargs)
         spec = NORMS.spec(module, x, given)
         recorded = recorder.record(path, module, spec, x, given, y, before)
         # Inside a transform of JAX itself, rather than NNX, variables cannot be written.
         with contextlib.suppress(errors.TraceContextError):
-            setattr(module, f"recorded_{number}", Recorded(recorded))
+            setattr(module, f"recorded_{number}", Recording(recorded))
         return y
 
     model = nnx.merge(graph, state, copy=True)
     model.train() if train else model.eval()
     copy = watched(model, NORMS.is_kind, around)
     output = call(copy, batch, train)
-    recordings = nnx.to_flat_state(nnx.state(copy, Recorded))
-    return output, [variable.get_value() for _, variable in recordings]
+    recordings = nnx.to_flat_state(nnx.state(copy, Recording))
+    for _, each in nnx.iter_modules(copy):
+        if type(each) is Watched:
+            recorder.note(each.path, each.module, LOST)
+    for path, module in nnx.iter_modules(model):
+        statistics = [name for name, each in vars(module).items() if _is_statistic(each)]
+        if NORMS.may_be(type(module), statistics):
+            recorder.note("/".join(map(str, path)), module, UNKNOWN)
+    calls = [variable.get_value() for _, variable in recordings]
+    return Recorded(output, calls, recorder.unexamined)
+
+
+def _is_statistic(each: Any) -> bool:
+    return isinstance(each, nnx.BatchStat)
 
 
 def _variables_of(module: Any) -> dict[str, Any]:
     return {
         name: each[...]
         for name, each in vars(module).items()
-        if isinstance(each, nnx.Variable) and not isinstance(each, Recorded)
+        if isinstance(each, nnx.Variable) and not isinstance(each, Recording)
     }

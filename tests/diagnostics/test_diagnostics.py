@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnorm.diagnostics.activations import RANGES, range_of
-from jaxnorm.diagnostics.faults import diagnoses_of
+from jaxnorm.diagnostics.faults import diagnoses_of, notes_of
 from jaxnorm.diagnostics.gap import differences, gap_of
 from jaxnorm.diagnostics.metrics import NormMetrics
 from jaxnorm.diagnostics.padding import padded_share
@@ -32,14 +32,18 @@ TRAIN = Setting(
     corrected=False,
     affine=True,
 )
+SINGLE, MISMATCH = "one sample per mean", "statistics mismatch"
 SLOW = pytest.mark.slow
 ZEROS, ONES = np.zeros(10), np.ones(10)
 WELL = NormMetrics(
     name="norm",
+    path="norm",
     train=TRAIN,
     eval=dataclasses.replace(TRAIN, trains=False),
     count=32.0,
     samples=1024.0,
+    batch_mean=ONES,
+    batch_var=2 * ONES,
     distance=ZEROS,
     log_ratio=ZEROS,
     start=0.5,
@@ -68,63 +72,72 @@ def two(value, others=0.0):
     return np.where(np.arange(10) < 2, value, others)
 
 
-def faults(**changed):
+def metrics(**changed):
     within = {k: v for k, v in changed.items() if k in TRAIN.__dataclass_fields__}
-    norm = dataclasses.replace(
+    return dataclasses.replace(
         WELL,
         train=dataclasses.replace(TRAIN, **within),
         **{k: v for k, v in changed.items() if k not in within},
     )
-    return [each.fault for each in diagnoses_of([norm])]
+
+
+def faults(**changed):
+    return [each.fault for each in diagnoses_of([metrics(**changed)])]
+
+
+def notes(**changed):
+    return [each.note for each in notes_of([metrics(**changed)])]
 
 
 @pytest.mark.parametrize(
     ("well", "ill", "fault"),
     [
-        ({"distance": two(0.49)}, {"distance": two(-0.51)}, "stale"),
-        ({"distance": np.eye(10)[0]}, {"distance": two(9)}, "stale"),
-        ({"log_ratio": two(0.69)}, {"log_ratio": two(-0.70)}, "stale"),
+        ({"distance": two(0.49)}, {"distance": two(-0.51)}, "statistics mismatch"),
+        ({"distance": np.eye(10)[0]}, {"distance": two(9)}, "statistics mismatch"),
+        ({"log_ratio": two(0.69)}, {"log_ratio": two(-0.70)}, "statistics mismatch"),
         (
             {"distance": two(0.9), "samples": 29},
             {"distance": two(1.1), "samples": 29},
-            "stale",
+            "statistics mismatch",
         ),
         (
             {"distance": two(0.4), "unexplained": 0.0},
             {"distance": two(0.6), "unexplained": 0.4},
-            "immature",
+            "too few updates",
         ),
         (
             {"distance": 9 * ONES, "samples": 15},
             {"distance": 9 * ONES, "samples": 16},
-            "stale",
+            "statistics mismatch",
         ),
         ({"decay": 0.51}, {"decay": 0.5}, "momentum swapped"),
         ({"updates": 1}, {"updates": 0}, "never updated"),
         ({"count": 8.0}, {"count": 7.9}, "batch too small"),
         ({"count": 2.0, "corrected": True}, {"count": 2.0}, "batch too small"),
-        ({"apart": 0.24 * ONES}, {"apart": 0.26 * ONES}, "batches apart"),
+        ({"apart": 0.24 * ONES}, {"apart": 0.26 * ONES}, "batches differ"),
         ({"padding": 0.05}, {"padding": 0.06}, "padding leaks"),
         ({"padding": 1.0}, {"padding": 0.9}, "padding leaks"),
+        ({"count": 1.1, "trains": None}, {"count": 1.0, "trains": None}, SINGLE),
+        ({"distance": two(9), "small_scale": two(1) > 0}, {"distance": two(9)}, MISMATCH),
+        # A constant is off by its distance in running standard deviations.
         (
-            {"dead": np.eye(10)[0], "constant": np.eye(10)[0]},
-            {"dead": two(1), "constant": two(1)},
-            "dead features",
+            {"constant": ONES, "distance": 9 * ONES, "log_ratio": 6 * ONES},
+            {"constant": ONES, "distance": 9 * ONES, "log_ratio": 5 * ONES},
+            MISMATCH,
         ),
-        ({"dead": two(0.4)}, {"dead": two(0.6)}, "ε rules"),
+        # In σ = √(σ² + ε), a variance below ε does not make a distance meaningless.
         (
-            {"small_scale": np.eye(10)[0] > 0},
-            {"small_scale": two(1) > 0},
-            "scales near zero",
+            {"dead": ONES, "distance": 0.4 * ONES},
+            {"dead": ONES, "distance": ONES},
+            MISMATCH,
         ),
-        ({"saturated": two(0.99)}, {"saturated": two(1.0)}, "saturated"),
         (
             {"saturated": 0.49 * ONES, "one_sided": False},
             {"saturated": 0.51 * ONES, "one_sided": False},
             "saturated",
         ),
         ({"precision": two(1.09, 1)}, {"precision": two(0.89, 1)}, "imprecise"),
-        ({"nonfinite_eval": (1, 1)}, {"nonfinite": (1, 1)}, "non-finite"),
+        ({"nonfinite_eval": (1, 1)}, {"nonfinite": (1, 1)}, "non-finite values"),
     ],
 )
 def test_the_thresholds(well, ill, fault):
@@ -132,10 +145,53 @@ def test_the_thresholds(well, ill, fault):
     assert faults(**ill) == [fault]
 
 
+@pytest.mark.parametrize(
+    ("without", "given", "note"),
+    [
+        (
+            {"dead": np.eye(10)[0], "constant": np.eye(10)[0]},
+            {"dead": two(1), "constant": two(1)},
+            "dead features",
+        ),
+        ({"dead": two(0.4)}, {"dead": two(0.6)}, "low variance"),
+        (
+            {"small_scale": np.eye(10)[0] > 0},
+            {"small_scale": two(1) > 0},
+            "scales near zero",
+        ),
+        ({"saturated": two(0.99)}, {"saturated": two(1.0)}, "dead units"),
+    ],
+)
+def test_a_note_is_no_fault(without, given, note):
+    assert notes(**without) == []
+    assert notes(**given) == [note]
+    assert faults(**given) == []
+
+
+def test_calls_of_one_norm_share_their_fault():
+    """Two calls whose means are 0.8σ apart, and statistics between them."""
+    calls = [
+        metrics(distance=sign * 0.4 * ONES, batch_mean=(1 - sign * 0.4 * 2**0.5) * ONES)
+        for sign in (1, -1)
+    ]
+    named = [dataclasses.replace(each, name=n) for each, n in zip(calls, "ab", strict=True)]
+    assert diagnoses_of(named) == ()  # neither is far off
+    calls = [
+        metrics(distance=sign * 0.6 * ONES, batch_mean=(1 - sign * 0.6 * 2**0.5) * ONES)
+        for sign in (1, -1)
+    ]
+    named = [dataclasses.replace(each, name=n) for each, n in zip(calls, "ab", strict=True)]
+    assert [(each.fault, each.norm) for each in diagnoses_of(named)] == [
+        ("shared norm", "a")
+    ]
+    # On the same inputs, both are off for another reason.
+    alike = [dataclasses.replace(named[0], name=name) for name in "ab"]
+    assert [(each.fault, each.norm) for each in diagnoses_of(alike)] == [(MISMATCH, "a")]
+
+
 def test_of_the_faults_of_running_statistics_the_first_is_told():
     assert faults(decay=0.1, distance=9 * ONES) == ["momentum swapped"]
     assert faults(running_var=-ONES, distance=9 * ONES) == ["negative variance"]
-    assert faults(dead=ONES, distance=9 * ONES) == ["ε rules"]  # σ is meaningless
 
 
 @pytest.mark.parametrize(

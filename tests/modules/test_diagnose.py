@@ -16,7 +16,7 @@ import jaxnorm.linen as jn
 import jaxnorm.nnx as jx
 from jaxnorm.diagnostics import FAULTS
 from tests.modules.apis import each_api
-from tests.modules.subjects import NORMS, Linen, Nnx, inputs, middle, well
+from tests.modules.subjects import NORMS, Linen, Nnx, inputs, well
 
 KEY = jax.random.key(0)
 each_kind = pytest.mark.parametrize("kind", [Linen, Nnx])
@@ -35,7 +35,7 @@ def frozen(kind):
     return subject.diagnose(batches), ["norm_1"], "a decay of 1 freezes them"
 
 
-def poisoned(kind):
+def nonfinite_statistics(kind):
     subject, batches = well(kind)
     mean = subject.values("norm_0")["mean"].at[3].set(jnp.nan)
     subject.put("norm_0", mean=mean)
@@ -53,7 +53,7 @@ def momentum_swapped(kind):
     return subject.diagnose(batches), ["norm_1"], "momentum=0.99"
 
 
-def immature(kind):
+def too_few_updates(kind):
     subject, batches = well(kind)
     values, left = subject.values("norm_0"), 0.99**20
     mean, var = (1 - left) * values["mean"], left + (1 - left) * values["var"]
@@ -61,7 +61,7 @@ def immature(kind):
     return subject.diagnose(batches), ["norm_0"], "8[12]% of .* after (20|21) updates"
 
 
-def stale(kind):
+def mismatch(kind):
     subject, batches = well(kind)
     return subject.diagnose([255 * x for x in batches]), ["norm_0"], "calibrate on data"
 
@@ -76,7 +76,7 @@ def batch_too_small(kind):
     return subject.diagnose(batches[0][:4]), NORMS, "a mean of 4 samples"
 
 
-def batches_apart(kind):
+def batches_differ(kind):
     subject, batches = well(kind)
     batches = [batches[0], batches[1] + 12]
     subject.calibrate(batches)
@@ -95,37 +95,6 @@ def padded_batch(kind):
     x = batches[0].at[-20:].set(0)
     subject.calibrate([x])
     return subject.diagnose(x), NORMS, "31% of the positions look like padding"
-
-
-def dead_features(kind):
-    subject, batches = well(kind)
-    kernel = subject.values("dense_1")["kernel"]
-    subject.put("dense_1", kernel=jnp.where(middle(kernel), 0, kernel))
-    subject.calibrate(batches)
-    return subject.diagnose(batches), ["norm_1"], "6 of 12 features are constant"
-
-
-def epsilon_rules(kind):
-    subject, batches = well(kind)
-    kernel = subject.values("dense_1")["kernel"]
-    subject.put("dense_1", kernel=1e-4 * kernel)
-    subject.calibrate(batches)
-    return subject.diagnose(batches), ["norm_1"], "12 of 12 features is below ε = 1e-05"
-
-
-def scales_near_zero(kind):
-    subject, batches = well(kind)
-    scale = subject.values("norm_1")["scale"]
-    subject.put("norm_1", scale=jnp.where(middle(scale), 0, scale))
-    return subject.diagnose(batches), ["norm_1"], "6 of 12 scales"
-
-
-def dead_units(kind):
-    subject, batches = well(kind)
-    bias = subject.values("norm_1")["bias"]
-    subject.put("norm_1", bias=jnp.where(middle(bias), -9.0, bias))
-    report = subject.diagnose(batches, activation="relu")
-    return report, ["norm_1"], "6 of 12 units are dead"
 
 
 def saturated(kind):
@@ -148,28 +117,28 @@ def nonfinite_output(kind):
 
 
 MADE = {
-    "poisoned": (poisoned,),
+    "non-finite statistics": (nonfinite_statistics,),
     "negative variance": (negative_variance,),
     "never updated": (never_updated, frozen),
     "momentum swapped": (momentum_swapped,),
-    "immature": (immature,),
-    "stale": (stale,),
+    "too few updates": (too_few_updates,),
+    "statistics mismatch": (mismatch,),
     "trains in evaluation": (trains_in_evaluation,),
     "batch too small": (batch_too_small,),
-    "batches apart": (batches_apart,),
+    "batches differ": (batches_differ,),
     "padding leaks": (padding_leaks, padded_batch),
-    "dead features": (dead_features,),
-    "ε rules": (epsilon_rules,),
-    "scales near zero": (scales_near_zero,),
-    "saturated": (dead_units, saturated),
-    "non-finite": (nonfinite_input, nonfinite_output),
+    "saturated": (saturated,),
+    "non-finite values": (nonfinite_input, nonfinite_output),
 }
 # Each of these compiles separately; the others share a program.
 APART = (
     *(frozen, momentum_swapped, trains_in_evaluation, batch_too_small),
-    *(padding_leaks, dead_units, saturated),
+    *(padding_leaks, saturated),
 )
-IN_BOTH = (never_updated, poisoned, immature, stale, scales_near_zero, nonfinite_input)
+IN_BOTH = (
+    *(never_updated, nonfinite_statistics, too_few_updates, mismatch),
+    nonfinite_input,
+)
 CASES = [
     pytest.param(
         fault,
@@ -197,8 +166,9 @@ def test_a_fault_is_told_of_its_layer_and_nothing_else_is(fault, make, kind):
 
 
 def test_each_fault_is_made():
-    # In float32, only flax's norms are imprecise; see below.
-    assert {*MADE, "imprecise"} == set(FAULTS)
+    # In float32, only flax's norms are imprecise, and two faults need other networks.
+    elsewhere = {"imprecise", "shared norm", "one sample per mean"}
+    assert {*MADE} | elsewhere == {*FAULTS}
 
 
 @each_kind
@@ -253,7 +223,7 @@ def test_a_report_is_text_a_picture_and_json(kind, tmp_path):
     kept = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert [each["name"] for each in kept["norms"]] == list(NORMS)
     assert kept["norms"][1]["running_mean"] == ["nan"] * 12
-    assert kept["diagnoses"][0]["fault"] == "poisoned"
+    assert kept["diagnoses"][0]["fault"] == "non-finite statistics"
 
 
 @pytest.mark.parametrize("batches", [[], iter(())])
@@ -397,7 +367,7 @@ def test_ways_to_call_a_norm(way):
     variables = jax.tree.map(lambda each: jnp.full(each.shape, 0.1), variables)
     report = jn.diagnose(Uses(way), variables, [x], call=lambda m, b, t: m(b, train=t))
     found = [each.fault for each in report.diagnoses]
-    assert found == (["stale"] if way == "a head more" else [])
+    assert found == (["statistics mismatch"] if way == "a head more" else [])
     assert ("not compared" in str(report)) == (way == "a head more")
 
 
