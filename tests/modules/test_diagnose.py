@@ -101,7 +101,7 @@ def saturated(kind):
     subject, batches = well(kind)
     subject.put("norm_1", scale=jnp.full(12, 20.0))
     report = subject.diagnose(batches, activation={"norm_1": "tanh"})
-    return report, ["norm_1"], "9.% of the outputs are saturated"
+    return report, ["norm_1"], "9.% of outputs are saturated"
 
 
 def nonfinite_input(kind):
